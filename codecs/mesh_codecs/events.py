@@ -1,0 +1,132 @@
+"""One event vocabulary for every protocol and both directions.
+
+Proxying a message is re-stamping `stream_id` and sending the event on the other codec, so that every downstream protocol meets
+every upstream one. All text is `bytes` as it was on the wire; header names are lower-case.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mesh_codecs.errors import RemoteProtocolError, ResetReason
+from mesh_codecs.headers import Headers
+
+
+@dataclass(slots=True)
+class RequestHeaders:
+    """The head of a request. `host` and the pseudo headers are fields, never entries of `headers`."""
+
+    stream_id: int
+    """connection-local id; HTTP/1 counts 1, 2, 3 … per connection"""
+    method: bytes
+    scheme: bytes
+    """`http`, `https`, or empty when the wire does not say (HTTP/1 origin form)"""
+    authority: bytes
+    """Host or :authority; empty when absent"""
+    path: bytes
+    """path with query; `*` for OPTIONS *, empty for CONNECT"""
+    headers: Headers
+    end_stream: bool
+    """no body and no trailers follow"""
+    protocol: bytes = b""
+    """HTTP/1 `Upgrade` or HTTP/2 extended CONNECT `:protocol` value, lower-case; empty for an ordinary request"""
+    http_version: bytes = b"HTTP/1.1"
+    """`HTTP/1.0`, `HTTP/1.1` or `HTTP/2`, as access logs print it"""
+
+
+@dataclass(slots=True)
+class ResponseHeaders:
+    """The final head of a response (status >= 200, or 101 for an accepted upgrade)."""
+
+    stream_id: int
+    status: int
+    headers: Headers
+    end_stream: bool
+    http_version: bytes = b"HTTP/1.1"
+
+
+@dataclass(slots=True)
+class InformationalHeaders:
+    """A 1xx response other than 101; the final head is still to come."""
+
+    stream_id: int
+    status: int
+    headers: Headers
+
+
+@dataclass(slots=True)
+class Data:
+    """A piece of a body (or of a tunnel after an upgrade). Pieces may be of any size; empty only with `end_stream`."""
+
+    stream_id: int
+    data: bytes
+    end_stream: bool
+    flow_size: int = 0
+    """what to `acknowledge` once delivered, in bytes: differs from len(data) where padding counts (HTTP/2)"""
+
+
+@dataclass(slots=True)
+class Trailers:
+    """The trailing header block; it ends the stream."""
+
+    stream_id: int
+    headers: Headers
+
+
+@dataclass(slots=True)
+class StreamReset:
+    """One stream is over before its end; the connection lives on."""
+
+    stream_id: int
+    reason: ResetReason
+    error: RemoteProtocolError | None = None
+    """set when the peer broke a rule within this stream"""
+    error_code: int = 0
+    """the protocol's own code, e.g. of RST_STREAM; 0 where it has none"""
+
+
+@dataclass(slots=True)
+class WindowOpened:
+    """The peer granted credit: `send_window(stream_id)` is positive again. Stream id 0 means every stream."""
+
+    stream_id: int
+
+
+@dataclass(slots=True)
+class GoAway:
+    """The peer will accept no new streams; those with an id up to `last_stream_id` still finish."""
+
+    stream_id: int
+    last_stream_id: int
+    error_code: int
+    debug: bytes = b""
+
+
+@dataclass(slots=True)
+class ConnectionFailed:
+    """The peer broke the protocol so that the connection cannot go on. The farewell is already in `data_to_send()`."""
+
+    stream_id: int
+    """the stream in progress, or 0"""
+    error: RemoteProtocolError
+
+
+@dataclass(slots=True)
+class ConnectionEnded:
+    """The peer closed its sending side, in a state where that breaks nothing."""
+
+    stream_id: int = 0
+
+
+Event = (
+    RequestHeaders
+    | ResponseHeaders
+    | InformationalHeaders
+    | Data
+    | Trailers
+    | StreamReset
+    | WindowOpened
+    | GoAway
+    | ConnectionFailed
+    | ConnectionEnded
+)

@@ -1,0 +1,1 @@
+"""Handing sockets and connections to a new process over a unix socket."""

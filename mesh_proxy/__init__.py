@@ -1,0 +1,3 @@
+"""The assembled proxy."""
+
+__version__ = "0.1.0"
