@@ -1,0 +1,1 @@
+"""Configuration: Envoy's protobufs on one side, frozen dataclasses that workers understand on the other."""

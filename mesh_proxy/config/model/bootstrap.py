@@ -1,0 +1,64 @@
+"""The whole of a start-up configuration (`envoy.config.bootstrap.v3.Bootstrap`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mesh_proxy.config.model.cluster import ClusterConfig, LocalityConfig
+from mesh_proxy.config.model.common import AccessLogConfig, AddressConfig
+from mesh_proxy.config.model.listener import ListenerConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """`Node`: who this sidecar is."""
+
+    id: str = ""
+    cluster: str = ""
+    locality: LocalityConfig = LocalityConfig()
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminConfig:
+    """`Admin`."""
+
+    address: AddressConfig
+    access_logs: tuple[AccessLogConfig, ...] = ()
+    ignore_global_conn_limit: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootstrapConfig:
+    """`Bootstrap`."""
+
+    node: NodeConfig = NodeConfig()
+    admin: AdminConfig | None = None
+    listeners: tuple[ListenerConfig, ...] = ()
+    clusters: tuple[ClusterConfig, ...] = ()
+    runtime: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """flattened `layered_runtime` static layers: dotted key -> number, string or bool"""
+    stats_flush_interval_s: float = 5.0
+    header_prefix: str = "x-envoy"
+    max_downstream_connections: int | None = None
+    """runtime key `overload.global_downstream_max_connections`"""
+    proto_json: str = field(default="", hash=False, repr=False)
+    """the bootstrap as canonical proto JSON, for `/config_dump` (secrets redacted)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSnapshot:
+    """What a worker is told: one version of everything it serves."""
+
+    version: int
+    """grows by one with each change; a worker answers with it when the version is live"""
+    node: NodeConfig
+    listeners: tuple[ListenerConfig, ...]
+    clusters: tuple[ClusterConfig, ...]
+    runtime: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    header_prefix: str = "x-envoy"
+    max_downstream_connections: int | None = None
+    route_tables: tuple[Any, ...] = ()
+    """route tables that came apart from their listeners (RDS)"""

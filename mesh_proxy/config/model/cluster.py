@@ -1,0 +1,126 @@
+"""Clusters and endpoints (`envoy.config.cluster.v3`, `envoy.config.endpoint.v3`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mesh_proxy.config.model.common import AddressConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalityConfig:
+    """`Locality`."""
+
+    region: str = ""
+    zone: str = ""
+    sub_zone: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointConfig:
+    """One `LbEndpoint`."""
+
+    address: AddressConfig
+    hostname: str = ""
+    weight: int = 1
+    health_status: str = "UNKNOWN"
+    """`UNKNOWN`, `HEALTHY`, `UNHEALTHY`, `DRAINING`, `TIMEOUT` or `DEGRADED`"""
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """filter_metadata as plain JSON"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalityEndpointsConfig:
+    """`LocalityLbEndpoints`."""
+
+    locality: LocalityConfig = LocalityConfig()
+    endpoints: tuple[EndpointConfig, ...] = ()
+    weight: int | None = None
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSetConfig:
+    """`ClusterLoadAssignment`."""
+
+    cluster_name: str
+    localities: tuple[LocalityEndpointsConfig, ...] = ()
+    overprovisioning_factor: int = 140
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThresholdsConfig:
+    """`CircuitBreakers.Thresholds` of one priority, with Envoy's defaults."""
+
+    max_connections: int = 1024
+    max_pending_requests: int = 1024
+    max_requests: int = 1024
+    max_retries: int = 3
+    retry_budget_percent: float | None = None
+    retry_budget_min_concurrency: int = 3
+    track_remaining: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutlierDetectionConfig:
+    """`OutlierDetection`, with Envoy's defaults."""
+
+    consecutive_5xx: int = 5
+    consecutive_gateway_failure: int = 5
+    interval_s: float = 10.0
+    base_ejection_time_s: float = 30.0
+    max_ejection_time_s: float = 300.0
+    max_ejection_percent: int = 10
+    enforcing_consecutive_5xx: int = 100
+    enforcing_consecutive_gateway_failure: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """`Cluster`."""
+
+    name: str
+    kind: str = "STATIC"
+    """`STATIC`, `STRICT_DNS`, `LOGICAL_DNS`, `ORIGINAL_DST` or `EDS`"""
+    alt_stat_name: str = ""
+    connect_timeout_s: float = 5.0
+    per_connection_buffer_limit_bytes: int = 1_048_576
+    lb_policy: str = "ROUND_ROBIN"
+    """`ROUND_ROBIN`, `LEAST_REQUEST`, `RANDOM`, `RING_HASH`, `MAGLEV` or `CLUSTER_PROVIDED`"""
+    least_request_choice_count: int = 2
+    endpoints: EndpointSetConfig | None = None
+    eds_service_name: str = ""
+    thresholds: ThresholdsConfig = ThresholdsConfig()
+    high_thresholds: ThresholdsConfig = ThresholdsConfig()
+    per_host_max_connections: int | None = None
+    dns_refresh_rate_s: float = 5.0
+    respect_dns_ttl: bool = False
+    dns_lookup_family: str = "AUTO"
+    """`AUTO` (IPv6 first), `V4_ONLY`, `V6_ONLY`, `V4_PREFERRED` or `ALL`"""
+    wait_for_warm_on_init: bool = True
+    max_requests_per_connection: int = 0
+    """0 = no limit"""
+    idle_timeout_s: float | None = 3600.0
+    """a pooled connection without a request"""
+    max_connection_duration_s: float | None = None
+    upstream_protocol: str = "HTTP1"
+    """`HTTP1`, `HTTP2`, `DOWNSTREAM` (same as the request came in) or `AUTO` (ALPN)"""
+    http1_enable_trailers: bool = False
+    max_response_headers_kb: int = 60
+    max_response_headers_count: int = 100
+    http2: Any | None = None
+    """Http2ProtocolOptions once HTTP/2 exists"""
+    transport_socket: Any | None = None
+    bind_address: AddressConfig | None = None
+    """source address of upstream connections (`upstream_bind_config`)"""
+    tcp_keepalive: tuple[int, int, int] | None = None
+    """(probes, time in s, interval in s); 0 = the kernel's value"""
+    panic_threshold_percent: float = 50.0
+    outlier_detection: OutlierDetectionConfig | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    original_dst_http_header: str = ""
+    """lower-case header that names the address, when `use_http_header` is set"""
+    cleanup_interval_s: float = 5.0
+    close_connections_on_host_health_failure: bool = False

@@ -1,0 +1,110 @@
+"""Listeners, filter chains and network filters (`envoy.config.listener.v3`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mesh_proxy.config.model.common import AccessLogConfig, AddressConfig
+from mesh_proxy.config.model.route import WeightedClusterConfig
+
+if TYPE_CHECKING:
+    from mesh_proxy.config.model.http import HttpManagerConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterChainMatchConfig:
+    """Criteria of one chain (`FilterChainMatch`). An empty tuple or None means "any"."""
+
+    destination_port: int | None = None
+    prefix_ranges: tuple[str, ...] = ()
+    """destination networks, e.g. `10.0.0.0/8`"""
+    server_names: tuple[str, ...] = ()
+    """lower-case SNI names; `*.example.com` for suffixes"""
+    transport_protocol: str = ""
+    """`raw_buffer` or `tls`"""
+    application_protocols: tuple[str, ...] = ()
+    direct_source_prefix_ranges: tuple[str, ...] = ()
+    source_type: str = "ANY"
+    """`ANY`, `SAME_IP_OR_LOOPBACK` or `EXTERNAL`"""
+    source_prefix_ranges: tuple[str, ...] = ()
+    source_ports: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpProxyConfig:
+    """`envoy.filters.network.tcp_proxy`."""
+
+    stat_prefix: str
+    clusters: tuple[WeightedClusterConfig, ...]
+    """one entry for `cluster`, several for `weighted_clusters`"""
+    idle_timeout_s: float | None = 3600.0
+    """both directions silent; None = never"""
+    max_connect_attempts: int = 1
+    max_downstream_connection_duration_s: float | None = None
+    access_logs: tuple[AccessLogConfig, ...] = ()
+    access_log_flush_interval_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimitConfig:
+    """`envoy.filters.network.connection_limit`: per worker-shared count of this filter chain's connections."""
+
+    stat_prefix: str
+    max_connections: int
+    delay_s: float = 0.0
+    """how long a refused connection is held before it is closed"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterChainConfig:
+    """One chain of network filters. The last filter is terminal (tcp_proxy or http_connection_manager)."""
+
+    name: str = ""
+    match: FilterChainMatchConfig | None = None
+    filters: tuple[TcpProxyConfig | HttpManagerConfig | ConnectionLimitConfig, ...] = ()
+    transport_socket: Any | None = None
+    """None = plain text; a TLS configuration once mTLS exists"""
+    transport_socket_connect_timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerFilterConfig:
+    """A filter that runs before the chain is chosen (`original_dst`, `tls_inspector`, `http_inspector` …)."""
+
+    name: str
+    type_url: str
+    config: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerConfig:
+    """A bound socket and its filter chains (`envoy.config.listener.v3.Listener`)."""
+
+    name: str
+    address: AddressConfig
+    additional_addresses: tuple[AddressConfig, ...] = ()
+    bind_to_port: bool = True
+    stat_prefix: str = ""
+    """used instead of the address in `listener.<here>.*`"""
+    filter_chains: tuple[FilterChainConfig, ...] = ()
+    default_filter_chain: FilterChainConfig | None = None
+    listener_filters: tuple[ListenerFilterConfig, ...] = ()
+    listener_filters_timeout_s: float | None = 15.0
+    """None = wait for ever"""
+    continue_on_listener_filters_timeout: bool = False
+    use_original_dst: bool = False
+    transparent: bool = False
+    per_connection_buffer_limit_bytes: int = 1_048_576
+    tcp_backlog_size: int | None = None
+    """None = the kernel's net.core.somaxconn"""
+    max_connections: int | None = None
+    """from the runtime key `envoy.resource_limits.listener.<name>.connection_limit`; None = no limit"""
+    enable_reuse_port: bool = True
+    freebind: bool = False
+    traffic_direction: str = "UNSPECIFIED"
+    """`UNSPECIFIED`, `INBOUND` or `OUTBOUND`"""
+    drain_type: str = "DEFAULT"
+    """`DEFAULT` or `MODIFY_ONLY`"""
+    access_logs: tuple[AccessLogConfig, ...] = ()
+    """for connections that no chain takes"""
