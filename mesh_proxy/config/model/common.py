@@ -120,7 +120,7 @@ class HeaderMutationConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSourceConfig:
-    """Bytes read when the configuration was loaded (`DataSource`: filename, inline_bytes, inline_string, environment_variable)."""
+    """Bytes read when the configuration was loaded (`DataSource`)."""
 
     data: bytes
     filename: str = ""
@@ -131,7 +131,8 @@ class AccessLogFilterConfig:
     """A condition on a log entry (`envoy.config.accesslog.v3.AccessLogFilter`) as a small tree."""
 
     kind: str
-    """`status_code`, `duration`, `not_health_check`, `traceable`, `runtime`, `and`, `or`, `header`, `response_flag`, `grpc_status`"""
+    """`status_code`, `duration`, `not_health_check`, `traceable`, `runtime`, `and`, `or`, `header`, `response_flag` or
+    `grpc_status`"""
     op: str = ""
     """for status_code and duration: `EQ`, `GE` or `LE`"""
     value: int = 0
