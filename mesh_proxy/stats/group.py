@@ -1,0 +1,63 @@
+"""A group of statistics that live and die together, as plain attributes that the data path increments.
+
+`group.rq_total += 1` is all that counting costs. Who collects the groups (the worker's flush into its shared page, tests) reads
+the class tables: COUNTERS and GAUGES are ints, HISTOGRAMS are `Histogram` objects, and a class with CODES has one dict from
+response code to count, from which `<CODES>_2xx` and `<CODES>_200` are derived as Envoy does.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import ClassVar
+
+BUCKETS_MS: tuple[float, ...] = (
+    0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000,
+)  # fmt: skip
+"""Upper bounds of Envoy's default histogram buckets (source/common/stats/histogram_impl.cc); a last one holds the rest."""
+
+
+class Histogram:
+    """Counts per bucket plus the sum, in the unit of what is recorded (milliseconds unless the name says otherwise)."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts: list[int] = [0] * (len(BUCKETS_MS) + 1)
+        self.total = 0.0
+
+    def record(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(BUCKETS_MS, value)] += 1
+        self.total += value
+
+
+class StatGroup:
+    """Base of all groups; subclasses name their statistics in the class tables and repeat them in `__slots__`."""
+
+    __slots__ = ("prefix",)
+
+    COUNTERS: ClassVar[tuple[str, ...]] = ()
+    GAUGES: ClassVar[tuple[str, ...]] = ()
+    HISTOGRAMS: ClassVar[tuple[str, ...]] = ()
+    CODES: ClassVar[str] = ""
+    """base name of the per-code counters, e.g. `upstream_rq`; empty for none. They live in the attribute `codes`."""
+    CODE_DETAIL: ClassVar[bool] = True
+    """also `<CODES>_<code>`, not only the classes `<CODES>_<n>xx`"""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        """full name up to and with the last dot, e.g. `cluster.backend.`; `:` in names is already `_`"""
+        for name in self.COUNTERS:
+            setattr(self, name, 0)
+        for name in self.GAUGES:
+            setattr(self, name, 0)
+        for name in self.HISTOGRAMS:
+            setattr(self, name, Histogram())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.prefix}>"
+
+
+def sanitize(name: str) -> str:
+    """A name as it stands in statistics: Envoy replaces `:` (and the null byte) by `_`."""
+    return name.replace("://", "_").replace(":", "_").replace("\0", "_")

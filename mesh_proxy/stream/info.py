@@ -1,0 +1,162 @@
+"""What is known about a connection and about a stream: the source of access logs, header formatters, matchers and statistics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mesh_codecs.events import RequestHeaders, ResponseHeaders
+from mesh_codecs.headers import Headers
+
+if TYPE_CHECKING:
+    from mesh_proxy.upstream.endpoint import Endpoint
+
+
+class ConnectionInfo:
+    """A downstream connection. Addresses are `b"10.0.0.1:80"`, `b"[::1]:80"` or the path of a unix socket, as logs print them."""
+
+    __slots__ = (
+        "connection_id",
+        "direct_remote_address",
+        "filter_chain_name",
+        "listener_direction",
+        "local_address",
+        "local_ip",
+        "local_port",
+        "remote_address",
+        "remote_ip",
+        "remote_port",
+        "requested_server_name",
+        "start_monotonic",
+        "start_wall",
+        "termination_details",
+        "tls",
+        "transport_failure",
+    )
+
+    def __init__(self, connection_id: int, start_monotonic: float, start_wall: float) -> None:
+        self.connection_id = connection_id
+        self.start_monotonic = start_monotonic
+        self.start_wall = start_wall
+        self.local_address = b""
+        self.local_ip = b""
+        """without port; empty for a unix socket"""
+        self.local_port = 0
+        self.remote_address = b""
+        """of the peer, after a listener filter (proxy protocol) may have changed it"""
+        self.remote_ip = b""
+        self.remote_port = 0
+        self.direct_remote_address = b""
+        """of the socket's peer"""
+        self.requested_server_name = b""
+        """SNI"""
+        self.filter_chain_name = ""
+        self.listener_direction = "UNSPECIFIED"
+        self.tls: Any = None
+        """facts about the peer's certificate once TLS exists; None on plain text"""
+        self.termination_details = ""
+        self.transport_failure = ""
+
+
+class StreamInfo:
+    """One request/response pair, or one TCP session. Times are monotonic seconds, 0.0 until they happen."""
+
+    __slots__ = (
+        "attempts",
+        "bytes_received",
+        "bytes_sent",
+        "cluster_name",
+        "connection",
+        "details",
+        "dynamic_metadata",
+        "end_time",
+        "filter_state",
+        "first_downstream_tx_time",
+        "first_upstream_rx_time",
+        "first_upstream_tx_time",
+        "flags",
+        "is_internal",
+        "last_upstream_rx_time",
+        "last_upstream_tx_time",
+        "original_path",
+        "protocol",
+        "remote_address",
+        "request",
+        "request_end_time",
+        "request_header_bytes",
+        "request_trailers",
+        "response",
+        "response_code",
+        "response_header_bytes",
+        "response_trailers",
+        "route",
+        "route_name",
+        "start_time",
+        "start_wall",
+        "upstream",
+        "upstream_local_address",
+        "upstream_protocol",
+        "upstream_transport_failure",
+        "upstream_wire_bytes_received",
+        "upstream_wire_bytes_sent",
+        "virtual_host_name",
+    )
+
+    def __init__(self, connection: ConnectionInfo, start_time: float) -> None:
+        self.connection = connection
+        self.start_time = start_time
+        self.start_wall = 0.0
+        """seconds since the epoch; 0.0 = derive it from the connection's pair of clocks (see `wall`)"""
+        self.protocol: bytes = b""
+        """`HTTP/1.0`, `HTTP/1.1`, `HTTP/2`; empty for TCP"""
+        self.request: RequestHeaders | None = None
+        """as it is now: filters and the route may have changed it"""
+        self.request_trailers: Headers | None = None
+        self.response: ResponseHeaders | None = None
+        self.response_trailers: Headers | None = None
+        self.original_path: bytes = b""
+        """path before a rewrite; empty if there was none"""
+        self.remote_address: bytes = connection.remote_address
+        """the trusted client address (from x-forwarded-for where that is trusted), with its port"""
+        self.is_internal = False
+        """the request is internal in Envoy's sense (x-envoy-internal)"""
+        self.bytes_received = 0
+        """body bytes from downstream"""
+        self.bytes_sent = 0
+        """body bytes to downstream"""
+        self.request_header_bytes = 0
+        self.response_header_bytes = 0
+        self.upstream_wire_bytes_sent = 0
+        self.upstream_wire_bytes_received = 0
+        self.response_code = 0
+        """0 when none was sent"""
+        self.flags = 0
+        """response flags (`mesh_proxy.stream.flags`)"""
+        self.details = ""
+        """`%RESPONSE_CODE_DETAILS%`"""
+        self.route: Any = None
+        """the compiled route, or None"""
+        self.route_name = ""
+        self.virtual_host_name = ""
+        self.cluster_name = ""
+        self.upstream: Endpoint | None = None
+        self.upstream_local_address = b""
+        self.upstream_protocol = b""
+        self.upstream_transport_failure = ""
+        self.attempts = 0
+        """upstream attempts made"""
+        self.request_end_time = 0.0
+        """last byte of the request received"""
+        self.first_upstream_tx_time = 0.0
+        self.last_upstream_tx_time = 0.0
+        self.first_upstream_rx_time = 0.0
+        self.last_upstream_rx_time = 0.0
+        self.first_downstream_tx_time = 0.0
+        self.end_time = 0.0
+        self.dynamic_metadata: dict[str, Any] | None = None
+        """filter name -> its metadata"""
+        self.filter_state: dict[str, Any] | None = None
+
+    def wall(self, monotonic: float) -> float:
+        """Wall-clock seconds for a monotonic time of this stream."""
+        connection = self.connection
+        return connection.start_wall + (monotonic - connection.start_monotonic)

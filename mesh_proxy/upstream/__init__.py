@@ -1,0 +1,1 @@
+"""The side we call: clusters, endpoints, balancers, pools, circuit breakers."""
