@@ -1,0 +1,71 @@
+"""What the worker process asks of the data plane that it drives; a Protocol, so that tests may drive a small fake.
+
+The order of calls: construct (no input or output yet) -> `apply` (as often as there is a new version) -> perhaps
+`start_drain` and `stop_listening` -> `wait_drained` -> `close`. All of them run on the loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from mesh_proxy.config.model.bootstrap import WorkerSnapshot
+from mesh_proxy.stats.registry import StatRegistry
+from mesh_proxy.worker.options import WorkerOptions
+from mesh_proxy.worker.shared import SharedTables
+
+SocketKey = tuple[str, str]
+"""(listener name, `str(AddressConfig)`): a listening socket is known by name and address, never by position"""
+
+
+class DataPlaneApi(Protocol):
+    """One worker's data plane (`mesh_proxy.worker.data_plane.DataPlane`)."""
+
+    registry: StatRegistry
+    """every group that this worker publishes; read by the flush once a second"""
+
+    async def apply(self, snapshot: WorkerSnapshot, sockets: dict[SocketKey, socket.socket]) -> None:
+        """Make a version live; listeners that did not change keep their connections. Returns when it serves.
+
+        `sockets` holds one bound and listening socket for every listener address with `bind_to_port` that is new to this
+        worker, and is the data plane's from then on. Raises ConfigError and leaves the old version in place if it cannot.
+        """
+
+    def start_drain(self, *, inbound_only: bool = False, graceful: bool = True) -> None:
+        """Begin to ask peers to go away (`Connection: close`, GOAWAY); keep accepting when graceful."""
+
+    def stop_listening(self, *, inbound_only: bool = False) -> None:
+        """Stop accepting and give up the listening sockets; established connections go on."""
+
+    @property
+    def active_connections(self) -> int:
+        """Downstream connections that are open now."""
+
+    async def wait_drained(self, deadline_s: float) -> bool:
+        """Wait until no downstream connection is left; False when that took longer than deadline_s."""
+
+    def set_health_check_failed(self, failed: bool) -> None:
+        """`/healthcheck/fail` and `/healthcheck/ok`."""
+
+    def reopen_logs(self) -> None:
+        """Close and open again the access-log files (SIGUSR1, `/reopen_logs`)."""
+
+    def describe_clusters(self) -> list[dict[str, Any]]:
+        """One entry per cluster with the state of its endpoints, for `/clusters`; see `mesh_proxy.admin.clusters`."""
+
+    def set_log_levels(self, levels: Mapping[str, str]) -> None:
+        """New level by component name; the application log's own levels are already set."""
+
+    def close(self) -> None:
+        """Abort every connection and release everything; the process ends after it."""
+
+
+class DataPlaneFactory(Protocol):
+    """Makes the data plane of one worker."""
+
+    def __call__(
+        self, loop: asyncio.AbstractEventLoop, *, worker_index: int, options: WorkerOptions, shared: SharedTables | None
+    ) -> DataPlaneApi:
+        """Construct it; no input or output yet."""

@@ -1,0 +1,31 @@
+"""Fixed-size shared memory that every worker maps, made by the supervisor before the first worker is forked.
+
+State on which the workers must agree lives here as named tables: token buckets, concurrency and circuit-breaker counts.
+There is no lock. Each user of a table says in its own file what a race may cost.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+
+
+class SharedTables:
+    """Named byte ranges in one shared mapping, zero at the start."""
+
+    __slots__ = ("_memory", "_views", "worker_count")
+
+    def __init__(self, sizes: Mapping[str, int], *, worker_count: int) -> None:
+        self.worker_count = worker_count
+        total = sum(-(-size // 64) * 64 for size in sizes.values())
+        self._memory = mmap.mmap(-1, max(total, mmap.PAGESIZE))
+        self._views: dict[str, memoryview] = {}
+        offset = 0
+        whole = memoryview(self._memory)
+        for name, size in sizes.items():
+            self._views[name] = whole[offset : offset + size]
+            offset += -(-size // 64) * 64  # a cache line of its own
+
+    def table(self, name: str) -> memoryview:
+        """The bytes of one table, writable; `.cast('q')` makes an array of 64-bit integers of it."""
+        return self._views[name]
