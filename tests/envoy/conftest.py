@@ -1,0 +1,26 @@
+"""The pair of proxies of a module: Envoy and ours, started once with the module's `SUITE`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+
+import pytest
+from parity import Pair, StartError, envoy_binary, under_test
+
+
+@pytest.fixture(scope="module")
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    if envoy_binary() is None:
+        pytest.skip("Envoy is not installed: `make envoy` installs it, or MESH_PROXY_ENVOY names a binary")
+    if under_test() == "mesh-proxy" and importlib.util.find_spec("mesh_proxy.cli") is None:
+        pytest.skip("there is no mesh_proxy.cli yet to compare with Envoy")
+    pair = Pair(request.module.SUITE)
+    try:
+        pair.start()
+    except StartError as error:
+        pytest.fail(str(error), pytrace=False)
+    try:
+        yield pair
+    finally:
+        pair.stop()

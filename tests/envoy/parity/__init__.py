@@ -1,0 +1,30 @@
+"""Side by side with Envoy: the same configuration and the same traffic into both, the same answers out of both."""
+
+from .case import Case, Client, Observation, Pair, Suite, req, under_test
+from .config import bootstrap, cluster, file_log, hcm, http, listener, tcp_proxy
+from .proxy import Side, StartError, envoy_binary
+from .upstream import Received, Reply
+from .wire import Response
+
+__all__ = [
+    "Case",
+    "Client",
+    "Observation",
+    "Pair",
+    "Received",
+    "Reply",
+    "Response",
+    "Side",
+    "StartError",
+    "Suite",
+    "bootstrap",
+    "cluster",
+    "envoy_binary",
+    "file_log",
+    "hcm",
+    "http",
+    "listener",
+    "req",
+    "tcp_proxy",
+    "under_test",
+]

@@ -1,0 +1,74 @@
+"""What must differ between two proxies is normalised, what may differ is listed; everything else is compared exactly.
+
+Both tables are data, and each row says why it is there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+Flat = dict[str, str]
+"""An observation as `path -> value`, for example `response.headers.server -> envoy`."""
+
+NORMALISE: tuple[tuple[str, str, str, str], ...] = (
+    # (path pattern, regular expression, replacement, why)
+    ("*.headers.date", r"^\w{3}, \d{2} \w{3} \d{4} \d{2}:\d{2}:\d{2} GMT$", "<date>", "the clock of the answer"),
+    (
+        "*",
+        r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b",
+        "<uuid>",
+        "a request id made by the proxy is random",
+    ),
+    ("*.headers.x-envoy-upstream-service-time", r"^\d+$", "<ms>", "measured by the proxy's clock"),
+)
+
+ACCEPTED: tuple[tuple[str, str, str], ...] = (
+    # (case pattern, path pattern, why the difference is right)
+)
+
+
+def normalise(flat: Flat, ports: Mapping[str, int]) -> Flat:
+    """Replace ports by their names and apply `NORMALISE`. `ports` holds the configured ones and those seen in this case."""
+    names = {str(port): name for name, port in ports.items()}
+    port_pattern = re.compile(r"(?<!\d)(?:" + "|".join(names) + r")(?!\d)") if names else None
+    found: Flat = {}
+    for path, value in flat.items():
+        if port_pattern is not None:
+            value = port_pattern.sub(lambda m: f"<{names[m[0]]}>", value)
+        for where, pattern, replacement, _ in NORMALISE:
+            if fnmatchcase(path, where):
+                value = re.sub(pattern, replacement, value)
+        found[path] = value
+    return found
+
+
+def differences(case: str, envoy: Flat, ours: Flat, accepted: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """(path, Envoy's value, our value) for each path that differs and is not accepted; a missing value is `<absent>`."""
+    allowed = [path for pattern, path, _ in ACCEPTED if fnmatchcase(case, pattern)] + list(accepted)
+    found = []
+    for path in sorted(envoy.keys() | ours.keys(), key=_rank):
+        left, right = envoy.get(path, "<absent>"), ours.get(path, "<absent>")
+        if left != right and not any(fnmatchcase(path, pattern) for pattern in allowed):
+            found.append((path, left, right))
+    return found
+
+
+def _rank(path: str) -> tuple[int, str]:
+    """Status and errors first, then the answer, the upstream, the log."""
+    order = ("response.status", "response.error", "response", "end", "upstream", "tcp", "note", "log")
+    return next((i for i, start in enumerate(order) if path.startswith(start)), len(order)), path
+
+
+def report(case: str, found: list[tuple[str, str, str]], left: str = "envoy", right: str = "ours") -> str:
+    width = max((len(path) for path, _, _ in found), default=0)
+    lines = [f"{case}: {len(found)} difference(s)"]
+    for path, envoy, ours in found:
+        lines.append(f"  {path:<{width}}  {left}: {_short(envoy)}")
+        lines.append(f"  {'':<{width}}  {right:>{len(left)}}: {_short(ours)}")
+    return "\n".join(lines)
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= 300 else f"{value[:300]}… ({len(value)} characters)"
