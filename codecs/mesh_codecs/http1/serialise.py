@@ -1,0 +1,145 @@
+"""From the parts of a head to bytes: C-level joins, and status lines made once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mesh_codecs.errors import LocalProtocolError
+from mesh_codecs.headers import Headers
+from mesh_codecs.http1.settings import MAX_CONTENT_LENGTH_DIGITS
+
+# Envoy's wording (`Http::CodeUtility`), which is that of RFC 9110 with a few of its own.
+_REASONS: Final[dict[int, bytes]] = {
+    100: b"Continue",
+    101: b"Switching Protocols",
+    102: b"Processing",
+    103: b"Early Hints",
+    200: b"OK",
+    201: b"Created",
+    202: b"Accepted",
+    203: b"Non-Authoritative Information",
+    204: b"No Content",
+    205: b"Reset Content",
+    206: b"Partial Content",
+    207: b"Multi-Status",
+    208: b"Already Reported",
+    226: b"IM Used",
+    300: b"Multiple Choices",
+    301: b"Moved Permanently",
+    302: b"Found",
+    303: b"See Other",
+    304: b"Not Modified",
+    305: b"Use Proxy",
+    307: b"Temporary Redirect",
+    308: b"Permanent Redirect",
+    400: b"Bad Request",
+    401: b"Unauthorized",
+    402: b"Payment Required",
+    403: b"Forbidden",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    406: b"Not Acceptable",
+    407: b"Proxy Authentication Required",
+    408: b"Request Timeout",
+    409: b"Conflict",
+    410: b"Gone",
+    411: b"Length Required",
+    412: b"Precondition Failed",
+    413: b"Payload Too Large",
+    414: b"URI Too Long",
+    415: b"Unsupported Media Type",
+    416: b"Range Not Satisfiable",
+    417: b"Expectation Failed",
+    421: b"Misdirected Request",
+    422: b"Unprocessable Entity",
+    423: b"Locked",
+    424: b"Failed Dependency",
+    425: b"Too Early",
+    426: b"Upgrade Required",
+    428: b"Precondition Required",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
+    501: b"Not Implemented",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+    505: b"HTTP Version Not Supported",
+    506: b"Variant Also Negotiates",
+    507: b"Insufficient Storage",
+    508: b"Loop Detected",
+    510: b"Not Extended",
+    511: b"Network Authentication Required",
+}
+
+_STATUS_LINES: Final[tuple[dict[int, bytes], dict[int, bytes]]] = (
+    {status: b"HTTP/1.0 %d %b" % (status, _REASONS.get(status, b"Unknown")) for status in range(100, 1000)},
+    {status: b"HTTP/1.1 %d %b" % (status, _REASONS.get(status, b"Unknown")) for status in range(100, 1000)},
+)
+
+
+def reason(status: int) -> bytes:
+    """The reason phrase that Envoy prints."""
+    return _REASONS.get(status, b"Unknown")
+
+
+def status_line(status: int, minor: int) -> bytes:
+    """Status line, without its CR LF.
+
+    Raises:
+        LocalProtocolError: this is no status.
+    """
+    line = _STATUS_LINES[minor].get(status)
+    if line is None:
+        raise LocalProtocolError("http1.invalid_status", 500, f"status {status}")
+    return line
+
+
+def render_fields(headers: Headers) -> bytes:
+    """The header lines, joined by CR LF, without one at the end; empty for no header.
+
+    Raises:
+        LocalProtocolError: a name or value holds CR, LF or NUL, which would end the line or the message early.
+    """
+    first = headers.first
+    block = b"\r\n".join(map(b": ".join, first.items()))
+    ends = len(first) - 1
+    if headers.more is not None:
+        block += b"\r\n" + b"\r\n".join(map(b": ".join, headers.more))
+        ends += len(headers.more)
+    # The joins put in so many CR and so many LF; one more came out of a field.
+    if block and (block.count(b"\n") != ends or block.count(b"\r") != ends or b"\0" in block):
+        raise LocalProtocolError("http1.invalid_characters", 500, "CR, LF or NUL in a header field")
+    return block
+
+
+def declared_length(headers: Headers) -> int:
+    """What content-length says of a message of ours, or -1.
+
+    Raises:
+        LocalProtocolError: it says nothing clear.
+    """
+    value = headers.first.get(b"content-length")
+    if value is None:
+        return -1
+    if not value.isdigit() or len(value) > MAX_CONTENT_LENGTH_DIGITS or len(headers.get_all(b"content-length")) != 1:
+        raise LocalProtocolError("http1.body_length", 500, "malformed content-length")
+    return int(value)
+
+
+def without_hop_by_hop(headers: Headers) -> tuple[Headers, bool]:
+    """A copy without the fields that only the codec may write, and whether they asked to close the connection.
+
+    Codecs take these away on receipt; a filter or a local reply may have put `connection: close` back, which is the way to
+    ask for it."""
+    close = b"close" in (headers.get_joined(b"connection") or b"").lower()
+    rest = headers.copy()
+    for name in NOT_SENT:
+        rest.remove(name)
+    return rest, close
+
+
+NOT_SENT: Final = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"http2-settings", b"host")
+)
+"""written from other parts of an event, or not at all; `host` would be a second one"""
