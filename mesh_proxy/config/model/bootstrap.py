@@ -4,11 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from mesh_proxy.config.model.cluster import ClusterConfig, LocalityConfig
 from mesh_proxy.config.model.common import AccessLogConfig, AddressConfig
 from mesh_proxy.config.model.listener import ListenerConfig
+
+
+class ResourceView(Protocol):
+    """A resource as `/config_dump` and `/config_digest` show it (`mesh_proxy.config.dump.ResourceDump`)."""
+
+    @property
+    def type_url(self) -> str:
+        """`type.googleapis.com/envoy.config.…`"""
+
+    @property
+    def name(self) -> str:
+        """Its name; empty for the bootstrap."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the resource, secrets included but not recoverable."""
+
+    @property
+    def json(self) -> str:
+        """Canonical proto JSON with proto field names, secrets redacted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +64,17 @@ class BootstrapConfig:
     header_prefix: str = "x-envoy"
     max_downstream_connections: int | None = None
     """runtime key `overload.global_downstream_max_connections`"""
-    proto_json: str = field(default="", hash=False, repr=False)
-    """the bootstrap as canonical proto JSON, for `/config_dump` (secrets redacted)"""
+    warnings: tuple[tuple[str, str], ...] = field(default=(), hash=False, compare=False)
+    """(path, text) of what was accepted with a remark: ignored fields, unknown fields, keys given twice"""
+    unknown_static_fields: int = field(default=0, compare=False)
+    """how many unknown fields `--allow-unknown-static-fields` let pass (`server.static_unknown_fields`)"""
+    resources: tuple[ResourceView, ...] = field(default=(), repr=False, hash=False, compare=False)
+    """the bootstrap first, then every static listener and cluster, for `/config_dump`; secrets redacted"""
+
+    @property
+    def proto_json(self) -> str:
+        """The whole bootstrap as canonical proto JSON."""
+        return self.resources[0].json if self.resources else "{}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

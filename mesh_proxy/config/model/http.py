@@ -71,6 +71,9 @@ class HttpManagerConfig:
     unix_sockets_internal: bool = False
     via: str = ""
     generate_request_id: bool = True
+    request_id_pack_trace_reason: bool = True
+    """the 15th character of a request id says why it is traced (`UuidRequestIdConfig`)"""
+    request_id_for_trace_sampling: bool = True
     preserve_external_request_id: bool = False
     always_set_request_id_in_response: bool = False
     add_user_agent: bool = False

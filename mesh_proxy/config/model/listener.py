@@ -100,6 +100,8 @@ class ListenerConfig:
     """None = the kernel's net.core.somaxconn"""
     max_connections: int | None = None
     """from the runtime key `envoy.resource_limits.listener.<name>.connection_limit`; None = no limit"""
+    ignore_global_conn_limit: bool = False
+    """connections of this listener count for nothing in BootstrapConfig.max_downstream_connections"""
     enable_reuse_port: bool = True
     freebind: bool = False
     traffic_direction: str = "UNSPECIFIED"

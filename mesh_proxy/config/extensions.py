@@ -1,0 +1,89 @@
+"""Extensions: from a type url to the protobuf module that knows the type, imported only when the url occurs.
+
+Every generated module costs memory, hence this one table instead of importing them all. A type that is not listed is unknown
+to us, whatever Envoy does with it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.message import Message
+
+_EXT = "envoy.extensions"
+MODULES: dict[str, str] = {
+    # Network filters.
+    f"{_EXT}.filters.network.http_connection_manager.v3.HttpConnectionManager": (
+        f"{_EXT}.filters.network.http_connection_manager.v3.http_connection_manager_pb2"
+    ),
+    f"{_EXT}.filters.network.tcp_proxy.v3.TcpProxy": f"{_EXT}.filters.network.tcp_proxy.v3.tcp_proxy_pb2",
+    f"{_EXT}.filters.network.connection_limit.v3.ConnectionLimit": (
+        f"{_EXT}.filters.network.connection_limit.v3.connection_limit_pb2"
+    ),
+    # HTTP filters.
+    f"{_EXT}.filters.http.router.v3.Router": f"{_EXT}.filters.http.router.v3.router_pb2",
+    "envoy.config.route.v3.FilterConfig": "envoy.config.route.v3.route_components_pb2",
+    # Listener filters.
+    f"{_EXT}.filters.listener.original_dst.v3.OriginalDst": f"{_EXT}.filters.listener.original_dst.v3.original_dst_pb2",
+    f"{_EXT}.filters.listener.tls_inspector.v3.TlsInspector": f"{_EXT}.filters.listener.tls_inspector.v3.tls_inspector_pb2",
+    f"{_EXT}.filters.listener.http_inspector.v3.HttpInspector": (f"{_EXT}.filters.listener.http_inspector.v3.http_inspector_pb2"),
+    f"{_EXT}.filters.listener.proxy_protocol.v3.ProxyProtocol": (f"{_EXT}.filters.listener.proxy_protocol.v3.proxy_protocol_pb2"),
+    # Access loggers.
+    f"{_EXT}.access_loggers.file.v3.FileAccessLog": f"{_EXT}.access_loggers.file.v3.file_pb2",
+    f"{_EXT}.access_loggers.stream.v3.StdoutAccessLog": f"{_EXT}.access_loggers.stream.v3.stream_pb2",
+    f"{_EXT}.access_loggers.stream.v3.StderrAccessLog": f"{_EXT}.access_loggers.stream.v3.stream_pb2",
+    # Transport sockets.
+    f"{_EXT}.transport_sockets.raw_buffer.v3.RawBuffer": f"{_EXT}.transport_sockets.raw_buffer.v3.raw_buffer_pb2",
+    f"{_EXT}.transport_sockets.tls.v3.DownstreamTlsContext": f"{_EXT}.transport_sockets.tls.v3.tls_pb2",
+    f"{_EXT}.transport_sockets.tls.v3.UpstreamTlsContext": f"{_EXT}.transport_sockets.tls.v3.tls_pb2",
+    # Upstreams and retries.
+    f"{_EXT}.upstreams.http.v3.HttpProtocolOptions": f"{_EXT}.upstreams.http.v3.http_protocol_options_pb2",
+    f"{_EXT}.retry.host.previous_hosts.v3.PreviousHostsPredicate": f"{_EXT}.retry.host.previous_hosts.v3.previous_hosts_pb2",
+    f"{_EXT}.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate": (
+        f"{_EXT}.retry.host.omit_canary_hosts.v3.omit_canary_hosts_pb2"
+    ),
+    f"{_EXT}.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig": (
+        f"{_EXT}.retry.host.omit_host_metadata.v3.omit_host_metadata_config_pb2"
+    ),
+    # Odds and ends.
+    f"{_EXT}.request_id.uuid.v3.UuidRequestIdConfig": f"{_EXT}.request_id.uuid.v3.uuid_pb2",
+    f"{_EXT}.http.original_ip_detection.xff.v3.XffConfig": f"{_EXT}.http.original_ip_detection.xff.v3.xff_pb2",
+    f"{_EXT}.regex_engines.v3.GoogleRE2": f"{_EXT}.regex_engines.v3.google_re2_pb2",
+    f"{_EXT}.network.dns_resolver.cares.v3.CaresDnsResolverConfig": (
+        f"{_EXT}.network.dns_resolver.cares.v3.cares_dns_resolver_pb2"
+    ),
+    f"{_EXT}.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig": (
+        f"{_EXT}.network.dns_resolver.getaddrinfo.v3.getaddrinfo_dns_resolver_pb2"
+    ),
+    "xds.type.v3.TypedStruct": "xds.type.v3.typed_struct_pb2",
+    "udpa.type.v1.TypedStruct": "udpa.type.v1.typed_struct_pb2",
+    "google.protobuf.Struct": "google.protobuf.struct_pb2",
+    "google.protobuf.Empty": "google.protobuf.empty_pb2",
+}
+"""full name of the message → module; a filter's own loader adds its types by `register`"""
+
+TYPED_STRUCTS = frozenset({"xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"})
+
+
+def register(full_name: str, module: str) -> None:
+    """Make a message type known that a filter's loader understands."""
+    MODULES[full_name] = module
+
+
+def type_name(url: str) -> str:
+    """`type.googleapis.com/envoy.a.B` → `envoy.a.B`."""
+    return url.rpartition("/")[2]
+
+
+def new_message(url: str) -> Message | None:
+    """An empty message of the type that `url` names, its module imported on the way; None if the type is not in the table."""
+    name = type_name(url)
+    module = MODULES.get(name)
+    if module is None:
+        return None
+    importlib.import_module(module)
+    descriptor: Any = descriptor_pool.Default().FindMessageTypeByName(name)
+    message: Message = message_factory.GetMessageClass(descriptor)()
+    return message

@@ -1,0 +1,33 @@
+"""The faults and warnings that one loading of a configuration collects."""
+
+from __future__ import annotations
+
+from mesh_proxy.config.errors import ConfigError
+
+
+class Problems:
+    """Collects faults, so that a person sees all of them at once, and warnings, which refuse nothing."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str]] = []
+        self.warnings: list[tuple[str, str]] = []
+        self.unknown_fields = 0
+        """unknown keys that `--allow-unknown-static-fields` let pass"""
+
+    def add(self, path: str, why: str) -> None:
+        """A fault: the configuration will be refused."""
+        self.found.append((path, why))
+
+    def extend(self, error: ConfigError) -> None:
+        """All the faults of `error`."""
+        self.found.extend(error.problems)
+
+    def warn(self, path: str, text: str) -> None:
+        """Something that is accepted but worth a line in the log, and counted."""
+        if (path, text) not in self.warnings:
+            self.warnings.append((path, text))
+
+    def check(self) -> None:
+        """Raise if there was any fault."""
+        if self.found:
+            raise ConfigError.of(self.found)

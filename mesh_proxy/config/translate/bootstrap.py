@@ -1,0 +1,147 @@
+"""The bootstrap: node, admin, runtime, and the static listeners and clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mesh_proxy.config.errors import ConfigError
+from mesh_proxy.config.model.bootstrap import AdminConfig, BootstrapConfig, NodeConfig
+from mesh_proxy.config.model.cluster import ClusterConfig, LocalityConfig
+from mesh_proxy.config.model.common import AccessLogConfig
+from mesh_proxy.config.model.listener import ListenerConfig
+from mesh_proxy.config.reader import Reader, struct_to_dict
+from mesh_proxy.config.translate.access_log import access_log
+from mesh_proxy.config.translate.cluster import translate_cluster
+from mesh_proxy.config.translate.common import address, required
+from mesh_proxy.config.translate.context import Context
+from mesh_proxy.config.translate.endpoint import locality
+from mesh_proxy.config.translate.listener import translate_listener
+
+_GLOBAL_CONNECTIONS = "overload.global_downstream_max_connections"
+
+
+def bootstrap(reader: Reader, context: Context, *, service_cluster: str, service_node: str) -> BootstrapConfig:
+    """`envoy.config.bootstrap.v3.Bootstrap`. The flags `--service-cluster` and `--service-node` win over the file."""
+    runtime = context.runtime = _runtime(reader)
+    node = reader.sub("node")
+    admin = reader.sub("admin")
+    listeners: tuple[ListenerConfig, ...] = ()
+    clusters: tuple[ClusterConfig, ...] = ()
+    static = reader.sub("static_resources")
+    if static is not None:
+        clusters = _clusters(static, context)
+        listeners = _listeners(static, context)
+        names = {cluster.name for cluster in clusters}
+        for path, name in context.cluster_references:
+            if name not in names:
+                context.problems.add(path, f"unknown cluster {name!r}")
+    return BootstrapConfig(
+        node=_node(node, service_cluster, service_node),
+        admin=_admin(admin) if admin is not None else None,
+        listeners=listeners,
+        clusters=clusters,
+        runtime=runtime,
+        stats_flush_interval_s=reader.seconds("stats_flush_interval", 5.0) or 5.0,
+        header_prefix=reader.text("header_prefix", "x-envoy"),
+        max_downstream_connections=_global_limit(runtime),
+    )
+
+
+def _clusters(static: Reader, context: Context) -> tuple[ClusterConfig, ...]:
+    result: list[ClusterConfig] = []
+    seen: set[str] = set()
+    for i, message in enumerate(static.raw("clusters")):
+        path = f"clusters[{i}]"
+        try:
+            cluster = translate_cluster(message, path, context)
+        except ConfigError as error:
+            context.problems.extend(error)
+            continue
+        if cluster.name in seen:
+            context.problems.add(f"{path}.name", f"another cluster is named {cluster.name!r} too")
+        seen.add(cluster.name)
+        result.append(cluster)
+    return tuple(result)
+
+
+def _listeners(static: Reader, context: Context) -> tuple[ListenerConfig, ...]:
+    result: list[ListenerConfig] = []
+    names: set[str] = set()
+    for i, message in enumerate(static.raw("listeners")):
+        path = f"listeners[{i}]"
+        try:
+            listener = translate_listener(message, path, context)
+        except ConfigError as error:
+            context.problems.extend(error)
+            continue
+        if listener.name in names:
+            context.problems.add(f"{path}.name", f"another listener is named {listener.name!r} too")
+        names.add(listener.name)
+        result.append(listener)
+    return tuple(result)
+
+
+def _node(reader: Reader | None, service_cluster: str, service_node: str) -> NodeConfig:
+    if reader is None:
+        return NodeConfig(id=service_node, cluster=service_cluster)
+    place = reader.sub("locality")
+    return NodeConfig(
+        id=service_node or reader.text("id"),
+        cluster=service_cluster or reader.text("cluster"),
+        locality=locality(place) if place is not None else LocalityConfig(),
+        metadata=reader.struct("metadata"),
+    )
+
+
+def _admin(reader: Reader) -> AdminConfig | None:
+    logs = reader.each("access_log", access_log)
+    old_path = reader.text("access_log_path")
+    if old_path:
+        logs = (*logs, AccessLogConfig(path=old_path))
+    ignore = reader.flag("ignore_global_conn_limit")
+    if not reader.has("address"):
+        return None
+    return AdminConfig(
+        address=address(required(reader, "address"), names_allowed=False), access_logs=logs, ignore_global_conn_limit=ignore
+    )
+
+
+def _runtime(reader: Reader) -> dict[str, Any]:
+    """The static layers, flattened; a later layer wins."""
+    result: dict[str, Any] = {}
+    layered = reader.sub("layered_runtime")
+    if layered is None:
+        return result
+    names: set[str] = set()
+    admin_layers = 0
+    for layer in layered.subs("layers"):
+        name = layer.text("name")
+        if name in names:
+            raise layer.error(f"another layer is named {name!r} too", "name")
+        names.add(name)
+        kind = layer.oneof("layer_specifier")
+        if kind == "static_layer":
+            _flatten("", struct_to_dict(layer.raw(kind)), result)
+        elif kind == "admin_layer":
+            layer.raw(kind)
+            admin_layers += 1
+            if admin_layers > 1:
+                raise layer.error("there can be only one admin layer", kind)
+        else:
+            raise layer.error("this kind of layer is not supported", kind)
+    return result
+
+
+def _flatten(prefix: str, values: Mapping[str, Any], result: dict[str, Any]) -> None:
+    for key, value in values.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, dict) and "numerator" not in value:
+            _flatten(name, value, result)
+        else:
+            result[name] = value
+
+
+def _global_limit(runtime: Mapping[str, Any]) -> int | None:
+    value = runtime.get(_GLOBAL_CONNECTIONS)
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

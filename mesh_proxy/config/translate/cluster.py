@@ -1,0 +1,177 @@
+"""Clusters: type, load balancing, circuit breakers, protocol options."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+
+from mesh_proxy.config import features
+from mesh_proxy.config.model.cluster import ClusterConfig, EndpointSetConfig, OutlierDetectionConfig, ThresholdsConfig
+from mesh_proxy.config.model.common import AddressConfig
+from mesh_proxy.config.reader import Reader
+from mesh_proxy.config.translate.common import metadata, socket_address
+from mesh_proxy.config.translate.context import Context, run
+from mesh_proxy.config.translate.endpoint import endpoint_set
+from mesh_proxy.config.translate.protocol import upstream_options
+from mesh_proxy.config.translate.transport import upstream_transport
+
+
+def translate_cluster(message: Message, path: str, context: Context | None = None) -> ClusterConfig:
+    """`envoy.config.cluster.v3.Cluster`."""
+    return run(message, path, _cluster, context)
+
+
+def _cluster(reader: Reader, context: Context) -> ClusterConfig:
+    if reader.oneof("cluster_discovery_type") == "cluster_type":
+        raise reader.error("custom cluster types are not supported", "cluster_type")
+    kind = reader.enum("type")
+    if kind not in features.CLUSTER_TYPES:
+        raise reader.error(f"{kind} is not supported", "type")
+    policy = reader.enum("lb_policy")
+    if policy not in features.LB_POLICIES:
+        raise reader.error(f"{policy} is not supported", "lb_policy")
+    if kind == "ORIGINAL_DST":
+        if policy != "CLUSTER_PROVIDED":
+            raise reader.error("must be CLUSTER_PROVIDED for a cluster of type ORIGINAL_DST", "lb_policy")
+        if reader.has("load_assignment"):
+            raise reader.error("a cluster of type ORIGINAL_DST has no endpoints of its own", "load_assignment")
+    elif policy == "CLUSTER_PROVIDED":
+        raise reader.error(f"a cluster of type {kind} provides no load balancer", "lb_policy")
+    name = reader.text("name")
+    options = upstream_options(reader)
+    breakers = reader.sub("circuit_breakers")
+    low, high, per_host = _breakers(breakers) if breakers is not None else (ThresholdsConfig(), ThresholdsConfig(), None)
+    common = reader.sub("common_lb_config")
+    socket = reader.sub("transport_socket")
+    outlier = reader.sub("outlier_detection")
+    choices = reader.sub("least_request_lb_config")
+    eds = reader.sub("eds_cluster_config")
+    if eds is not None:
+        if kind != "EDS":
+            raise reader.error("is only for clusters of type EDS", "eds_cluster_config")
+        eds.raw("eds_config")
+    return ClusterConfig(
+        name=name,
+        kind=kind,
+        alt_stat_name=reader.text("alt_stat_name"),
+        connect_timeout_s=reader.seconds("connect_timeout", 5.0) or 5.0,
+        per_connection_buffer_limit_bytes=reader.number("per_connection_buffer_limit_bytes", 1_048_576),
+        lb_policy=policy,
+        least_request_choice_count=choices.number("choice_count", 2) if choices is not None else 2,
+        endpoints=_endpoints(reader, kind, name),
+        eds_service_name=eds.text("service_name") if eds is not None else "",
+        thresholds=low,
+        high_thresholds=high,
+        per_host_max_connections=per_host,
+        dns_refresh_rate_s=reader.seconds("dns_refresh_rate", 5.0) or 5.0,
+        respect_dns_ttl=reader.flag("respect_dns_ttl"),
+        dns_lookup_family=reader.enum("dns_lookup_family"),
+        wait_for_warm_on_init=reader.flag("wait_for_warm_on_init", True),
+        max_requests_per_connection=options.max_requests_per_connection,
+        idle_timeout_s=options.idle_timeout_s,
+        max_connection_duration_s=options.max_connection_duration_s,
+        upstream_protocol=options.protocol,
+        http1_enable_trailers=options.http1_enable_trailers,
+        max_response_headers_kb=options.max_response_headers_kb,
+        max_response_headers_count=options.max_response_headers_count,
+        transport_socket=upstream_transport(socket) if socket is not None else None,
+        bind_address=_bind_address(reader),
+        tcp_keepalive=_keepalive(reader),
+        panic_threshold_percent=_common_lb(common) if common is not None else 50.0,
+        outlier_detection=_outlier_detection(outlier) if outlier is not None else None,
+        metadata=metadata(reader),
+        original_dst_http_header=_original_dst(reader, kind),
+        cleanup_interval_s=reader.seconds("cleanup_interval", 5.0) or 5.0,
+        close_connections_on_host_health_failure=reader.flag("close_connections_on_host_health_failure"),
+    )
+
+
+def _endpoints(reader: Reader, kind: str, name: str) -> EndpointSetConfig | None:
+    assignment = reader.sub("load_assignment")
+    if assignment is None:
+        return EndpointSetConfig(cluster_name=name) if kind in ("STATIC", "STRICT_DNS") else None
+    if kind == "EDS":
+        raise reader.error("a cluster of type EDS gets its endpoints from the control plane", "load_assignment")
+    endpoints = endpoint_set(assignment, names_allowed=kind != "STATIC")
+    if kind == "LOGICAL_DNS" and [len(locality.endpoints) for locality in endpoints.localities] != [1]:
+        raise assignment.error("a cluster of type LOGICAL_DNS must have exactly one locality with one endpoint")
+    if kind in ("STRICT_DNS", "LOGICAL_DNS"):
+        for locality in endpoints.localities:
+            if any(endpoint.address.path for endpoint in locality.endpoints):
+                raise assignment.error(f"a cluster of type {kind} cannot have unix sockets as endpoints")
+    return endpoints
+
+
+def _breakers(reader: Reader) -> tuple[ThresholdsConfig, ThresholdsConfig, int | None]:
+    found: dict[str, ThresholdsConfig] = {}
+    for entry in reader.subs("thresholds"):
+        found.setdefault(entry.enum("priority"), _thresholds(entry))
+    per_host: int | None = None
+    for entry in reader.subs("per_host_thresholds"):
+        priority, limit = entry.enum("priority"), entry.optional_number("max_connections")
+        if priority == "DEFAULT" and per_host is None:
+            per_host = limit
+        elif priority != "DEFAULT":
+            raise entry.error("only the DEFAULT priority is supported here", "priority")
+    return found.get("DEFAULT", ThresholdsConfig()), found.get("HIGH", ThresholdsConfig()), per_host
+
+
+def _thresholds(reader: Reader) -> ThresholdsConfig:
+    budget = reader.sub("retry_budget")
+    return ThresholdsConfig(
+        max_connections=reader.number("max_connections", 1024),
+        max_pending_requests=reader.number("max_pending_requests", 1024),
+        max_requests=reader.number("max_requests", 1024),
+        max_retries=reader.number("max_retries", 3),
+        retry_budget_percent=budget.percent("budget_percent", 20.0) if budget is not None else None,
+        retry_budget_min_concurrency=budget.number("min_retry_concurrency", 3) if budget is not None else 3,
+        track_remaining=reader.flag("track_remaining"),
+    )
+
+
+def _common_lb(reader: Reader) -> float:
+    """`CommonLbConfig`: the panic threshold is all of it that is supported."""
+    return reader.percent("healthy_panic_threshold", 50.0)
+
+
+def _bind_address(reader: Reader) -> AddressConfig | None:
+    bind = reader.sub("upstream_bind_config")
+    source = bind.sub("source_address") if bind is not None else None
+    return socket_address(source, names_allowed=False) if source is not None else None
+
+
+def _keepalive(reader: Reader) -> tuple[int, int, int] | None:
+    options = reader.sub("upstream_connection_options")
+    keepalive = options.sub("tcp_keepalive") if options is not None else None
+    if keepalive is None:
+        return None
+    return (
+        keepalive.number("keepalive_probes"),
+        keepalive.number("keepalive_time"),
+        keepalive.number("keepalive_interval"),
+    )
+
+
+def _original_dst(reader: Reader, kind: str) -> str:
+    config = reader.sub("original_dst_lb_config")
+    if config is None:
+        return ""
+    if kind != "ORIGINAL_DST":
+        raise reader.error("is only for clusters of type ORIGINAL_DST", "original_dst_lb_config")
+    header = config.lower("http_header_name") or "x-envoy-original-dst-host"
+    return header if config.flag("use_http_header") else ""
+
+
+def _outlier_detection(reader: Reader) -> OutlierDetectionConfig:
+    if "outlier_detection" not in features.OTHER:
+        raise reader.error("outlier detection is not supported")
+    base = reader.seconds("base_ejection_time", 30.0) or 30.0
+    return OutlierDetectionConfig(
+        consecutive_5xx=reader.number("consecutive_5xx", 5),
+        consecutive_gateway_failure=reader.number("consecutive_gateway_failure", 5),
+        interval_s=reader.seconds("interval", 10.0) or 10.0,
+        base_ejection_time_s=base,
+        max_ejection_time_s=reader.seconds("max_ejection_time", max(300.0, base)) or base,
+        max_ejection_percent=reader.number("max_ejection_percent", 10),
+        enforcing_consecutive_5xx=reader.number("enforcing_consecutive_5xx", 100),
+        enforcing_consecutive_gateway_failure=reader.number("enforcing_consecutive_gateway_failure", 0),
+    )

@@ -1,0 +1,85 @@
+"""Network filters other than the HTTP connection manager: TCP proxy and connection limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mesh_proxy.config.model.http import HttpManagerConfig
+from mesh_proxy.config.model.listener import ConnectionLimitConfig, TcpProxyConfig
+from mesh_proxy.config.model.route import WeightedClusterConfig
+from mesh_proxy.config.reader import Reader
+from mesh_proxy.config.translate.access_log import access_log
+from mesh_proxy.config.translate.common import metadata, required
+from mesh_proxy.config.translate.context import Context
+from mesh_proxy.config.translate.http import MANAGER, http_manager
+
+NetworkFilter = TcpProxyConfig | HttpManagerConfig | ConnectionLimitConfig
+_NETWORK = "envoy.extensions.filters.network"
+
+
+def network_filter(reader: Reader, context: Context) -> NetworkFilter:
+    """`envoy.config.listener.v3.Filter`."""
+    name = reader.text("name")
+    extension = reader.extension()
+    if extension is None:
+        if reader.oneof("config_type") == "config_discovery":
+            raise reader.error("filters by discovery are not supported", "config_discovery")
+        raise reader.error(f"{name} needs typed_config")
+    translate = _FILTERS.get(extension.type)
+    if translate is None:
+        raise extension.unsupported("network filter")
+    return translate(extension.reader, context)
+
+
+def is_terminal(config: NetworkFilter) -> bool:
+    """Whether the filter ends its chain."""
+    return not isinstance(config, ConnectionLimitConfig)
+
+
+def _tcp_proxy(reader: Reader, context: Context) -> TcpProxyConfig:
+    kind = reader.oneof("cluster_specifier")
+    if kind == "cluster":
+        clusters: tuple[WeightedClusterConfig, ...] = (
+            WeightedClusterConfig(name=reader.text(kind), metadata_match=metadata(reader, "metadata_match")),
+        )
+    else:
+        shared = metadata(reader, "metadata_match")
+        clusters = required(reader, kind).each(
+            "clusters",
+            lambda r: WeightedClusterConfig(
+                name=r.text("name"), weight=r.number("weight"), metadata_match={**shared, **metadata(r, "metadata_match")}
+            ),
+        )
+    options = reader.sub("access_log_options")
+    interval = reader.seconds("access_log_flush_interval")
+    return TcpProxyConfig(
+        stat_prefix=reader.text("stat_prefix"),
+        clusters=clusters,
+        idle_timeout_s=reader.timeout("idle_timeout", 3600.0),
+        max_connect_attempts=reader.number("max_connect_attempts", 1),
+        max_downstream_connection_duration_s=reader.seconds("max_downstream_connection_duration"),
+        access_logs=reader.each("access_log", access_log),
+        access_log_flush_interval_s=(options.seconds("access_log_flush_interval", interval) if options is not None else interval),
+    )
+
+
+def _connection_limit(reader: Reader, context: Context) -> ConnectionLimitConfig:
+    limit = reader.optional_number("max_connections")
+    if limit is None:
+        raise reader.error("is required", "max_connections")
+    enabled = reader.sub("runtime_enabled")
+    if enabled is not None:
+        key = enabled.text("runtime_key")
+        default = required(enabled, "default_value").flag("value")
+        if not bool(context.runtime.get(key, default)):
+            raise enabled.error("a filter that is switched off is not supported: leave it out")
+    return ConnectionLimitConfig(
+        stat_prefix=reader.text("stat_prefix"), max_connections=limit, delay_s=reader.seconds("delay", 0.0) or 0.0
+    )
+
+
+_FILTERS: dict[str, Callable[[Reader, Context], NetworkFilter]] = {
+    MANAGER: http_manager,
+    f"{_NETWORK}.tcp_proxy.v3.TcpProxy": _tcp_proxy,
+    f"{_NETWORK}.connection_limit.v3.ConnectionLimit": _connection_limit,
+}

@@ -1,0 +1,103 @@
+"""How a cluster speaks HTTP to its endpoints: `HttpProtocolOptions`, or the older fields of the cluster itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mesh_proxy.config import features
+from mesh_proxy.config.errors import ConfigError
+from mesh_proxy.config.reader import Reader
+from mesh_proxy.config.translate.common import required
+
+OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_PROTOCOLS = {"http_protocol_options": "HTTP1", "http2_protocol_options": "HTTP2"}
+
+
+@dataclass(slots=True)
+class UpstreamOptions:
+    """The fields of ClusterConfig that protocol options decide."""
+
+    protocol: str = "HTTP1"
+    idle_timeout_s: float | None = 3600.0
+    max_connection_duration_s: float | None = None
+    max_requests_per_connection: int = 0
+    max_response_headers_kb: int = 60
+    max_response_headers_count: int = 100
+    http1_enable_trailers: bool = False
+
+
+def upstream_options(cluster: Reader) -> UpstreamOptions:
+    """The protocol options of a cluster."""
+    options = UpstreamOptions()
+    given = cluster.extensions("typed_extension_protocol_options")
+    for name, extension in given:
+        if extension.type != OPTIONS:
+            raise ConfigError(extension.path, f"{extension.type} is not supported as protocol options")
+        if name != OPTIONS:
+            raise cluster.error(f"the key must be {OPTIONS}", f"typed_extension_protocol_options[{name}]")
+        _typed(extension.reader, options)
+    if not given:
+        _old(cluster, options)
+    return options
+
+
+def _typed(reader: Reader, options: UpstreamOptions) -> None:
+    common = reader.sub("common_http_protocol_options")
+    if common is not None:
+        _common(common, options)
+    kind = reader.oneof("upstream_protocol_options")
+    inner = required(reader, kind)
+    if kind == "explicit_http_config":
+        which = inner.oneof("protocol_config")
+        _choose(inner, which, _PROTOCOLS.get(which, "HTTP3"), options)
+        _http1(inner, options)
+    elif kind == "use_downstream_protocol_config":
+        _choose(reader, kind, "DOWNSTREAM", options)
+        _http1(inner, options)
+    else:
+        _choose(reader, kind, "AUTO", options)
+        _http1(inner, options)
+
+
+def _choose(reader: Reader, field: str, protocol: str, options: UpstreamOptions) -> None:
+    if protocol not in features.UPSTREAM_PROTOCOLS:
+        raise reader.error(f"{_NAMES[protocol]} is not supported for clusters", field)
+    options.protocol = protocol
+
+
+_NAMES = {
+    "HTTP1": "HTTP/1",
+    "HTTP2": "HTTP/2",
+    "HTTP3": "HTTP/3",
+    "DOWNSTREAM": "using the protocol of the request",
+    "AUTO": "choosing the protocol by ALPN",
+}
+
+
+def _http1(reader: Reader, options: UpstreamOptions) -> None:
+    http1 = reader.sub("http_protocol_options")
+    if http1 is not None:
+        options.http1_enable_trailers = http1.flag("enable_trailers")
+
+
+def _common(reader: Reader, options: UpstreamOptions) -> None:
+    options.idle_timeout_s = reader.timeout("idle_timeout", 3600.0)
+    options.max_connection_duration_s = reader.timeout("max_connection_duration")
+    options.max_requests_per_connection = reader.number("max_requests_per_connection")
+    options.max_response_headers_kb = reader.number("max_response_headers_kb", 60)
+    options.max_response_headers_count = reader.number("max_headers_count", 100)
+
+
+def _old(cluster: Reader, options: UpstreamOptions) -> None:
+    """The deprecated fields of the cluster, which Envoy reads only without HttpProtocolOptions."""
+    common = cluster.sub("common_http_protocol_options")
+    if common is not None:
+        _common(common, options)
+    requests = cluster.optional_number("max_requests_per_connection")
+    if requests is not None:
+        options.max_requests_per_connection = requests
+    if cluster.enum("protocol_selection") == "USE_DOWNSTREAM_PROTOCOL":
+        _choose(cluster, "protocol_selection", "DOWNSTREAM", options)
+    elif cluster.has("http2_protocol_options"):
+        _choose(cluster, "http2_protocol_options", "HTTP2", options)
+    _http1(cluster, options)

@@ -1,0 +1,103 @@
+"""YAML text as Envoy reads it, which is not quite YAML 1.1.
+
+libyaml composes the nodes; which scalar is a number or a boolean is decided here, because Envoy (through yaml-cpp) knows
+`y` and `on` as true, `010` as eight and `08` as 8.0, and no dates, sexagesimal numbers or merge keys. Of two equal keys the
+last one wins, as in Envoy, and the caller gets a warning. A value tagged `!ignore` is dropped: the place for anchors.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+from mesh_proxy.config.errors import ConfigError
+
+_Loader: type[Any] = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+_BOOLEANS = {
+    form: value
+    for word, value in {
+        "y": True,
+        "yes": True,
+        "true": True,
+        "on": True,
+        "n": False,
+        "no": False,
+        "false": False,
+        "off": False,
+    }.items()
+    for form in (word, word.upper(), word.capitalize())
+}
+_NULLS = {"", "~", "null", "Null", "NULL"}
+_INTEGER = re.compile(r"[-+]?(?:0[0-7]*|0[xX][0-9a-fA-F]+|[1-9][0-9]*)").fullmatch
+_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?").fullmatch
+_SPECIAL = re.compile(r"([-+]?)(?:\.inf|\.Inf|\.INF|(\.nan|\.NaN|\.NAN))").fullmatch
+_DEEPEST = 200
+"""levels of nesting; no protobuf goes deeper than 100"""
+
+
+def parse_yaml(text: str, warn: Callable[[str, str], None], source: str = "") -> Any:
+    """The plain value (dict, list, str, int, float, bool, None) of the first document in `text`.
+
+    `source` names the file in messages; `warn` takes the path and the text of what is odd but allowed.
+    """
+    try:
+        loader = _Loader(text)
+        try:
+            root = loader.get_node() if loader.check_node() else None
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        raise ConfigError(source, f"not valid YAML: {_one_line(error)}") from None
+    return None if root is None else _value(root, "", warn, 0)
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        context = f"{error.context}, " if error.context else ""
+        return f"line {mark.line + 1}, column {mark.column + 1}: {context}{error.problem}"
+    return " ".join(str(error).split())
+
+
+def _value(node: yaml.Node, path: str, warn: Callable[[str, str], None], depth: int) -> Any:
+    if depth > _DEEPEST:
+        raise ConfigError(path, "nested too deeply")
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node)
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, f"{path}[{i}]", warn, depth + 1) for i, item in enumerate(node.value)]
+    mapping: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise ConfigError(path, f"line {key_node.start_mark.line + 1}: a key must be a plain word")
+        key = key_node.value
+        if value_node.tag == "!ignore":
+            continue
+        inner = f"{path}.{key}" if path else key
+        if key in mapping:
+            warn(inner, f"given twice, the last one (line {key_node.start_mark.line + 1}) wins")
+        mapping[key] = _value(value_node, inner, warn, depth + 1)
+    return mapping
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    text: str = node.value
+    if node.style:
+        return text  # quoted or a block: always a string
+    if text in _NULLS:
+        return None
+    if text in _BOOLEANS:
+        return _BOOLEANS[text]
+    if _INTEGER(text):
+        digits = text.lstrip("+-")
+        number = int(digits, 8 if len(digits) > 1 and digits.isdigit() and digits[0] == "0" else 0)
+        return -number if text[0] == "-" else number
+    if _FLOAT(text):
+        return float(text)
+    if special := _SPECIAL(text):
+        return math.nan if special[2] else math.copysign(math.inf, -1 if special[1] == "-" else 1)
+    return text
