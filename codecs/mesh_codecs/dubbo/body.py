@@ -1,0 +1,66 @@
+"""What the lazy views ask of a serialization."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from mesh_codecs.dubbo.invocation import InvocationHead
+
+
+class Attachments:
+    """The attachments of one message, read. Text is UTF-8.
+
+    Where a key comes twice the last one counts, as in Java's map; a null value is no value.
+    """
+
+    __slots__ = ("at", "others", "state", "values")
+
+    def __init__(self, at: int, values: dict[bytes, bytes], others: frozenset[bytes], state: object) -> None:
+        self.at = at
+        """offset in the frame of the map itself, or of the place where it would stand"""
+        self.values = values
+        """strings as they are, numbers in decimal, booleans as true and false; never change it"""
+        self.others = others
+        """keys whose values are no plain values: lists, maps, objects, binary, dates"""
+        self.state = state
+        """what the serialization must know to edit"""
+
+    def get(self, name: bytes) -> bytes | None:
+        """One value as text."""
+        return self.values.get(name)
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self.values or name in self.others
+
+    def __repr__(self) -> str:
+        return f"<Attachments {self.values!r} {sorted(self.others)!r}>"
+
+
+Changes = Mapping[bytes, bytes | None]
+"""attachments to set, and those to remove (None)"""
+
+
+class Body(Protocol):
+    """The bodies of one serialization. Every method but `head_end` raises RemoteProtocolError for malformed input, no other."""
+
+    def head_end(self, frame: bytes) -> int:
+        """Where the head of a request ends if its text is ASCII; 0 when that cannot be told quickly. IndexError: cut short."""
+
+    def parse_head(self, frame: bytes) -> InvocationHead:
+        """Read the head of a request."""
+
+    def real_method(self, frame: bytes, head: InvocationHead) -> bytes | None:
+        """The first argument of a generic call, which is the name of the real method; None when it is null."""
+
+    def attachments(self, frame: bytes, head: InvocationHead | None) -> Attachments | None:
+        """Find and read the attachments; None when the format hides them. `head` is None for a response."""
+
+    def edit(self, frame: bytes, found: Attachments, changes: Changes) -> bytes:
+        """The frame with other attachments; every byte that is not concerned stays."""
+
+    def arguments(self, frame: bytes, head: InvocationHead, count: int) -> list[object]:
+        """The first `count` arguments as values."""
+
+    def result_type(self, frame: bytes) -> int:
+        """The type byte of an OK response, 0 to 5 (`DubboCodec.RESPONSE_*`); -1 when there is none."""

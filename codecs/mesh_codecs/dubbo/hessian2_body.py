@@ -1,0 +1,254 @@
+"""Dubbo bodies in Hessian 2: five strings, the arguments, a map of attachments, all in one Hessian stream.
+
+The attachments stand after the arguments and may refer to what the arguments defined, so they are reached by stepping over the
+arguments with the reference tables kept. Plain values (strings, numbers, null) take no place in those tables: changing them
+disturbs no reference, and an edit is a splice.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mesh_codecs.dubbo.body import Attachments, Changes
+from mesh_codecs.dubbo.frame import HEADER_SIZE, HESSIAN2, with_body
+from mesh_codecs.dubbo.invocation import InvocationHead
+from mesh_codecs.errors import RemoteProtocolError
+from mesh_codecs.hessian2.read import NOT_PLAIN, Reader, plain_at
+from mesh_codecs.hessian2.skip import Tables, find_ref, int_at, skip, type_end
+from mesh_codecs.hessian2.text import raw_string, to_utf8, truncated
+from mesh_codecs.hessian2.write import string_bytes
+
+_NONE: Final[frozenset[bytes]] = frozenset()
+
+
+class _State:
+    """What an edit must know again: the stream in front of the map, and the tables as they were there."""
+
+    __slots__ = ("classes", "count", "start", "tables")
+
+    def __init__(self, start: int, count: int, tables: Tables) -> None:
+        self.start = start
+        """offset of the values in front of the map"""
+        self.count = count
+        """how many they are"""
+        self.tables = tables
+        self.classes = len(tables.classes)
+
+
+class Hessian2Body:
+    """See `Body`."""
+
+    __slots__ = ()
+
+    def head_end(self, frame: bytes) -> int:
+        pos = HEADER_SIZE
+        for _ in (0, 1, 2, 3, 4):
+            size = frame[pos]
+            if size < 0x20:
+                pos += size + 1
+            elif size & 0xFC == 0x30:
+                pos += (size - 0x30 << 8) + frame[pos + 1] + 2
+            elif size == 0x4E:
+                pos += 1
+            else:
+                return 0
+        return pos
+
+    def parse_head(self, frame: bytes) -> InvocationHead:
+        pos = HEADER_SIZE
+        strings: list[bytes | None] = []
+        for _ in range(5):
+            text, pos = _text_or_null(frame, pos)
+            strings.append(text)
+        return InvocationHead(HESSIAN2, strings, pos)
+
+    def real_method(self, frame: bytes, head: InvocationHead) -> bytes | None:
+        return _text_or_null(frame, head.arguments_at)[0]
+
+    def attachments(self, frame: bytes, head: InvocationHead | None) -> Attachments | None:
+        if head is not None:
+            start, count = head.arguments_at, head.argument_count
+            if count < 0:
+                return None
+        else:
+            kind, start = _result_type(frame)
+            if kind < 3:
+                return None
+            count = 1 if kind < 5 else 0
+        tables = Tables()
+        at = skip(frame, start, count, tables) if count else start
+        try:
+            return _read_map(frame, at, _State(start, count, tables))
+        except IndexError:
+            raise truncated() from None
+
+    def edit(self, frame: bytes, found: Attachments, changes: Changes) -> bytes:
+        state = found.state
+        assert isinstance(state, _State)
+        del state.tables.classes[state.classes :]
+        try:
+            return _edit(frame, found.at, state, changes)
+        except IndexError:
+            raise truncated() from None
+
+    def arguments(self, frame: bytes, head: InvocationHead, count: int) -> list[object]:
+        reader = Reader(frame, head.arguments_at)
+        return [reader.read() for _ in range(count)]
+
+    def result_type(self, frame: bytes) -> int:
+        return _result_type(frame)[0]
+
+
+def _text_or_null(frame: bytes, pos: int) -> tuple[bytes | None, int]:
+    if frame[pos : pos + 1] == b"N":
+        return None, pos + 1
+    raw, pos = raw_string(frame, pos)
+    return to_utf8(raw), pos
+
+
+def _result_type(frame: bytes) -> tuple[int, int]:
+    try:
+        kind, pos = int_at(frame, HEADER_SIZE)
+    except IndexError:
+        raise truncated() from None
+    return (kind, pos) if 0 <= kind <= 5 else (-1, pos)
+
+
+def _plain_text(value: object) -> bytes | None:
+    """A plain value as the text that hessian-lite would read in its place."""
+    if value is None:
+        return None
+    if value is True:
+        return b"true"
+    if value is False:
+        return b"false"
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    assert isinstance(value, int | float)
+    return str(value).encode() if isinstance(value, float) else b"%d" % value
+
+
+def _read_map(frame: bytes, at: int, state: _State) -> Attachments:
+    """Read the map at `at`. IndexError: cut short."""
+    tables = state.tables
+    if at == len(frame) or frame[at] == 0x4E:
+        return Attachments(at, {}, _NONE, state)
+    pos = _entries_at(frame, _referred(frame, at, state), tables)
+    values: dict[bytes, bytes] = {}
+    others: set[bytes] = set()
+    while True:
+        tag = frame[pos]
+        if tag == 0x5A:
+            break
+        if tag < 0x20:
+            end = pos + 1 + tag
+            key: bytes | None = frame[pos + 1 : end]
+            if not frame[pos + 1 : end].isascii():
+                key, end = _text_or_null(frame, pos)
+        else:
+            key, end = _entry_part(frame, pos, tables)[:2]
+        tag = frame[end]
+        if tag < 0x20:
+            pos = end + 1 + tag
+            value: bytes | None = frame[end + 1 : pos]
+            if not frame[end + 1 : pos].isascii():
+                value, pos = _text_or_null(frame, end)
+            plain = True
+        else:
+            value, pos, plain = _entry_part(frame, end, tables)
+        if key is None:
+            continue
+        if value is not None:
+            values[key] = value
+        else:
+            values.pop(key, None)
+        if not plain:
+            others.add(key)
+        elif others:
+            others.discard(key)
+    return Attachments(at, values, frozenset(others) if others else _NONE, state)
+
+
+def _entry_part(frame: bytes, pos: int, tables: Tables) -> tuple[bytes | None, int, bool]:
+    """A key or value as text (None for null and what is not plain), the offset after it, and whether it is plain."""
+    plain, end = plain_at(frame, pos)
+    if plain is NOT_PLAIN:
+        return None, skip(frame, pos, 1, tables), False
+    return _plain_text(plain), end, True
+
+
+def _referred(frame: bytes, at: int, state: _State) -> int:
+    """Where the map really stands: elsewhere if `at` holds a reference to a map among the values in front."""
+    if frame[at] != 0x51:
+        return at
+    return find_ref(frame, state.start, state.count, int_at(frame, at + 1)[0])
+
+
+def _entries_at(frame: bytes, at: int, tables: Tables) -> int:
+    """The offset of the first key of the map at `at`. The map enters the tables."""
+    tag = frame[at]
+    if tag == 0x48:
+        pos = at + 1
+    elif tag == 0x4D:
+        pos = type_end(frame, at + 1, tables)
+    else:
+        raise RemoteProtocolError("dubbo.bad_attachments", detail=f"0x{tag:02x} where a map was expected")
+    tables.refs += 1
+    return pos
+
+
+def _edit(frame: bytes, at: int, state: _State, changes: Changes) -> bytes:
+    """Splice the changes in. IndexError: cut short."""
+    tables = state.tables
+    if at == len(frame) or frame[at] == 0x4E:
+        added = _pairs(changes, ())
+        if not added:
+            return frame
+        return with_body(frame, frame[HEADER_SIZE:at] + b"H" + added + b"Z" + frame[at + 1 :])
+    if frame[at] == 0x51:
+        # A reference to a map in the arguments: put a copy in its place, and change that. What the copy refers to keeps its
+        # number, and a class or type that it spells out again is only listed twice.
+        there = _referred(frame, at, state)
+        _entries_at(frame, there, tables)
+        copy = frame[there : skip(frame, there, 1, tables)]
+        frame = frame[:at] + copy + frame[int_at(frame, at + 1)[1] :]
+    pieces: list[bytes] = []
+    kept = HEADER_SIZE
+    done: set[bytes] = set()
+    leftover: set[bytes] = set()
+    pos = _entries_at(frame, at, tables)
+    while frame[pos] != 0x5A:
+        start = pos
+        key, middle, _ = _entry_part(frame, pos, tables)
+        before = (tables.refs, tables.types, len(tables.classes))
+        _, pos, plain = _entry_part(frame, middle, tables)
+        if key is None or key not in changes:
+            continue
+        if not plain and before != (tables.refs, tables.types, len(tables.classes)):
+            # Something after it may refer into this value: leave it, and override it at the end of the map.
+            leftover.add(key)
+            continue
+        value = changes[key]
+        pieces.append(frame[kept:start])
+        kept = pos
+        if value is None:
+            continue
+        leftover.discard(key)
+        if key not in done:
+            pieces.append(frame[start:middle])
+            pieces.append(string_bytes(value))
+            done.add(key)
+    if leftover:
+        done -= leftover
+    pieces.append(frame[kept:pos])
+    pieces.append(_pairs(changes, done))
+    pieces.extend(string_bytes(key) + b"N" for key in sorted(leftover) if changes[key] is None)
+    pieces.append(frame[pos:])
+    return with_body(frame, b"".join(pieces))
+
+
+def _pairs(changes: Changes, done: set[bytes] | tuple[()]) -> bytes:
+    """The attachments to set that are not there yet."""
+    return b"".join(
+        string_bytes(key) + string_bytes(value) for key, value in changes.items() if value is not None and key not in done
+    )
