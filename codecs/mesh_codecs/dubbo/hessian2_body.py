@@ -231,15 +231,11 @@ def _edit(frame: bytes, at: int, state: _State, changes: Changes) -> bytes:
         value = changes[key]
         pieces.append(frame[kept:start])
         kept = pos
-        if value is None:
-            continue
-        leftover.discard(key)
-        if key not in done:
+        if value is not None and key not in done:
             pieces.append(frame[start:middle])
             pieces.append(string_bytes(value))
             done.add(key)
-    if leftover:
-        done -= leftover
+    done -= leftover
     pieces.append(frame[kept:pos])
     pieces.append(_pairs(changes, done))
     pieces.extend(string_bytes(key) + b"N" for key in sorted(leftover) if changes[key] is None)
