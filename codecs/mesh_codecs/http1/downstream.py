@@ -39,6 +39,8 @@ _HEAD: Final = 0
 _BODY: Final = 1
 _HOLD: Final = 2
 
+_HEAD_END: Final = b"\r\n\r\n"
+
 _STATE_VERSION: Final = 1
 """first octet of an exported state; another version is not understood and the connection is drained instead"""
 _STATE_BYTES: Final = 10
@@ -65,6 +67,7 @@ class DownstreamHttp1:
         "_method",
         "_minor",
         "_out",
+        "_partial",
         "_pos",
         "_protocol",
         "_resumable",
@@ -81,7 +84,8 @@ class DownstreamHttp1:
         self._check_underscores = settings.headers_with_underscores_action is not UnderscoreAction.ALLOW
         self._input = _HEAD
         self._buffer = HeadBuffer(REQUEST_HEAD, settings.max_head_bytes, settings.max_header_count)
-        """an incomplete head"""
+        self._partial = False
+        """`_buffer` holds an incomplete head"""
         self._held = b""
         self._pos = 0
         """`_held[_pos:]` is the unparsed rest of the read in which the request ended; it comes before `_later`"""
@@ -127,6 +131,21 @@ class DownstreamHttp1:
         if self._closed:
             return events
         try:
+            if (
+                self._input == _HEAD
+                and data.endswith(_HEAD_END)
+                and not (self._resumable or self._partial)
+                and len(data) <= self._max_head
+                and data[0] != 13
+            ):
+                # The commonest case: the read is one head and nothing else. If it is more, it has an empty line within, which
+                # is no header field: then the end is searched for, once per read.
+                try:
+                    self._receive_head(data, 0, len(data) - 4, events)
+                    return events
+                except RemoteProtocolError:
+                    if data.find(_HEAD_END) == len(data) - 4:
+                        raise
             self._receive(data, events)
         except RemoteProtocolError as error:
             self._fail(error, events)
@@ -148,15 +167,16 @@ class DownstreamHttp1:
             self._held = b""
             self._pos = 0
         if self._input == _HEAD:
-            # The common case: a whole head within a read. A CR at its start is an empty line before it.
-            end = data.find(b"\r\n\r\n", pos)
-            if end < 0 or end + 4 - pos > self._max_head or data[pos] == 13 or len(self._buffer):
+            end = data.find(_HEAD_END, pos)
+            # A CR at the start is an empty line before the head.
+            if end < 0 or end + 4 - pos > self._max_head or data[pos] == 13 or self._partial:
                 whole = self._buffer.add(data[pos:])
+                self._partial = whole is None
                 if whole is None:
                     return
                 data = whole
                 pos = 0
-                end = data.find(b"\r\n\r\n")
+                end = data.find(_HEAD_END)
             pos = self._receive_head(data, pos, end, events)
         if self._input == _BODY:
             left = self._body.feed(self._stream, data, pos, events)
@@ -202,7 +222,8 @@ class DownstreamHttp1:
         if host is None:
             authority = b"" if minor else self._settings.default_host_for_http_10
         else:
-            fields.check_authority(host)
+            if host not in fields.known_authorities:
+                fields.check_authority(host)
             authority = host
         path = target
         if target[0] != 47 or method == b"CONNECT":
@@ -292,31 +313,28 @@ class DownstreamHttp1:
         """See `Codec`. Once `closed`, events are dropped: the stream above may not know yet."""
         if self._closed:
             return
-        kind = type(event)
-        if kind is GoAway:
+        if isinstance(event, GoAway):
             self.shutdown()
             return
         if event.stream_id != self._stream or not self._stream:
             raise LocalProtocolError("http1.unknown_stream", 500, f"stream {event.stream_id} is not in progress")
-        if isinstance(event, ResponseHeaders):
-            self._send_head(event)
-        elif isinstance(event, StreamReset):
-            self._closed = True  # HTTP/1 has no other way to say it
-        elif isinstance(event, InformationalHeaders):
-            self._send_informational(event)
-        elif not self._head_sent or not isinstance(event, (Data, Trailers)):
-            raise LocalProtocolError("http1.wrong_state", 500, f"{kind.__name__} does not fit here")
-        elif isinstance(event, Data):
+        if isinstance(event, Data) and self._head_sent:
             self._writer.data(self._out, event.data, event.end_stream)
             if event.end_stream:
                 self._finish()
-        else:
+        elif isinstance(event, ResponseHeaders) and not self._head_sent:
+            self._send_head(event)
+        elif isinstance(event, Trailers) and self._head_sent:
             self._writer.trailers(self._out, event.headers)
             self._finish()
+        elif isinstance(event, InformationalHeaders) and not self._head_sent:
+            self._send_informational(event)
+        elif isinstance(event, StreamReset):
+            self._closed = True  # HTTP/1 has no other way to say it
+        else:
+            raise LocalProtocolError("http1.wrong_state", 500, f"{type(event).__name__} does not fit here")
 
     def _send_head(self, event: ResponseHeaders) -> None:
-        if self._head_sent:
-            raise LocalProtocolError("http1.wrong_state", 500, "a second response head")
         status = event.status
         headers = event.headers
         keep = self._keep_alive and not self._draining
@@ -392,7 +410,7 @@ class DownstreamHttp1:
         return True
 
     def _send_informational(self, event: InformationalHeaders) -> None:
-        if self._head_sent or not 100 <= event.status < 200 or event.status == 101:
+        if not 100 <= event.status < 200 or event.status == 101:
             raise LocalProtocolError("http1.wrong_state", 500, f"{event.status} does not fit here")
         if not self._minor:
             return  # HTTP/1.0 does not know them (RFC 9110, 15.2)

@@ -59,7 +59,8 @@ _ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+\-.]*)://([^/?#]*)([^#]*)")
 
 _TABLE_ENTRIES: Final = 512
 _TABLE_BYTES: Final = 128
-_authorities: set[bytes] = {b""}
+known_authorities: set[bytes] = {b""}
+"""looked into before `check_authority` is called"""
 _connection_table: dict[bytes, tuple[int, tuple[bytes, ...]]] = {b"close": (CLOSE, ()), b"keep-alive": (KEEP_ALIVE, ())}
 
 
@@ -73,11 +74,21 @@ def take_hop_by_hop(headers: Headers) -> int:
     """
     first = headers.first
     flags = 0
+    if headers.more is None:
+        # The common case: one plain `connection: keep-alive` or `close`.
+        value = first.get(b"connection")
+        known = None if value is None else _connection_table.get(value)
+        if known is not None and not known[1]:
+            del first[b"connection"]
+            flags = known[0]
+            if HOP_BY_HOP.isdisjoint(first):
+                return flags
     # Connection first, then the fields by name: a nomination can only remove, never keep.
     value = headers.get_joined(b"connection")
     if value is not None:
         headers.remove(b"connection")
-        flags, nominated = _connection_table.get(value) or _parse_connection(value)
+        options, nominated = _connection_table.get(value) or _parse_connection(value)
+        flags |= options
         for name in nominated:
             headers.remove(name)
     if b"transfer-encoding" in first:
@@ -183,14 +194,12 @@ def check_authority(authority: bytes) -> None:
     Raises:
         RemoteProtocolError: it cannot.
     """
-    if authority in _authorities:
-        return
     if _AUTHORITY.fullmatch(authority) is None:
         raise RemoteProtocolError(INVALID_AUTHORITY, 400, "malformed authority")
     if len(authority) <= _TABLE_BYTES:
-        if len(_authorities) >= _TABLE_ENTRIES:
-            _authorities.clear()
-        _authorities.add(authority)
+        if len(known_authorities) >= _TABLE_ENTRIES:
+            known_authorities.clear()
+        known_authorities.add(authority)
 
 
 def check_connect_target(target: bytes) -> None:

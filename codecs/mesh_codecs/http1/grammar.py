@@ -55,10 +55,10 @@ TRAILER_SECTION: Final = 2
 
 # Bounds of the tables: 1024 entries of at most 160 bytes are well under a megabyte. A full table is emptied: refilling costs one
 # expression per line, and needs no bookkeeping on the hot path.
-_TABLE_ENTRIES: Final = 1024
-_LINE_BYTES: Final = 160
+TABLE_ENTRIES: Final = 1024
+TABLE_LINE_BYTES: Final = 160
 # Never kept: secrets, and values that are new with every message and would only wash the table out.
-_NOT_KEPT: Final = frozenset(
+NOT_KEPT: Final = frozenset(
     (
         b"authorization",
         b"proxy-authorization",
@@ -86,7 +86,36 @@ _NOT_KEPT: Final = frozenset(
     )
 )
 
-_field_table: dict[bytes, Pair] = {}
+# For a line that is not in the table: names in lower case by their spelling, and the octets a value may hold (see `_FIELD_LINE`).
+_name_table: dict[bytes, bytes] = {}
+_VALUE_OCTETS: Final = bytes((9, *range(0x20, 0x7F), *range(0x80, 0x100)))
+
+
+class _FieldTable(dict[bytes, Pair]):
+    """Header line -> (lower-case name, trimmed value). `__missing__` keeps the look-up of a whole head in one C-level `map`."""
+
+    def __missing__(self, line: bytes) -> Pair:
+        spelled, colon, value = line.partition(b":")
+        name = _name_table.get(spelled)
+        if name is None:
+            if _FIELD_LINE.fullmatch(line) is None:
+                raise field_fault(line)
+            name = spelled.lower()
+            if len(_name_table) >= TABLE_ENTRIES:
+                _name_table.clear()
+            if len(spelled) <= TABLE_LINE_BYTES:
+                _name_table[spelled] = name
+        elif not colon or value.translate(None, _VALUE_OCTETS):
+            raise field_fault(line)
+        pair = (name, value.strip(b" \t"))
+        if len(line) <= TABLE_LINE_BYTES and name not in NOT_KEPT:
+            if len(self) >= TABLE_ENTRIES:
+                self.clear()
+            self[line] = pair
+        return pair
+
+
+_lookup_field: Final = _FieldTable().__getitem__
 _request_table: dict[bytes, tuple[bytes, bytes, int]] = {}
 _status_table: dict[bytes, tuple[int, int]] = {}
 
@@ -97,23 +126,7 @@ def parse_fields(lines: list[bytes]) -> list[Pair]:
     Raises:
         RemoteProtocolError: some line is not a header field.
     """
-    pairs = list(map(_field_table.get, lines))
-    if None in pairs:
-        return [pair if pair is not None else _parse_field(line) for pair, line in zip(pairs, lines, strict=True)]
-    return pairs  # type: ignore[return-value]  # no None in it
-
-
-def _parse_field(line: bytes) -> Pair:
-    match = _FIELD_LINE.fullmatch(line)
-    if match is None:
-        raise field_fault(line)
-    name, value = match.groups()
-    pair = (name.lower(), value.strip(b" \t"))
-    if len(line) <= _LINE_BYTES and pair[0] not in _NOT_KEPT:
-        if len(_field_table) >= _TABLE_ENTRIES:
-            _field_table.clear()
-        _field_table[line] = pair
-    return pair
+    return list(map(_lookup_field, lines))
 
 
 def parse_request_line(line: bytes) -> tuple[bytes, bytes, int]:
@@ -130,8 +143,8 @@ def parse_request_line(line: bytes) -> tuple[bytes, bytes, int]:
         raise request_line_fault(line)
     method, target, minor = match.groups()
     parsed = (method, target, 1 if minor == b"1" else 0)
-    if len(line) <= _LINE_BYTES and b"?" not in target:
-        if len(_request_table) >= _TABLE_ENTRIES:
+    if len(line) <= TABLE_LINE_BYTES and b"?" not in target:
+        if len(_request_table) >= TABLE_ENTRIES:
             _request_table.clear()
         _request_table[line] = parsed
     return parsed
@@ -152,8 +165,8 @@ def parse_status_line(line: bytes) -> tuple[int, int]:
             raise _not_http()
         raise _octet_fault(line) or RemoteProtocolError(CODEC_ERROR, 502, "malformed status line")
     parsed = (int(match[2]), 1 if match[1] == b"1" else 0)
-    if len(line) <= _LINE_BYTES:
-        if len(_status_table) >= _TABLE_ENTRIES:
+    if len(line) <= TABLE_LINE_BYTES:
+        if len(_status_table) >= TABLE_ENTRIES:
             _status_table.clear()
         _status_table[line] = parsed
     return parsed
@@ -222,9 +235,6 @@ class HeadBuffer:
         self._bytes = bytearray()
         self._scanned = 0
         self._leading = 0
-
-    def __len__(self) -> int:
-        return len(self._bytes)
 
     def add(self, data: bytes) -> bytes | None:
         """Add bytes; once the empty line is there, hand back everything from the start of the head, and forget it.

@@ -6,6 +6,7 @@ from typing import Final
 
 from mesh_codecs.errors import LocalProtocolError
 from mesh_codecs.headers import Headers
+from mesh_codecs.http1.grammar import NOT_KEPT, TABLE_ENTRIES, TABLE_LINE_BYTES, Pair
 from mesh_codecs.http1.settings import MAX_CONTENT_LENGTH_DIGITS
 
 # Envoy's wording (`Http::CodeUtility`), which is that of RFC 9110 with a few of its own.
@@ -95,21 +96,39 @@ def status_line(status: int, minor: int) -> bytes:
     return line
 
 
+VISIBLE: Final = bytes((*range(0x21, 0x7F), *range(0x80, 0x100)))
+"""octets that a request line of ours may hold between its spaces"""
+
+# Lines made and checked once, as in `grammar`: the same bounds, and the same fields left out.
+_KEEP: Final = bytes(octet for octet in range(256) if octet not in b"\r\n\0")
+
+
+class _LineTable(dict[Pair, bytes]):
+    """(name, value) -> header line."""
+
+    def __missing__(self, pair: Pair) -> bytes:
+        line = b": ".join(pair)
+        if line.translate(None, _KEEP):
+            raise LocalProtocolError("http1.invalid_characters", 500, "CR, LF or NUL in a header field")
+        if len(line) <= TABLE_LINE_BYTES and pair[0] not in NOT_KEPT:
+            if len(self) >= TABLE_ENTRIES:
+                self.clear()
+            self[pair] = line
+        return line
+
+
+_lookup_line: Final = _LineTable().__getitem__
+
+
 def render_fields(headers: Headers) -> bytes:
     """The header lines, joined by CR LF, without one at the end; empty for no header.
 
     Raises:
         LocalProtocolError: a name or value holds CR, LF or NUL, which would end the line or the message early.
     """
-    first = headers.first
-    block = b"\r\n".join(map(b": ".join, first.items()))
-    ends = len(first) - 1
+    block = b"\r\n".join(map(_lookup_line, headers.first.items()))
     if headers.more is not None:
-        block += b"\r\n" + b"\r\n".join(map(b": ".join, headers.more))
-        ends += len(headers.more)
-    # The joins put in so many CR and so many LF; one more came out of a field.
-    if block and (block.count(b"\n") != ends or block.count(b"\r") != ends or b"\0" in block):
-        raise LocalProtocolError("http1.invalid_characters", 500, "CR, LF or NUL in a header field")
+        block += b"\r\n" + b"\r\n".join(map(_lookup_line, headers.more))
     return block
 
 
@@ -122,8 +141,10 @@ def declared_length(headers: Headers) -> int:
     value = headers.first.get(b"content-length")
     if value is None:
         return -1
-    if not value.isdigit() or len(value) > MAX_CONTENT_LENGTH_DIGITS or len(headers.get_all(b"content-length")) != 1:
+    if not value.isdigit() or len(value) > MAX_CONTENT_LENGTH_DIGITS:
         raise LocalProtocolError("http1.body_length", 500, "malformed content-length")
+    if headers.more is not None and len(headers.get_all(b"content-length")) != 1:
+        raise LocalProtocolError("http1.body_length", 500, "more than one content-length")
     return int(value)
 
 

@@ -34,7 +34,7 @@ from mesh_codecs.http1 import fields
 from mesh_codecs.http1.body import BodyReader, BodyWriter
 from mesh_codecs.http1.fields import CHUNKS, LENGTH, NO_BODY, RAW
 from mesh_codecs.http1.grammar import RESPONSE_HEAD, HeadBuffer, check_count, parse_fields, parse_status_line
-from mesh_codecs.http1.serialise import NOT_SENT, declared_length, render_fields, without_hop_by_hop
+from mesh_codecs.http1.serialise import NOT_SENT, VISIBLE, declared_length, render_fields, without_hop_by_hop
 from mesh_codecs.http1.settings import (
     MAX_EARLY_TUNNEL_BYTES,
     MAX_INFORMATIONAL,
@@ -70,6 +70,7 @@ class UpstreamHttp1:
         "_max_head",
         "_method",
         "_out",
+        "_partial",
         "_protocol",
         "_request_done",
         "_stream",
@@ -83,6 +84,8 @@ class UpstreamHttp1:
         self._max_head = settings.max_head_bytes
         self._max_count = settings.max_header_count
         self._buffer = HeadBuffer(RESPONSE_HEAD, settings.max_head_bytes, settings.max_header_count)
+        self._partial = False
+        """`_buffer` holds an incomplete head"""
         self._body = BodyReader(settings, UnderscoreAction.ALLOW)
         self._writer = BodyWriter(settings.enable_trailers)
         self._out: list[bytes] = []
@@ -147,8 +150,9 @@ class UpstreamHttp1:
         pos = 0
         while self._input == _HEAD:
             end = data.find(b"\r\n\r\n", pos)
-            if end < 0 or end + 4 - pos > self._max_head or len(self._buffer):
+            if end < 0 or end + 4 - pos > self._max_head or self._partial:
                 whole = self._buffer.add(data[pos:])
+                self._partial = whole is None
                 if whole is None:
                     return
                 data = whole
@@ -245,7 +249,7 @@ class UpstreamHttp1:
         self._out += self._early
         self._early = []
         if self._early_end:
-            self._end_tunnel()
+            self._end_request()
 
     def _finish(self) -> None:
         """The response is complete."""
@@ -284,26 +288,29 @@ class UpstreamHttp1:
         """See `Codec`. Once `closed`, events are dropped: the stream above may not know yet."""
         if self._closed:
             return
-        kind = type(event)
-        if kind is GoAway:
+        if isinstance(event, GoAway):
             self.shutdown()
             return
         if event.stream_id != self._stream or not self._stream:
             raise LocalProtocolError("http1.unknown_stream", 500, f"stream {event.stream_id} is not in progress")
-        if isinstance(event, RequestHeaders):
+        if isinstance(event, RequestHeaders) and self._input == _IDLE:
             self._send_head(event)
+        elif isinstance(event, (Data, Trailers)) and self._input != _IDLE:
+            self._send_body(event)
         elif isinstance(event, StreamReset):
             if self._input == _IDLE:
                 self._stream = 0  # nothing was written for it yet
-                self._request_done = True
             else:
                 self._closed = True
-        elif self._tunnel_refused:
-            pass  # it was meant for the tunnel
-        elif self._request_done or self._input == _IDLE or not isinstance(event, (Data, Trailers)):
-            raise LocalProtocolError("http1.wrong_state", 500, f"{kind.__name__} does not fit here")
-        elif self._tunnel_asked:
+        else:
+            raise LocalProtocolError("http1.wrong_state", 500, f"{type(event).__name__} does not fit here")
+
+    def _send_body(self, event: Data | Trailers) -> None:
+        if self._tunnel_asked:
             self._send_early(event)
+        elif self._request_done:
+            if not self._tunnel_refused:  # else it was meant for the tunnel
+                raise LocalProtocolError("http1.wrong_state", 500, "the request is complete")
         elif isinstance(event, Data):
             self._writer.data(self._out, event.data, event.end_stream)
             if event.end_stream:
@@ -313,13 +320,8 @@ class UpstreamHttp1:
             self._end_request()
 
     def _end_request(self) -> None:
-        if self._writer.mode == RAW:
-            self._end_tunnel()
         self._request_done = True
-
-    def _end_tunnel(self) -> None:
-        self._eof_wanted = True
-        self._request_done = True
+        self._eof_wanted = self._writer.mode == RAW
 
     def _send_early(self, event: Data | Trailers) -> None:
         """The upstream may still refuse the tunnel: nothing may reach it that it could read as the next request."""
@@ -332,8 +334,6 @@ class UpstreamHttp1:
             self._early_end = True
 
     def _send_head(self, event: RequestHeaders) -> None:
-        if self._input != _IDLE:
-            raise LocalProtocolError("http1.wrong_state", 500, "a second request head")
         method = event.method
         headers = event.headers
         protocol = event.protocol
@@ -370,17 +370,9 @@ class UpstreamHttp1:
             headers.remove(b"content-length")
         block = render_fields(headers)
         start = b"%b %b HTTP/1.1\r\nhost: %b" % (method, target, event.authority)
-        # The line has two spaces and one more before the host; CR and LF once. Anything else came out of the parts.
-        text = start + extra
-        if (
-            start.count(b" ") != 3
-            or start.count(b"\r") != 1
-            or text.count(b"\n") != 1 + extra.count(b"\r")
-            or b"\0" in text
-            or not method
-            or not target
-        ):
-            raise LocalProtocolError("http1.invalid_characters", 500, "malformed method, target or authority")
+        # The parts may hold neither space nor control: what the format put in must be all there is.
+        if start.translate(None, VISIBLE) != b"  \r\n " or protocol.translate(None, VISIBLE) or not method or not target:
+            raise LocalProtocolError("http1.invalid_characters", 500, "malformed method, target, authority or protocol")
         self._out.append(b"%b\r\n%b%b\r\n\r\n" % (start, block, extra) if block else b"%b%b\r\n\r\n" % (start, extra))
         self._method = method
         self._protocol = protocol
