@@ -17,12 +17,14 @@ class Endpoint:
         "address_bytes",
         "cluster_name",
         "config",
+        "degraded",
         "ejected",
         "healthy",
         "host",
         "hostname",
         "locality",
         "metadata",
+        "monitor",
         "path",
         "pools",
         "port",
@@ -36,33 +38,45 @@ class Endpoint:
         self, cluster_name: str, config: EndpointConfig, host: str, locality: LocalityConfig, priority: int, hostname: str
     ) -> None:
         self.cluster_name = cluster_name
-        self.config = config
-        self.host = host
-        """resolved IP literal; empty for a unix socket"""
         self.port = config.address.port
         self.path = config.address.path
         """unix socket path; empty for TCP"""
-        if self.path:
-            self.address = self.path
-        else:
-            self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
-        self.address_bytes = self.address.encode()
-        self.hostname = hostname
-        """name it was resolved from, or the endpoint's `hostname`; what auto_host_rewrite uses"""
-        self.locality = locality
-        self.priority = priority
-        self.weight = config.weight
-        self.metadata: Mapping[str, Any] = config.metadata
-        self.healthy = config.health_status in ("UNKNOWN", "HEALTHY", "DEGRADED")
-        """by configuration and active health checks"""
+        self.move(host)
+        self.configure(config, locality, priority, hostname)
         self.ejected = False
         """by outlier detection"""
         self.removed = False
         """no longer in the cluster: its pools drain"""
         self.pools: dict[str, Any] = {}
         """protocol -> connection pool, made at first use by the data path (`http1`, `http2`, `dubbo` …)"""
+        self.monitor: Any = None
+        """the outlier detector's notes"""
         self.stats = EndpointStats()
         """rq_active is what LEAST_REQUEST compares"""
+
+    def configure(self, config: EndpointConfig, locality: LocalityConfig, priority: int, hostname: str) -> None:
+        """Take what the configuration says about the same address."""
+        self.config = config
+        self.locality = locality
+        self.priority = priority
+        self.hostname = hostname
+        """name it was resolved from, or the endpoint's `hostname`; what auto_host_rewrite uses"""
+        self.weight = config.weight
+        self.metadata: Mapping[str, Any] = config.metadata
+        self.healthy = config.health_status in ("UNKNOWN", "HEALTHY", "DEGRADED")
+        """by configuration and active health checks"""
+        self.degraded = config.health_status == "DEGRADED"
+        """healthy, but called only when the healthy ones do not suffice"""
+
+    def move(self, host: str) -> None:
+        """Stand for another address from now on: the one endpoint of a LOGICAL_DNS cluster. Open connections stay."""
+        self.host = host
+        """resolved IP literal; empty for a unix socket"""
+        if self.path:
+            self.address = self.path
+        else:
+            self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        self.address_bytes = self.address.encode()
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.cluster_name} {self.address} weight={self.weight}{'' if self.healthy else ' unhealthy'}>"

@@ -118,6 +118,8 @@ class ClusterConfig:
     tcp_keepalive: tuple[int, int, int] | None = None
     """(probes, time in s, interval in s); 0 = the kernel's value"""
     panic_threshold_percent: float = 50.0
+    locality_weighted: bool = False
+    """`locality_weighted_lb_config` is set: localities share the load by their weights, which count for nothing else"""
     outlier_detection: OutlierDetectionConfig | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     original_dst_http_header: str = ""

@@ -1,0 +1,320 @@
+"""A cluster: its endpoints, the choice among them, its circuit breakers and statistics.
+
+Everything that a choice depends on (membership, health, ejections, weights, priorities) is worked out by `refresh` when it
+changes; `pick` then calls one function. In the usual case of one healthy priority that function is a C iterator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mesh_proxy.config.model import ClusterConfig, EndpointConfig, LocalityConfig
+from mesh_proxy.stats.cluster_group import ClusterStats
+from mesh_proxy.stats.group import sanitize
+from mesh_proxy.upstream.balancers import Choose, make_chooser, round_robin
+from mesh_proxy.upstream.endpoint import Endpoint
+from mesh_proxy.upstream.host_sets import HostSet, distribute, split
+from mesh_proxy.upstream.resources import CircuitBreakerStats, Resources
+
+if TYPE_CHECKING:
+    from mesh_codecs.headers import Headers
+    from mesh_proxy.upstream.environment import Environment
+
+CONNECTION_FIELDS = (
+    "kind",
+    "alt_stat_name",
+    "connect_timeout_s",
+    "per_connection_buffer_limit_bytes",
+    "max_requests_per_connection",
+    "idle_timeout_s",
+    "max_connection_duration_s",
+    "upstream_protocol",
+    "http1_enable_trailers",
+    "max_response_headers_kb",
+    "max_response_headers_count",
+    "http2",
+    "transport_socket",
+    "bind_address",
+    "tcp_keepalive",
+)
+"""A change of one of these makes every endpoint new, so that connections made under the old value drain."""
+
+
+class LbContext:
+    """What a choice may depend on beside the cluster. Made only for a cluster with `needs_context`, or for a retry."""
+
+    __slots__ = ("attempts", "avoid", "hash", "headers", "metadata_match", "original_destination")
+
+    def __init__(self) -> None:
+        self.avoid: set[Endpoint] | None = None
+        """endpoints that this request has tried (retry host predicate `previous_hosts`)"""
+        self.attempts = 1
+        """how often to choose again when the choice is to be avoided (`host_selection_max_attempts`); the last one stands"""
+        self.hash: int | None = None
+        """of the request, by the route's hash policy"""
+        self.metadata_match: Mapping[str, Any] | None = None
+        """for subsets, which no cluster has yet"""
+        self.original_destination: tuple[str, int] | None = None
+        """where the intercepted connection was going"""
+        self.headers: Headers | None = None
+
+
+class Member(NamedTuple):
+    """One address that belongs into a cluster."""
+
+    config: EndpointConfig
+    host: str
+    """resolved IP literal; empty for a unix socket"""
+    locality: LocalityConfig
+    priority: int
+    hostname: str
+
+
+class Cluster:
+    """A named group of endpoints that are called alike."""
+
+    __slots__ = (
+        "_choose",
+        "_environment",
+        "_levels",
+        "config",
+        "default",
+        "endpoints",
+        "high",
+        "name",
+        "needs_context",
+        "stats",
+        "tracks_results",
+    )
+
+    def __init__(self, config: ClusterConfig, environment: Environment) -> None:
+        self._environment = environment
+        self.name = config.name
+        self.config = config
+        self.endpoints: tuple[Endpoint, ...] = ()
+        self.needs_context = False
+        """`pick` wants an LbContext"""
+        self.tracks_results = False
+        """`on_result` wants to know how requests ended"""
+        self.default = Resources(config.thresholds, environment.runtime, f"circuit_breakers.{config.name}.default.")
+        self.high = Resources(config.high_thresholds, environment.runtime, f"circuit_breakers.{config.name}.high.")
+        self.stats: ClusterStats
+        self._levels: tuple[tuple[int, Choose], ...] = ()
+        self._choose: Choose = self._none
+        self._register_stats()
+
+    def start(self) -> None:
+        """Take the members that the configuration names. Subclasses begin to resolve."""
+        self.set_members(self.configured_members())
+
+    def pick(self, context: LbContext | None = None) -> Endpoint | None:
+        """The endpoint for one attempt of a request; None (counted) when there is no healthy one."""
+        if context is None:
+            return self._choose()
+        return self._pick_with(context)
+
+    def _pick_with(self, context: LbContext) -> Endpoint | None:
+        endpoint = self._choose()
+        avoid = context.avoid
+        if avoid:
+            for _ in range(context.attempts):
+                if endpoint is None or endpoint not in avoid:
+                    break
+                endpoint = self._choose()
+        return endpoint
+
+    def on_result(self, endpoint: Endpoint, status: int) -> None:
+        """A request to the endpoint ended with this HTTP status, or what stands for it (`tracks_results` only)."""
+
+    def resources(self, priority: str) -> Resources:
+        """The circuit breaker of a routing priority, `DEFAULT` or `HIGH`."""
+        return self.high if priority == "HIGH" else self.default
+
+    # -- membership
+
+    def configured_members(self) -> list[Member]:
+        """The addresses in the configuration. An EDS cluster has each once (the first counts), as in Envoy."""
+        assignment = self.config.endpoints
+        if assignment is None:
+            return []
+        members: list[Member] = []
+        seen: set[tuple[str, int, str]] = set()
+        for locality in assignment.localities:
+            for endpoint in locality.endpoints:
+                address = endpoint.address
+                if self.config.kind == "EDS":
+                    key = (address.host, address.port, address.path)
+                    if key in seen:
+                        continue
+                    seen.add(key)
+                members.append(Member(endpoint, address.host, locality.locality, locality.priority, endpoint.hostname))
+        return members
+
+    def set_members(self, members: Iterable[Member], *, renew: bool = False) -> bool:
+        """Become exactly these. An address that stays keeps its Endpoint with connections and statistics, unless `renew`.
+
+        Returns whether anything came or went.
+        """
+        known: dict[tuple[str, int, str], list[Endpoint]] = {}
+        if not renew:
+            for endpoint in self.endpoints:
+                known.setdefault((endpoint.host, endpoint.port, endpoint.path), []).append(endpoint)
+        endpoints: list[Endpoint] = []
+        changed = False
+        for config, host, locality, priority, hostname in members:
+            same = known.get((host, config.address.port, config.address.path))
+            if same:
+                endpoint = same.pop(0)
+                endpoint.configure(config, locality, priority, hostname)
+            else:
+                endpoint = Endpoint(self.name, config, host, locality, priority, hostname)
+                changed = True
+            endpoints.append(endpoint)
+        kept = set(endpoints)
+        gone = [endpoint for endpoint in self.endpoints if endpoint not in kept]
+        self.endpoints = tuple(endpoints)
+        if changed or gone:
+            self.stats.membership_change += 1
+        self.refresh()
+        for endpoint in gone:
+            self._remove(endpoint)
+        return changed or bool(gone)
+
+    def _remove(self, endpoint: Endpoint) -> None:
+        endpoint.removed = True
+        self._environment.on_endpoint_removed(endpoint)
+
+    def update(self, config: ClusterConfig) -> None:
+        """Take a new configuration of the same kind; counts, statistics and connections stay as far as they still fit."""
+        old, self.config = self.config, config
+        runtime = self._environment.runtime
+        self.default.configure(config.thresholds, runtime, f"circuit_breakers.{config.name}.default.")
+        self.high.configure(config.high_thresholds, runtime, f"circuit_breakers.{config.name}.high.")
+        if old.alt_stat_name != config.alt_stat_name:
+            self._unregister_stats()
+            self._register_stats()
+        self.renew_members(any(getattr(old, name) != getattr(config, name) for name in CONNECTION_FIELDS))
+
+    def renew_members(self, renew: bool) -> None:
+        """Apply the configuration's endpoints; with `renew`, to new Endpoints only."""
+        self.set_members(self.configured_members(), renew=renew)
+
+    def close(self) -> None:
+        """The cluster was removed: its endpoints drain, its statistics are withdrawn."""
+        endpoints, self.endpoints = self.endpoints, ()
+        self.refresh()
+        for endpoint in endpoints:
+            self._remove(endpoint)
+        self._unregister_stats()
+
+    # -- choosing
+
+    def refresh(self) -> None:
+        """Work out the choice anew. To be called after any change to health, ejection, weight or priority of an endpoint."""
+        config = self.config
+        sets = split(self.endpoints)
+        factor = config.endpoints.overprovisioning_factor if config.endpoints is not None else 140
+        loads = distribute([(len(one.all), len(one.healthy), len(one.degraded)) for one in sets], factor, self._panic_threshold())
+        levels: list[tuple[int, Choose]] = []
+        for i, host_set in enumerate(sets):
+            if loads.panic[i]:
+                if share := loads.healthy[i] + loads.degraded[i]:
+                    levels.append((share, self._in_panic(host_set.all)))
+                continue
+            if loads.healthy[i]:
+                levels.append((loads.healthy[i], self._over(host_set, host_set.healthy, factor)))
+            if loads.degraded[i]:
+                levels.append((loads.degraded[i], self._over(host_set, host_set.degraded, factor)))
+        self._levels = tuple(levels)
+        self._choose = levels[0][1] if len(levels) == 1 else self._choose_level
+        stats = self.stats
+        stats.membership_total = len(self.endpoints)
+        stats.membership_healthy = sum(len(one.healthy) for one in sets)
+        stats.membership_degraded = sum(len(one.degraded) for one in sets)
+
+    def _panic_threshold(self) -> int:
+        value = self._environment.runtime.get("upstream.healthy_panic_threshold", self.config.panic_threshold_percent)
+        return min(100, int(float(value) + 0.5))
+
+    def _over(self, host_set: HostSet, usable: Sequence[Endpoint], factor: int) -> Choose:
+        if not usable:
+            return self._none
+        if self.config.locality_weighted:
+            by_locality = self._by_locality(host_set, usable, factor)
+            if by_locality is not None:
+                return by_locality
+        return self._balancer(usable)
+
+    def _balancer(self, endpoints: Sequence[Endpoint]) -> Choose:
+        config = self.config
+        return make_chooser(config.lb_policy, endpoints, self._environment.random, config.least_request_choice_count)
+
+    def _by_locality(self, host_set: HostSet, usable: Sequence[Endpoint], factor: int) -> Choose | None:
+        """Locality first, by weight times availability, then an endpoint of it; None when no locality has a weight."""
+        assignment = self.config.endpoints
+        if assignment is None or not host_set.all:
+            return None
+        priority = host_set.all[0].priority
+        weights = {one.locality: one.weight or 0 for one in assignment.localities if one.priority == priority}
+        choosers: list[Choose] = []
+        effective: list[float] = []
+        for locality, weight in weights.items():
+            total = sum(1 for endpoint in host_set.all if endpoint.locality == locality)
+            here = [endpoint for endpoint in usable if endpoint.locality == locality]
+            if weight and here:
+                choosers.append(self._balancer(here))
+                effective.append(weight * min(1.0, factor / 100.0 * len(here) / total))
+        if not choosers:
+            return None
+        next_locality = round_robin(choosers, effective, self._environment.random)
+        return lambda: next_locality()()
+
+    def _in_panic(self, endpoints: Sequence[Endpoint]) -> Choose:
+        if not endpoints:
+            return self._none
+        choose = self._balancer(endpoints)
+
+        def panicking() -> Endpoint | None:
+            self.stats.lb_healthy_panic += 1
+            return choose()
+
+        return panicking
+
+    def _choose_level(self) -> Endpoint | None:
+        left = int(self._environment.random() * 100)
+        for share, choose in self._levels:
+            left -= share
+            if left < 0:
+                return choose()
+        return self._none()
+
+    def _none(self) -> Endpoint | None:
+        self.stats.upstream_cx_none_healthy += 1
+        return None
+
+    # -- statistics
+
+    def describe_outlier(self) -> dict[str, float] | None:
+        """The outlier detector's figures for `/clusters`; None without one."""
+        return None
+
+    @property
+    def stat_prefix(self) -> str:
+        """`cluster.<name>.`"""
+        return f"cluster.{sanitize(self.config.alt_stat_name or self.name)}."
+
+    def _register_stats(self) -> None:
+        registry, prefix = self._environment.registry, self.stat_prefix
+        self.stats = registry.get(ClusterStats, prefix)
+        registry.get(CircuitBreakerStats, f"{prefix}circuit_breakers.default.").resources = self.default
+        registry.get(CircuitBreakerStats, f"{prefix}circuit_breakers.high.").resources = self.high
+
+    def _unregister_stats(self) -> None:
+        registry, prefix = self._environment.registry, self.stats.prefix
+        registry.remove(self.stats)
+        for priority in ("default", "high"):
+            registry.remove(registry.get(CircuitBreakerStats, f"{prefix}circuit_breakers.{priority}."))
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.name} {self.config.kind} {self.stats.membership_healthy}/{len(self.endpoints)} healthy>"

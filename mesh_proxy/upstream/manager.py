@@ -1,0 +1,118 @@
+"""All clusters of a worker, by name.
+
+A cluster costs little until it is used: with many of them configured, only the configuration is kept, and the Cluster with its
+endpoints, statistics and balancer is made by the first `get`. Clusters that must resolve names are made at once, and so are all
+of them when they are few, so that their statistics can be seen before the first request, as with Envoy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator, KeysView, Mapping
+from typing import Any
+
+from mesh_proxy.config.model import ClusterConfig
+from mesh_proxy.stats.registry import StatRegistry
+from mesh_proxy.upstream.balancers import Random
+from mesh_proxy.upstream.cluster import Cluster
+from mesh_proxy.upstream.describe import describe_cluster
+from mesh_proxy.upstream.endpoint import Endpoint
+from mesh_proxy.upstream.environment import Environment
+
+FEW_CLUSTERS = 200
+"""up to so many, all clusters are made at once; about 5 KB each with statistics"""
+
+
+class ClusterManager:
+    """Where the data path finds clusters."""
+
+    __slots__ = ("_clusters", "_configs", "_environment")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        registry: StatRegistry,
+        runtime: Mapping[str, Any],
+        *,
+        on_endpoint_removed: Callable[[Endpoint], None],
+        uniform: Random = random.random,
+    ) -> None:
+        self._environment = Environment(loop, registry, runtime, on_endpoint_removed, uniform)
+        self._configs: dict[str, ClusterConfig] = {}
+        self._clusters: dict[str, Cluster] = {}
+
+    def get(self, name: str) -> Cluster | None:
+        """The cluster, or None when there is none of that name."""
+        cluster = self._clusters.get(name)
+        if cluster is None and name in self._configs:
+            cluster = self._make(name)
+        return cluster
+
+    def apply(self, configs: tuple[ClusterConfig, ...]) -> None:
+        """Have exactly these clusters. What did not change keeps all of its state."""
+        wanted = {config.name: config for config in configs}
+        for name in self._configs.keys() - wanted.keys():
+            self._drop(name)
+        for name, config in wanted.items():
+            old = self._configs.get(name)
+            if old is None or old is config:
+                continue
+            if old == config:
+                wanted[name] = old
+            elif (cluster := self._clusters.get(name)) is not None:
+                if old.kind == config.kind:
+                    cluster.update(config)
+                else:
+                    self._drop(name)
+        self._configs = wanted
+        few = len(wanted) <= FEW_CLUSTERS
+        for name, config in wanted.items():
+            if name not in self._clusters and (few or config.kind in ("STRICT_DNS", "LOGICAL_DNS")):
+                self._make(name)
+
+    def _make(self, name: str) -> Cluster:
+        cluster = self._clusters[name] = Cluster(self._configs[name], self._environment)
+        cluster.start()
+        return cluster
+
+    def _drop(self, name: str) -> None:
+        cluster = self._clusters.pop(name, None)
+        if cluster is not None:
+            cluster.close()
+
+    def names(self) -> KeysView[str]:
+        """Of all clusters, made or not, in the order of the configuration."""
+        return self._configs.keys()
+
+    def __iter__(self) -> Iterator[Cluster]:
+        """The clusters that were made."""
+        return iter(self._clusters.values())
+
+    def __len__(self) -> int:
+        return len(self._configs)
+
+    async def warm(self, deadline_s: float) -> None:
+        """Wait for the first answers of names that must be resolved (`wait_for_warm_on_init`), at most so long."""
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Every cluster for `/clusters`, as plain values. Those that nobody used yet are made up from the configuration."""
+        described = []
+        for name, config in self._configs.items():
+            cluster = self._clusters.get(name)
+            if cluster is None:
+                cluster = self._stand_in(config)
+            described.append(describe_cluster(cluster))
+        return described
+
+    def _stand_in(self, config: ClusterConfig) -> Cluster:
+        apart = Environment(self._environment.loop, StatRegistry(), self._environment.runtime, lambda _: None)
+        cluster = Cluster(config, apart)
+        cluster.start()
+        return cluster
+
+    def close(self) -> None:
+        """Drop every cluster; endpoints are reported as removed."""
+        for name in list(self._clusters):
+            self._drop(name)
+        self._configs = {}
