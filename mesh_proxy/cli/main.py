@@ -1,0 +1,75 @@
+"""The entry point: what was asked, in the order that keeps the processes small.
+
+The worker's modules are imported first and the spawner is forked; only then come protobuf and YAML, into the supervisor alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mesh_proxy import __version__
+from mesh_proxy.cli.arguments import UsageError, help_text, parse_arguments, program_name, wants
+from mesh_proxy.cli.options import Options
+from mesh_proxy.config.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mesh_proxy.supervisor.run import Loader
+    from mesh_proxy.worker.interface import DataPlaneFactory
+
+
+def version_line(prog: str = "mesh-proxy") -> str:
+    """In Envoy's form: `<program>  version: <revision>/<version>/<status>/<build type>/<TLS library>`."""
+    return f"{prog}  version: {version_string()}"
+
+
+def version_string() -> str:
+    """As `/server_info` shows it: revision/version/status/build/TLS library, in Envoy's form."""
+    return f"0/{__version__}/Clean/RELEASE/OpenSSL"
+
+
+def main(argv: Sequence[str] | None = None, *, factory: DataPlaneFactory | None = None, load: Loader | None = None) -> int:
+    """Run the command line; the exit code. `factory` and `load` are for tests of the processes alone."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    prog = program_name()
+    if arguments[:1] == ["demo"]:
+        from mesh_proxy.demo import main as demo
+
+        return int(demo(arguments[1:]))
+    if wants(arguments, "--version"):
+        print(f"\n{version_line(prog)}\n")
+        return 0
+    if wants(arguments, "-h", "--help"):
+        print(help_text(prog), end="")
+        return 0
+    if wants(arguments, "--hot-restart-version"):
+        print("disabled")
+        return 0
+    if arguments[:1] == ["validate"]:
+        if len(arguments) > 1 and not arguments[1].startswith("-"):
+            arguments[1:1] = ["-c"]
+        arguments[:1] = ["--mode", "validate"]
+    try:
+        options = parse_arguments(arguments, prog)
+    except UsageError as error:
+        print(f"{prog}: {error}\nFor the list of flags: {prog} --help", file=sys.stderr)
+        return 1
+    if options.mode == "validate":
+        return _validate(prog, options, load)
+    from mesh_proxy.supervisor.run import run
+
+    return run(options, factory=factory, load=load)
+
+
+def _validate(prog: str, options: Options, load: Loader | None) -> int:
+    from mesh_proxy.supervisor.run import load_configuration
+
+    name = options.config_path or "<inline>"
+    try:
+        load_configuration(options, load)
+    except ConfigError as error:
+        print(f"{prog}: error in configuration '{name}':\n{error}", file=sys.stderr)
+        return 1
+    print(f"configuration '{name}' OK")
+    return 0

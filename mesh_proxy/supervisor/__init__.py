@@ -1,0 +1,1 @@
+"""The supervisor: owns configuration, listening sockets, workers, statistics and the admin interface, and no traffic."""

@@ -1,0 +1,318 @@
+"""The workers: started, told every new version, watched, replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mesh_proxy.config.errors import ConfigError
+from mesh_proxy.config.model.bootstrap import WorkerSnapshot
+from mesh_proxy.stats.aggregate import StatsAggregator
+from mesh_proxy.stats.page import PageReader, create_page
+from mesh_proxy.supervisor.groups import SupervisorStats
+from mesh_proxy.supervisor.sockets import ListenSockets
+from mesh_proxy.supervisor.spawner_client import SpawnerClient
+from mesh_proxy.supervisor.worker_handle import WorkerHandle
+from mesh_proxy.worker import messages as m
+
+PING_INTERVAL_S: Final = 1.0
+QUICK_DEATH_S: Final = 10.0
+"""a worker that lived shorter is replaced with back-off"""
+FIRST_BACKOFF_S: Final = 0.1
+"""after the second quick death in a row; the first is replaced at once"""
+MAX_BACKOFF_S: Final = 5.0
+START_ATTEMPTS: Final = 3
+"""deaths of one worker before the first version is live that make the start fail"""
+EXIT_GRACE_S: Final = 2.0
+"""how long a worker may take from its deadline, or from Exit, to its end"""
+
+_log = logging.getLogger("main")
+
+
+class StartError(Exception):
+    """The workers do not come up."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    """What outlives the worker in it."""
+
+    handle: WorkerHandle | None = None
+    quick_deaths: int = 0
+    respawn: asyncio.TimerHandle | None = None
+
+
+class WorkerPool:
+    """One slot per worker index."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        spawner: SpawnerClient,
+        sockets: ListenSockets,
+        aggregator: StatsAggregator,
+        stats: SupervisorStats,
+        *,
+        concurrency: int,
+        hang_timeout_s: float = 10.0,
+    ) -> None:
+        self._loop = loop
+        self._spawner = spawner
+        self._sockets = sockets
+        self._aggregator = aggregator
+        self._stats = stats
+        self._hang_timeout_s = hang_timeout_s
+        self._slots = [_Slot() for _ in range(concurrency)]
+        self._tokens: dict[int, WorkerHandle] = {}
+        self._next_token = 1
+        self._snapshot: WorkerSnapshot | None = None
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._answers: dict[int, asyncio.Future[dict[int, Any]]] = {}
+        """open questions to all workers"""
+        self._collected: dict[int, tuple[set[int], dict[int, Any]]] = {}
+        """request id -> (tokens that have not answered, answers by worker index)"""
+        self._next_request = 1
+        self._sequence = 0
+        self._stopping = False
+        self._ever_live = False
+        self._empty: asyncio.Future[None] | None = None
+        self._sticky: dict[str, m.SetHealthCheck | m.SetLogLevels | m.StartDrain | m.StopListening] = {}
+        """commands that a replaced worker must hear too"""
+        self._ticked_at = loop.time()
+        self._ping_timer: asyncio.TimerHandle | None = None
+        spawner.on_spawned = self._on_spawned
+        spawner.on_exited = self._on_exited
+
+    # Starting and replacing.
+
+    def start(self) -> None:
+        """Ask for all workers; they come up while the configuration is read."""
+        for index in range(len(self._slots)):
+            self._spawn(index)
+        self._ticked_at = self._loop.time()
+        self._ping_timer = self._loop.call_later(PING_INTERVAL_S, self._tick)
+
+    def _spawn(self, index: int) -> None:
+        slot = self._slots[index]
+        slot.respawn = None
+        token = self._next_token
+        self._next_token += 1
+        ours, theirs = socket.socketpair()
+        page = create_page(f"mesh-proxy-stats-{index}")
+        handle = WorkerHandle(self._loop, index=index, token=token, control=ours, on_message=self._on_message)
+        self._tokens[token] = handle
+        slot.handle = handle
+        self._aggregator.add_worker(token, index, PageReader(os.dup(page)))
+        self._spawner.spawn(index, token, theirs.fileno(), page)
+        theirs.close()
+        os.close(page)
+        for command in self._sticky.values():
+            handle.channel.send(command)
+        if self._snapshot is not None:
+            handle.apply(self._snapshot, self._sockets.for_worker(index))
+
+    def _on_spawned(self, token: int, pid: int) -> None:
+        handle = self._tokens.get(token)
+        if handle is not None:
+            handle.spawned(pid)
+            _log.debug("worker %d started, pid %d", handle.index, pid)
+
+    def _on_exited(self, token: int, status: int) -> None:
+        handle = self._tokens.pop(token, None)
+        if handle is None:
+            return
+        handle.channel.receive_rest()
+        handle.close()
+        self._aggregator.remove_worker(token)
+        for request_id in list(self._collected):
+            self._take_answer(request_id, handle, None)
+        slot = self._slots[handle.index]
+        slot.handle = None
+        code = os.waitstatus_to_exitcode(status)
+        if self._stopping:
+            if not self._tokens and self._empty is not None and not self._empty.done():
+                self._empty.set_result(None)
+            return
+        self._stats.worker_exits += 1
+        how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        lived = self._loop.time() - handle.started_at
+        slot.quick_deaths = slot.quick_deaths + 1 if lived < QUICK_DEATH_S else 0
+        if not self._ever_live and slot.quick_deaths >= START_ATTEMPTS:
+            self._fail(StartError(f"worker {handle.index} does not start ({how}, {slot.quick_deaths} times)"))
+            return
+        delay = 0.0
+        if slot.quick_deaths > 1:
+            delay = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(slot.quick_deaths - 2, 16))
+        _log.error("worker %d (pid %d) ended: %s; replacing it in %.1f s", handle.index, handle.pid, how, delay)
+        self._stats.worker_restarts += 1
+        if delay:
+            slot.respawn = self._loop.call_later(delay, self._spawn, handle.index)
+        else:
+            self._spawn(handle.index)
+
+    # Versions.
+
+    async def apply(self, snapshot: WorkerSnapshot) -> None:
+        """Ship a version; returns when it is live in every worker. Raises ConfigError when a worker refuses it."""
+        self._snapshot = snapshot
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append((snapshot.version, done))
+        for slot in self._slots:
+            if slot.handle is not None:
+                slot.handle.apply(snapshot, self._sockets.for_worker(slot.handle.index))
+        await done
+
+    def _check_waiters(self) -> None:
+        lowest = min((slot.handle.applied_version if slot.handle else 0) for slot in self._slots)
+        if lowest:
+            self._ever_live = True
+        for version, done in self._waiters:
+            if version <= lowest and not done.done():
+                done.set_result(None)
+        self._waiters = [(version, done) for version, done in self._waiters if not done.done()]
+
+    def _fail(self, error: Exception) -> None:
+        for _, done in self._waiters:
+            if not done.done():
+                done.set_exception(error)
+        self._waiters.clear()
+
+    # Talking.
+
+    def broadcast(self, message: object, *, sticky: str = "") -> None:
+        """Send to every worker; a sticky one also to each worker that comes later, the newest under each name."""
+        if sticky:
+            assert isinstance(message, m.SetHealthCheck | m.SetLogLevels | m.StartDrain | m.StopListening)
+            self._sticky[sticky] = message
+        for handle in self._tokens.values():
+            handle.channel.send(message)
+
+    async def ask(self, question: Callable[[int], object], timeout_s: float = 1.0) -> dict[int, Any]:
+        """Ask every worker; answers by worker index. One that does not answer in time is left out."""
+        request_id = self._next_request
+        self._next_request += 1
+        if not self._tokens:
+            return {}
+        done: asyncio.Future[dict[int, Any]] = self._loop.create_future()
+        answers: dict[int, Any] = {}
+        self._answers[request_id] = done
+        self._collected[request_id] = (set(self._tokens), answers)
+        for handle in self._tokens.values():
+            handle.channel.send(question(request_id))
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await done
+        except TimeoutError:
+            return answers
+        finally:
+            self._answers.pop(request_id, None)
+            self._collected.pop(request_id, None)
+
+    def _take_answer(self, request_id: int, handle: WorkerHandle, answer: Any) -> None:
+        waiting = self._collected.get(request_id)
+        if waiting is None:
+            return
+        tokens, answers = waiting
+        tokens.discard(handle.token)
+        if answer is not None:
+            answers[handle.index] = answer
+        if not tokens and not self._answers[request_id].done():
+            self._answers[request_id].set_result(answers)
+
+    def _on_message(self, handle: WorkerHandle, message: Any) -> None:
+        match message:
+            case m.Pong(_, active_connections):
+                handle.last_pong = self._loop.time()
+                handle.active_connections = active_connections
+            case m.Layout():
+                freed = self._aggregator.add_layout(handle.token, message)
+                if freed:
+                    handle.channel.send(m.FreeRegions(freed))
+            case m.Applied(version):
+                handle.applied_version = version
+                self._check_waiters()
+            case m.Rejected(version, path, why):
+                self._on_rejected(handle, version, path, why)
+            case m.Clusters(request_id, clusters):
+                self._take_answer(request_id, handle, clusters)
+            case m.Flushed(request_id):
+                self._take_answer(request_id, handle, True)
+            case _:
+                raise AssertionError(message)
+
+    def _on_rejected(self, handle: WorkerHandle, version: int, path: str, why: str) -> None:
+        mine = [done for waited, done in self._waiters if waited == version and not done.done()]
+        if mine:
+            for done in mine:
+                done.set_exception(ConfigError(path, why))
+            self._waiters = [(waited, done) for waited, done in self._waiters if not done.done()]
+        else:  # a replacement cannot serve what its siblings serve
+            _log.error("worker %d refuses version %d, %s: %s; replacing it", handle.index, version, path, why)
+            handle.kill()
+
+    # Watching.
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        late = now - self._ticked_at - PING_INTERVAL_S
+        self._ticked_at = now
+        self._ping_timer = self._loop.call_later(PING_INTERVAL_S, self._tick)
+        self._sequence += 1
+        for handle in self._tokens.values():
+            if not handle.pid:
+                continue
+            if late > PING_INTERVAL_S:  # it was us who slept (SIGSTOP, suspended machine): be fair
+                handle.last_pong = now
+            if now - handle.last_pong > self._hang_timeout_s and not handle.hung:
+                handle.hung = True
+                self._stats.worker_hangs += 1
+                silent = now - handle.last_pong
+                _log.critical("worker %d (pid %d) has not answered for %.1f s: killing it", handle.index, handle.pid, silent)
+                handle.kill()
+            else:
+                handle.channel.send(m.Ping(self._sequence))
+
+    # Ending.
+
+    async def drain_and_stop(self, deadline_s: float) -> None:
+        """Let every worker finish its connections, then end."""
+        await self._stop(m.DrainAndExit(deadline_s), deadline_s)
+
+    async def stop_now(self) -> None:
+        """End every worker at once."""
+        await self._stop(m.Exit(), 0.0)
+
+    async def _stop(self, message: object, deadline_s: float) -> None:
+        self._stopping = True
+        if self._ping_timer is not None:
+            self._ping_timer.cancel()
+        for slot in self._slots:
+            if slot.respawn is not None:
+                slot.respawn.cancel()
+        self._fail(StartError("stopped"))
+        self.broadcast(message)
+        if not self._tokens:
+            return
+        if self._empty is None:
+            self._empty = self._loop.create_future()
+        await asyncio.wait([self._empty], timeout=deadline_s + EXIT_GRACE_S)
+        if self._tokens:
+            for handle in self._tokens.values():
+                _log.warning("worker %d (pid %d) does not end: killing it", handle.index, handle.pid)
+                handle.kill()
+            await asyncio.wait([self._empty], timeout=EXIT_GRACE_S)
+
+    @property
+    def workers(self) -> list[WorkerHandle]:
+        """The living ones."""
+        return list(self._tokens.values())
+
+    @property
+    def active_connections(self) -> int:
+        """Downstream connections as of the last heartbeats."""
+        return sum(handle.active_connections for handle in self._tokens.values())

@@ -1,0 +1,65 @@
+"""Starting the processes, in the order that keeps them small: data path imported, spawner forked, then everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+from collections.abc import Callable
+
+import uvloop
+
+from mesh_proxy.cli.options import Options
+from mesh_proxy.config.model.bootstrap import BootstrapConfig
+from mesh_proxy.logs import configure_logging
+from mesh_proxy.supervisor.spawner import start_spawner
+from mesh_proxy.worker.interface import DataPlaneFactory
+from mesh_proxy.worker.main import run_worker
+from mesh_proxy.worker.shared import SharedTables
+
+Loader = Callable[[Options], BootstrapConfig]
+
+SHARED_TABLES: dict[str, int] = {}
+"""name -> bytes of the tables that all workers share"""
+
+
+def load_configuration(options: Options, load: Loader | None = None) -> BootstrapConfig:
+    """The configuration that the options name. Raises ConfigError. Imports protobuf and YAML."""
+    if load is not None:
+        return load(options)
+    from mesh_proxy.config.loader import load_bootstrap
+
+    return load_bootstrap(options.config_path, options.config_yaml)
+
+
+def run(options: Options, *, factory: DataPlaneFactory | None = None, load: Loader | None = None) -> int:
+    """Serve until told to stop; the exit code."""
+    try:
+        configure_logging(options)
+    except OSError as error:
+        print(f"mesh-proxy: --log-path {options.log_path}: {error.strerror}", file=sys.stderr)
+        return 1
+    if factory is None:
+        from mesh_proxy.worker.data_plane import DataPlane
+
+        factory = DataPlane
+    shared = SharedTables(SHARED_TABLES, worker_count=options.concurrency)
+    entry = functools.partial(run_worker, options=options.for_workers(), shared=shared, factory=factory)
+    spawner_pid, spawner_socket = start_spawner(entry)
+
+    from mesh_proxy.supervisor.spawner_client import SpawnerClient
+    from mesh_proxy.supervisor.supervisor import Supervisor
+
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    spawner = SpawnerClient(loop, spawner_socket, spawner_pid)
+
+    async def serve() -> int:
+        return await Supervisor(loop, options, spawner, functools.partial(load_configuration, load=load)).run()
+
+    try:
+        return loop.run_until_complete(serve())
+    except KeyboardInterrupt:  # between the start and the signal handlers
+        return 130
+    finally:
+        loop.close()

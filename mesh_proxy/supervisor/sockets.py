@@ -1,0 +1,206 @@
+"""Listening sockets: bound once by the supervisor, which keeps a copy of each, so that a replaced worker gets the same ones.
+
+A TCP address has one socket per worker (SO_REUSEPORT): the kernel spreads connections over them, and each has its own accept
+queue that outlives its worker. A unix socket, and a listener with `enable_reuse_port: false`, has one socket that all share.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from mesh_proxy.config.errors import ConfigError
+from mesh_proxy.config.model.common import AddressConfig
+from mesh_proxy.config.model.listener import ListenerConfig
+from mesh_proxy.worker.interface import SocketKey
+
+_IP_FREEBIND: Final = 15
+_IP_TRANSPARENT: Final = 19
+_IPV6_TRANSPARENT: Final = 75
+_IPV6_FREEBIND: Final = 78
+_DEFAULT_BACKLOG: Final = 4096
+"""when net.core.somaxconn cannot be read; the kernel's own default"""
+
+
+@dataclass(slots=True)
+class BoundAddress:
+    """One listener address and its sockets."""
+
+    address: AddressConfig
+    """with the real port when the configuration says 0"""
+    sockets: tuple[socket.socket, ...]
+    """by worker index, or one for all"""
+    unix_inode: int = 0
+    """of the path that we made; only that is unlinked at the end"""
+
+
+class ListenSockets:
+    """Every bound address by (listener name, address as configured)."""
+
+    def __init__(self, concurrency: int) -> None:
+        self._concurrency = concurrency
+        self._bound: dict[SocketKey, BoundAddress] = {}
+
+    def bind(self, listeners: Sequence[ListenerConfig]) -> None:
+        """Bind what is not bound yet, all or nothing, then listen. Raises ConfigError with the path of the address."""
+        fresh: dict[SocketKey, BoundAddress] = {}
+        try:
+            for path, listener, address in addresses_of(listeners):
+                key = (listener.name, str(address))
+                if key in self._bound or key in fresh:
+                    continue
+                try:
+                    fresh[key] = _bind(listener, address, self._concurrency)
+                except OSError as error:
+                    why = error.strerror or os.strerror(error.errno or 0)
+                    raise ConfigError(path, f"cannot bind {address}: {why}") from None
+            for path, listener, address in addresses_of(listeners):
+                bound = fresh.get((listener.name, str(address)))
+                try:
+                    for sock in bound.sockets if bound else ():
+                        sock.listen(listener.tcp_backlog_size or somaxconn())
+                except OSError as error:  # another socket listens on the same address without SO_REUSEPORT
+                    raise ConfigError(path, f"cannot listen on {address}: {error.strerror}") from None
+        except ConfigError:
+            for bound in fresh.values():
+                _close(bound)
+            raise
+        self._bound |= fresh
+
+    def for_worker(self, index: int) -> dict[SocketKey, socket.socket]:
+        """The sockets of one worker."""
+        return {key: bound.sockets[index % len(bound.sockets)] for key, bound in self._bound.items()}
+
+    def retain(self, listeners: Sequence[ListenerConfig]) -> None:
+        """Close what these listeners do not name."""
+        wanted = {(listener.name, str(address)) for _, listener, address in addresses_of(listeners)}
+        for key in [key for key in self._bound if key not in wanted]:
+            _close(self._bound.pop(key))
+
+    def local_address(self, key: SocketKey) -> AddressConfig | None:
+        """Where it is really bound (port 0 resolved); None if it is not bound."""
+        bound = self._bound.get(key)
+        return bound.address if bound else None
+
+    def close(self) -> None:
+        """Close everything and unlink our unix sockets."""
+        for bound in self._bound.values():
+            _close(bound)
+        self._bound.clear()
+
+
+def addresses_of(listeners: Sequence[ListenerConfig]) -> Iterator[tuple[str, ListenerConfig, AddressConfig]]:
+    """(field path, listener, address) of every address that is to be bound."""
+    for index, listener in enumerate(listeners):
+        if listener.bind_to_port:
+            yield f"listeners[{index}].address", listener, listener.address
+            for extra, address in enumerate(listener.additional_addresses):
+                yield f"listeners[{index}].additional_addresses[{extra}].address", listener, address
+
+
+def somaxconn() -> int:
+    """The kernel's limit of an accept queue, Envoy's default."""
+    try:
+        with open("/proc/sys/net/core/somaxconn") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return _DEFAULT_BACKLOG
+
+
+def _bind(listener: ListenerConfig, address: AddressConfig, concurrency: int) -> BoundAddress:
+    if address.path:
+        sock = bind_unix(address)
+        inode = 0 if address.path.startswith("@") else os.stat(address.path).st_ino
+        return BoundAddress(address, (sock,), inode)
+    sockets: list[socket.socket] = []
+    port = address.port
+    try:
+        for _ in range(concurrency if listener.enable_reuse_port else 1):
+            sockets.append(_bind_tcp(listener, address, port))
+            port = sockets[0].getsockname()[1]
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    real = AddressConfig(host=address.host, port=port, ipv4_compat=address.ipv4_compat)
+    return BoundAddress(real, tuple(sockets))
+
+
+def _bind_tcp(listener: ListenerConfig, address: AddressConfig, port: int) -> socket.socket:
+    v6 = ":" in address.host
+    sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if listener.enable_reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if v6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address.ipv4_compat else 1)
+        if listener.transparent:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+            if v6:
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+        if listener.freebind:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+            if v6:
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+        sock.bind((address.host, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def bind_unix(address: AddressConfig) -> socket.socket:
+    """A unix socket. A path left behind by a dead process is replaced; one on which somebody listens is not."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        if address.path.startswith("@"):
+            sock.bind("\0" + address.path[1:])
+            return sock
+        try:
+            _bind_path(sock, address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _is_stale(address.path):
+                raise
+            os.unlink(address.path)
+            _bind_path(sock, address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _bind_path(sock: socket.socket, address: AddressConfig) -> None:
+    if not address.mode:
+        sock.bind(address.path)
+        return
+    before = os.umask(0o777 & ~address.mode)  # so that there is no moment with wider permissions
+    try:
+        sock.bind(address.path)
+    finally:
+        os.umask(before)
+    os.chmod(address.path, address.mode)
+
+
+def _is_stale(path: str) -> bool:
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        return probe.connect_ex(path) == errno.ECONNREFUSED
+
+
+def _close(bound: BoundAddress) -> None:
+    for sock in bound.sockets:
+        sock.close()
+    path = bound.address.path
+    if bound.unix_inode:
+        try:
+            if os.stat(path).st_ino == bound.unix_inode:
+                os.unlink(path)
+        except OSError:
+            pass  # somebody else removed it

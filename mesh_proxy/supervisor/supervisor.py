@@ -1,0 +1,259 @@
+"""The supervisor's life, as stages; everything that happens to it arrives as a command in one queue."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import enum
+import logging
+import signal
+import time
+from collections.abc import Callable
+from typing import Final
+
+from mesh_proxy.cli.options import Options
+from mesh_proxy.config.errors import ConfigError
+from mesh_proxy.config.model.bootstrap import BootstrapConfig, NodeConfig, WorkerSnapshot
+from mesh_proxy.logs import reopen_log
+from mesh_proxy.stats.aggregate import StatsAggregator
+from mesh_proxy.supervisor.groups import ClusterManagerStats, ListenerManagerStats, ServerStats, SupervisorStats
+from mesh_proxy.supervisor.pool import StartError, WorkerPool
+from mesh_proxy.supervisor.sockets import ListenSockets
+from mesh_proxy.supervisor.spawner_client import SpawnerClient
+from mesh_proxy.tasks import create_task
+from mesh_proxy.worker import messages as m
+
+_log = logging.getLogger("main")
+
+
+class Stage(enum.Enum):
+    """Where the supervisor stands; the values are Envoy's words (`envoy.admin.v3.ServerInfo.State`)."""
+
+    PRE_INITIALIZING = "PRE_INITIALIZING"
+    """reading the configuration"""
+    INITIALIZING = "INITIALIZING"
+    """workers start and get the first version"""
+    LIVE = "LIVE"
+    DRAINING = "DRAINING"
+    STOPPED = "STOPPED"
+
+
+STATE_NUMBERS: Final = {
+    Stage.LIVE: 0,
+    Stage.DRAINING: 1,
+    Stage.PRE_INITIALIZING: 2,
+    Stage.INITIALIZING: 3,
+    Stage.STOPPED: 1,
+}
+"""`server.state`"""
+
+
+class Command(enum.Enum):
+    """What may happen to the supervisor."""
+
+    STARTED = enum.auto()
+    START_FAILED = enum.auto()
+    DRAIN = enum.auto()
+    """SIGTERM: finish what is there, then exit"""
+    STOP = enum.auto()
+    """SIGINT, /quitquitquit: exit at once"""
+    DRAINED = enum.auto()
+    STOPPED = enum.auto()
+    REOPEN_LOGS = enum.auto()
+    SPAWNER_LOST = enum.auto()
+
+
+class Supervisor:
+    """One per process."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        options: Options,
+        spawner: SpawnerClient,
+        load: Callable[[Options], BootstrapConfig],
+    ) -> None:
+        self.options = options
+        self.stage = Stage.PRE_INITIALIZING
+        self.started_at = time.time()
+        self.started_monotonic = time.monotonic()
+        self.bootstrap = BootstrapConfig()
+        self.snapshot: WorkerSnapshot | None = None
+        self.health_check_failed = False
+        self.listeners_stopped = False
+        self.aggregator = StatsAggregator()
+        self.stats = SupervisorStats("supervisor.")
+        self.listener_stats = ListenerManagerStats("listener_manager.")
+        self.cluster_stats = ClusterManagerStats("cluster_manager.")
+        self.server_stats = ServerStats("server.")
+        self.sockets = ListenSockets(options.concurrency)
+        self.pool = WorkerPool(loop, spawner, self.sockets, self.aggregator, self.stats, concurrency=options.concurrency)
+        self._loop = loop
+        self._load = load
+        self._spawner = spawner
+        self._commands: asyncio.Queue[Command] = asyncio.Queue()
+        self._exit_code = 0
+        self._failure = ""
+        self._drain_timer: asyncio.TimerHandle | None = None
+        spawner.on_lost = lambda: self.submit(Command.SPAWNER_LOST)
+
+    def submit(self, command: Command) -> None:
+        """Let something happen; handled in order by run()."""
+        self._commands.put_nowait(command)
+
+    async def run(self) -> int:
+        """From start to end; the exit code."""
+        for sig, command in (
+            (signal.SIGTERM, Command.DRAIN),
+            (signal.SIGINT, Command.STOP),
+            (signal.SIGUSR1, Command.REOPEN_LOGS),
+        ):
+            self._loop.add_signal_handler(sig, self.submit, command)
+        self._loop.add_signal_handler(signal.SIGHUP, lambda: None)  # Envoy ignores it too
+        self.pool.start()
+        starting = create_task(self._start(), name="start")
+        try:
+            while self.stage is not Stage.STOPPED:
+                await self._handle(await self._commands.get())
+        finally:
+            starting.cancel()
+            await self._close()
+        return self._exit_code
+
+    async def _handle(self, command: Command) -> None:
+        match command:
+            case Command.STARTED:
+                if self.stage is Stage.INITIALIZING:
+                    self.stage = Stage.LIVE
+                    took = (time.monotonic() - self.started_monotonic) * 1000
+                    self.server_stats.initialization_time_ms.record(took)
+                    self.listener_stats.workers_started = 1
+                    _log.info("all workers are live after %d ms; starting main dispatch loop", took)
+            case Command.START_FAILED:
+                if self.stage in (Stage.PRE_INITIALIZING, Stage.INITIALIZING):
+                    self._exit_code = 1
+                    _log.critical("%s", self._failure)
+                    self._begin_stop()
+            case Command.DRAIN:
+                if self.stage is Stage.LIVE:
+                    self.stage = Stage.DRAINING
+                    _log.info("draining %d connections, at most %d s", self.pool.active_connections, self.options.drain_time_s)
+                    create_task(self._drain(), name="drain")
+                elif self.stage is not Stage.DRAINING:
+                    self._begin_stop()
+            case Command.STOP:
+                self._begin_stop()
+            case Command.DRAINED | Command.STOPPED:
+                self.stage = Stage.STOPPED
+            case Command.REOPEN_LOGS:
+                self.reopen_logs()
+            case Command.SPAWNER_LOST:
+                if self.stage is not Stage.STOPPED:
+                    _log.critical("the spawner is gone; its workers drain, and so do we")
+                    self._exit_code = 1
+                    self._begin_stop()
+
+    def _begin_stop(self) -> None:
+        _log.info("shutting down server instance")
+        self.stage = Stage.DRAINING
+        create_task(self._stop(), name="stop")
+
+    async def _drain(self) -> None:
+        await self.pool.drain_and_stop(float(self.options.drain_time_s))
+        self.submit(Command.DRAINED)
+
+    async def _stop(self) -> None:
+        await self.pool.stop_now()
+        self.submit(Command.STOPPED)
+
+    async def _close(self) -> None:
+        self.sockets.close()
+        self._spawner.close()
+        _log.info("exiting")
+
+    # Starting.
+
+    async def _start(self) -> None:
+        try:
+            await self._bring_up()
+        except ConfigError as error:
+            name = self.options.config_path or "<inline>"
+            self._failure = f"error initializing configuration '{name}': {error}"
+            self.submit(Command.START_FAILED)
+        except StartError as error:
+            self._failure = str(error)
+            self.submit(Command.START_FAILED)
+        except Exception as error:
+            _log.debug("start failed", exc_info=error)
+            self._failure = f"cannot start: {type(error).__name__}: {error}"
+            self.submit(Command.START_FAILED)
+        else:
+            self.submit(Command.STARTED)
+
+    async def _bring_up(self) -> None:
+        for reason in self.options.without_effect:
+            _log.warning("accepted without effect: %s", reason)
+        bootstrap = self._load(self.options)
+        self.bootstrap = dataclasses.replace(bootstrap, node=self._node(bootstrap.node))
+        self.sockets.bind(self.bootstrap.listeners)
+        if self.stage is not Stage.PRE_INITIALIZING:
+            return
+        self.stage = Stage.INITIALIZING
+        _log.info("loading %d cluster(s)", len(self.bootstrap.clusters))
+        _log.info("loading %d listener(s)", len(self.bootstrap.listeners))
+        self.snapshot = WorkerSnapshot(
+            version=1,
+            node=self.bootstrap.node,
+            listeners=self.bootstrap.listeners,
+            clusters=self.bootstrap.clusters,
+            runtime=self.bootstrap.runtime,
+            header_prefix=self.bootstrap.header_prefix,
+            max_downstream_connections=self.bootstrap.max_downstream_connections,
+        )
+        self.cluster_stats.cluster_added += len(self.bootstrap.clusters)
+        self.cluster_stats.active_clusters = len(self.bootstrap.clusters)
+        self.listener_stats.listener_added += len(self.bootstrap.listeners)
+        self.listener_stats.total_listeners_warming = len(self.bootstrap.listeners)
+        await self.pool.apply(self.snapshot)
+        self.listener_stats.total_listeners_warming = 0
+        self.listener_stats.total_listeners_active = len(self.bootstrap.listeners)
+        # Envoy counts one success per listener and worker.
+        self.listener_stats.listener_create_success += len(self.bootstrap.listeners) * self.options.concurrency
+
+    def _node(self, node: NodeConfig) -> NodeConfig:
+        """The flags override the bootstrap's node."""
+        options = self.options
+        locality = node.locality
+        if options.service_zone:
+            locality = dataclasses.replace(locality, zone=options.service_zone)
+        return dataclasses.replace(
+            node, id=options.service_node or node.id, cluster=options.service_cluster or node.cluster, locality=locality
+        )
+
+    # What the admin interface may ask for.
+
+    def reopen_logs(self) -> None:
+        """SIGUSR1 and /reopen_logs."""
+        reopen_log()
+        self.pool.broadcast(m.ReopenLogs())
+
+    def set_health_check_failed(self, failed: bool) -> None:
+        """/healthcheck/fail and /healthcheck/ok."""
+        self.health_check_failed = failed
+        self.pool.broadcast(m.SetHealthCheck(failed), sticky="healthcheck")
+
+    def drain_listeners(self, *, inbound_only: bool, graceful: bool, skip_exit: bool) -> None:
+        """/drain_listeners: without `graceful` the listeners close now, with it after the drain time, with skip_exit never."""
+        self.pool.broadcast(m.StartDrain(inbound_only=inbound_only, graceful=graceful), sticky="drain")
+        if skip_exit:
+            return
+        if not graceful:
+            self._stop_listening(inbound_only)
+        elif self._drain_timer is None:
+            self._drain_timer = self._loop.call_later(self.options.drain_time_s, self._stop_listening, inbound_only)
+
+    def _stop_listening(self, inbound_only: bool) -> None:
+        if not inbound_only:
+            self.listeners_stopped = True
+        self.listener_stats.listener_stopped += 1
+        self.pool.broadcast(m.StopListening(inbound_only=inbound_only), sticky="stop_listening")

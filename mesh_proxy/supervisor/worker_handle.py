@@ -1,0 +1,88 @@
+"""One worker process as the supervisor sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from mesh_proxy.config.model.bootstrap import WorkerSnapshot
+from mesh_proxy.worker import messages as m
+from mesh_proxy.worker.channel import MAX_FDS, Channel
+from mesh_proxy.worker.interface import SocketKey
+
+
+class WorkerHandle:
+    """Made when a worker is asked for, thrown away when it is dead."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        index: int,
+        token: int,
+        control: socket.socket,
+        on_message: Callable[[WorkerHandle, Any], None],
+    ) -> None:
+        self.index = index
+        self.token = token
+        self.pid = 0
+        """0 until the spawner has answered"""
+        self.started_at = loop.time()
+        self.applied_version = 0
+        """newest version that is live in it"""
+        self.last_pong = loop.time()
+        self.active_connections = 0
+        """at the last Pong"""
+        self.hung = False
+        """killed because it did not answer"""
+        self.channel = Channel(loop, control, self._receive, self._on_closed)
+        self._pidfd = -1
+        self._on_message = on_message
+        self._sent_keys: set[SocketKey] = set()
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.index} pid={self.pid} version={self.applied_version}>"
+
+    def spawned(self, pid: int) -> None:
+        """The process exists."""
+        self.pid = pid
+        try:
+            self._pidfd = os.pidfd_open(pid)  # signals through it cannot hit a stranger with the same pid
+        except OSError:
+            pass  # already dead; the spawner will say so
+
+    def apply(self, snapshot: WorkerSnapshot, sockets: dict[SocketKey, socket.socket]) -> None:
+        """Send a version with the sockets that this worker does not have yet."""
+        keys = [key for key in sockets if key not in self._sent_keys]
+        for start in range(0, len(keys), MAX_FDS):
+            part = tuple(keys[start : start + MAX_FDS])
+            self.channel.send(m.Sockets(part), [sockets[key].fileno() for key in part])
+        self._sent_keys = set(sockets)
+        self.channel.send(m.Apply(snapshot))
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def close(self) -> None:
+        """Release what we hold of a dead worker."""
+        self.channel.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _receive(self, message: Any, fds: list[int]) -> None:
+        for fd in fds:  # a worker sends none
+            os.close(fd)
+        self._on_message(self, message)
+
+    def _on_closed(self) -> None:
+        pass  # the spawner reports the death, with its status

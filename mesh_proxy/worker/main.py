@@ -1,0 +1,184 @@
+"""A worker process: answers the supervisor's messages by driving one data plane."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+from collections import deque
+from typing import Any, Final
+
+import uvloop
+
+from mesh_proxy.config.errors import ConfigError
+from mesh_proxy.config.model.bootstrap import WorkerSnapshot
+from mesh_proxy.logs import configure_logging, reopen_log, set_levels
+from mesh_proxy.stats.page import PageWriter
+from mesh_proxy.tasks import create_task
+from mesh_proxy.worker import messages as m
+from mesh_proxy.worker.channel import Channel
+from mesh_proxy.worker.interface import DataPlaneApi, DataPlaneFactory, SocketKey
+from mesh_proxy.worker.options import WorkerOptions
+from mesh_proxy.worker.shared import SharedTables
+
+FLUSH_INTERVAL_S: Final = 1.0
+"""how often counts go to the shared page: what a crash may lose, and how old a scrape may be"""
+FLUSH_SLICE: Final = 250
+"""groups written per callback, about a millisecond"""
+ORPHAN_DRAIN_S: Final = 5.0
+"""longest drain when the supervisor is gone; the spawner kills after 10 s"""
+
+_log = logging.getLogger("main")
+
+
+def run_worker(
+    index: int,
+    control: socket.socket,
+    page_fd: int,
+    *,
+    options: WorkerOptions,
+    shared: SharedTables | None,
+    factory: DataPlaneFactory,
+) -> int:
+    """The whole life of a worker process; its exit code."""
+    configure_logging(options)
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    worker = _Worker(loop, index, control, page_fd, options, shared, factory)
+    try:
+        loop.run_until_complete(worker.finished)
+    finally:
+        worker.close()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+    return 0
+
+
+class _Worker:
+    """Channel on one side, data plane on the other."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        index: int,
+        control: socket.socket,
+        page_fd: int,
+        options: WorkerOptions,
+        shared: SharedTables | None,
+        factory: DataPlaneFactory,
+    ) -> None:
+        self.finished: asyncio.Future[None] = loop.create_future()
+        self._loop = loop
+        self._index = index
+        self._draining = False
+        self._applying = False
+        self._versions: deque[tuple[WorkerSnapshot, dict[SocketKey, socket.socket]]] = deque()
+        self._sockets: dict[SocketKey, socket.socket] = {}
+        """received, for the next version"""
+        self._plane: DataPlaneApi = factory(loop, worker_index=index, options=options, shared=shared)
+        self._channel = Channel(loop, control, self._on_message, self._on_orphaned)
+        self._page = PageWriter(page_fd, self._plane.registry, self._channel.send)
+        self._flush_timer = loop.call_later(FLUSH_INTERVAL_S, self._flush)
+        loop.add_signal_handler(signal.SIGTERM, self._on_terminate)
+
+    def close(self) -> None:
+        """Last counts to the page, everything closed."""
+        self._flush_timer.cancel()
+        self._plane.close()
+        self._page.flush()
+        self._channel.close()
+        self._page.close()
+
+    def _flush(self) -> None:
+        complete = self._page.flush(FLUSH_SLICE)
+        self._flush_timer = self._loop.call_later(FLUSH_INTERVAL_S if complete else 0.001, self._flush)
+
+    def _flush_now(self) -> None:
+        while not self._page.flush():
+            pass
+
+    def _on_message(self, message: Any, fds: list[int]) -> None:
+        match message:
+            case m.Ping(sequence):
+                self._channel.send(m.Pong(sequence, self._plane.active_connections))
+            case m.Sockets(keys):
+                for key, fd in zip(keys, fds, strict=True):
+                    sock = socket.socket(fileno=fd)
+                    sock.setblocking(False)
+                    self._sockets[key] = sock
+            case m.Apply(snapshot):
+                self._versions.append((snapshot, self._sockets))
+                self._sockets = {}
+                if not self._applying:
+                    self._applying = True
+                    create_task(self._apply_all(), name="apply")
+            case m.Flush(request_id):
+                self._flush_now()
+                self._channel.send(m.Flushed(request_id))
+            case m.FreeRegions(offsets):
+                self._page.free(offsets)
+            case m.DescribeClusters(request_id):
+                self._channel.send(m.Clusters(request_id, self._plane.describe_clusters()))
+            case m.StartDrain(inbound_only, graceful):
+                self._plane.start_drain(inbound_only=inbound_only, graceful=graceful)
+            case m.StopListening(inbound_only):
+                self._plane.stop_listening(inbound_only=inbound_only)
+            case m.SetHealthCheck(failed):
+                self._plane.set_health_check_failed(failed)
+            case m.ReopenLogs():
+                reopen_log()
+                self._plane.reopen_logs()
+            case m.SetLogLevels(levels):
+                set_levels(levels)
+                self._plane.set_log_levels(levels)
+            case m.DrainAndExit(deadline_s):
+                self._drain_and_exit(deadline_s)
+            case m.Exit():
+                self._finish()
+            case _:
+                raise AssertionError(message)
+
+    async def _apply_all(self) -> None:
+        """Versions in order, one at a time; the oldest first, for its sockets."""
+        while self._versions:
+            snapshot, sockets = self._versions.popleft()
+            try:
+                await self._plane.apply(snapshot, sockets)
+            except ConfigError as error:
+                self._channel.send(m.Rejected(snapshot.version, error.path, error.why))
+            except Exception as error:
+                _log.exception("worker %d cannot apply version %d", self._index, snapshot.version)
+                self._channel.send(m.Rejected(snapshot.version, "", f"{type(error).__name__}: {error}"))
+            else:
+                self._flush_now()  # so that the first scrape finds every group that the version made
+                self._channel.send(m.Applied(snapshot.version))
+        self._applying = False
+        gc.collect()
+        gc.freeze()  # a configuration lives long; the collector need not walk it
+
+    def _on_orphaned(self) -> None:
+        if not self._draining:
+            _log.critical("worker %d: the supervisor is gone, draining", self._index)
+        self._drain_and_exit(ORPHAN_DRAIN_S)
+
+    def _on_terminate(self) -> None:
+        """From the kernel when the spawner dies, or from somebody who signals the whole process group."""
+        self._drain_and_exit(ORPHAN_DRAIN_S)
+
+    def _drain_and_exit(self, deadline_s: float) -> None:
+        if not self._draining:
+            self._draining = True
+            create_task(self._drain(deadline_s), name="drain")
+
+    async def _drain(self, deadline_s: float) -> None:
+        self._plane.start_drain(graceful=True)
+        self._plane.stop_listening()
+        if not await self._plane.wait_drained(deadline_s):
+            _log.warning("worker %d: %d connections cut at the drain deadline", self._index, self._plane.active_connections)
+        self._finish()
+
+    def _finish(self) -> None:
+        if not self.finished.done():
+            self.finished.set_result(None)

@@ -1,0 +1,183 @@
+"""What supervisor and worker say to each other over their socket pair.
+
+Each message is one pickled dataclass. Both ends are processes that we forked, on a socket pair that nobody else can open, so
+pickle is safe here; it must not be used on any socket with a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mesh_proxy.config.model.bootstrap import WorkerSnapshot
+from mesh_proxy.worker.interface import SocketKey
+
+# From the supervisor.
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Listening sockets, one file descriptor per key; they belong to the next Apply."""
+
+    keys: tuple[SocketKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Make this version live; answered by Applied or Rejected."""
+
+    snapshot: WorkerSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class StartDrain:
+    """Ask peers to go away; see DataPlaneApi.start_drain."""
+
+    inbound_only: bool = False
+    graceful: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StopListening:
+    """See DataPlaneApi.stop_listening."""
+
+    inbound_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DrainAndExit:
+    """Stop accepting, drain, exit with code 0; connections that are left at the deadline are cut."""
+
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Exit at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Are you there? Answered by Pong."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetHealthCheck:
+    """`/healthcheck/fail` and `/healthcheck/ok`."""
+
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReopenLogs:
+    """Close and open again every log file."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetLogLevels:
+    """New level by component."""
+
+    levels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeClusters:
+    """Answered by Clusters with the same id."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Write all counts into the page now; answered by Flushed with the same id."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class FreeRegions:
+    """The supervisor has taken over the last values of these regions: the worker may use the space again."""
+
+    offsets: tuple[int, ...]
+
+
+# From the worker.
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """This version is live."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """This version cannot be served; the one before it still is."""
+
+    version: int
+    path: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The worker's loop turns."""
+
+    sequence: int
+    active_connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """DataPlaneApi.describe_clusters of this worker."""
+
+    request_id: int
+    clusters: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """The page holds what was counted up to now."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupShape:
+    """The class tables of a StatGroup, sent once per class, so that the supervisor need not import the class."""
+
+    shape_id: int
+    name: str
+    """class name, e.g. `ClusterStats`"""
+    counters: tuple[str, ...]
+    gauges: tuple[str, ...]
+    histograms: tuple[str, ...]
+    codes: str
+    code_detail: bool
+    code_tables: tuple[str, ...]
+    """attributes that are dicts from response code to count: `codes`, `retry_codes`"""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Where a group's values stand in the page. A second Region for the same group replaces the first."""
+
+    shape_id: int
+    prefix: str
+    offset: int
+    code_slots: int
+    """room for this many (code, count) pairs in each code table"""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What changed in the page since the last Layout. Values are in the page before this is sent."""
+
+    shapes: tuple[GroupShape, ...] = ()
+    regions: tuple[Region, ...] = ()
+    removed: tuple[int, ...] = ()
+    """offsets of regions whose group is gone; answered by FreeRegions"""
