@@ -5,6 +5,7 @@ The worker's modules are imported first and the spawner is forked; only then com
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -34,9 +35,7 @@ def main(argv: Sequence[str] | None = None, *, factory: DataPlaneFactory | None 
     arguments = list(sys.argv[1:] if argv is None else argv)
     prog = program_name()
     if arguments[:1] == ["demo"]:
-        from mesh_proxy.demo import main as demo
-
-        return int(demo(arguments[1:]))
+        return int(importlib.import_module("mesh_proxy.demo").main(arguments[1:]))
     if wants(arguments, "--version"):
         print(f"\n{version_line(prog)}\n")
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import socket
@@ -238,12 +239,21 @@ class WorkerPool:
                 self._check_waiters()
             case m.Rejected(version, path, why):
                 self._on_rejected(handle, version, path, why)
+            case m.ListeningStopped(inbound_only):
+                handle.stopped_listening |= {"INBOUND"} if inbound_only else {"INBOUND", "OUTBOUND", "UNSPECIFIED"}
+                self._close_unused_sockets()
             case m.Clusters(request_id, clusters):
                 self._take_answer(request_id, handle, clusters)
             case m.Flushed(request_id):
                 self._take_answer(request_id, handle, True)
             case _:
                 raise AssertionError(message)
+
+    def _close_unused_sockets(self) -> None:
+        """Our copies go when no worker accepts any more, so that a peer is refused instead of waiting for ever."""
+        stopped = set.intersection(*(handle.stopped_listening for handle in self._tokens.values()))
+        if stopped and self._snapshot is not None:
+            self._sockets.retain([x for x in self._snapshot.listeners if x.traffic_direction not in stopped])
 
     def _on_rejected(self, handle: WorkerHandle, version: int, path: str, why: str) -> None:
         mine = [done for waited, done in self._waiters if waited == version and not done.done()]
@@ -282,6 +292,11 @@ class WorkerPool:
     async def drain_and_stop(self, deadline_s: float) -> None:
         """Let every worker finish its connections, then end."""
         await self._stop(m.DrainAndExit(deadline_s), deadline_s)
+
+    def spawner_lost(self) -> None:
+        """Nobody reports deaths any more: look at the workers' pidfds."""
+        for handle in self._tokens.values():
+            handle.watch(functools.partial(self._on_exited, handle.token, 0))
 
     async def stop_now(self) -> None:
         """End every worker at once."""

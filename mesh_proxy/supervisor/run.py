@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import sys
 from collections.abc import Callable
 
@@ -27,9 +28,17 @@ def load_configuration(options: Options, load: Loader | None = None) -> Bootstra
     """The configuration that the options name. Raises ConfigError. Imports protobuf and YAML."""
     if load is not None:
         return load(options)
-    from mesh_proxy.config.loader import load_bootstrap
+    from mesh_proxy.config.loader import LoadOptions, load_bootstrap
 
-    return load_bootstrap(options.config_path, options.config_yaml)
+    return load_bootstrap(
+        options.config_path or None,
+        options.config_yaml or None,
+        options=LoadOptions(
+            allow_unknown_static_fields=options.allow_unknown_static_fields,
+            service_cluster=options.service_cluster,
+            service_node=options.service_node,
+        ),
+    )
 
 
 def run(options: Options, *, factory: DataPlaneFactory | None = None, load: Loader | None = None) -> int:
@@ -40,9 +49,7 @@ def run(options: Options, *, factory: DataPlaneFactory | None = None, load: Load
         print(f"mesh-proxy: --log-path {options.log_path}: {error.strerror}", file=sys.stderr)
         return 1
     if factory is None:
-        from mesh_proxy.worker.data_plane import DataPlane
-
-        factory = DataPlane
+        factory = importlib.import_module("mesh_proxy.worker.data_plane").DataPlane
     shared = SharedTables(SHARED_TABLES, worker_count=options.concurrency)
     entry = functools.partial(run_worker, options=options.for_workers(), shared=shared, factory=factory)
     spawner_pid, spawner_socket = start_spawner(entry)

@@ -151,6 +151,7 @@ class Supervisor:
                 if self.stage is not Stage.STOPPED:
                     _log.critical("the spawner is gone; its workers drain, and so do we")
                     self._exit_code = 1
+                    self.pool.spawner_lost()
                     self._begin_stop()
 
     def _begin_stop(self) -> None:
@@ -195,6 +196,9 @@ class Supervisor:
             _log.warning("accepted without effect: %s", reason)
         bootstrap = self._load(self.options)
         self.bootstrap = dataclasses.replace(bootstrap, node=self._node(bootstrap.node))
+        for path, text in bootstrap.warnings:
+            _log.warning("%s: %s", path, text)
+        self.server_stats.static_unknown_fields = bootstrap.unknown_static_fields
         self.sockets.bind(self.bootstrap.listeners)
         if self.stage is not Stage.PRE_INITIALIZING:
             return
@@ -221,14 +225,10 @@ class Supervisor:
         self.listener_stats.listener_create_success += len(self.bootstrap.listeners) * self.options.concurrency
 
     def _node(self, node: NodeConfig) -> NodeConfig:
-        """The flags override the bootstrap's node."""
-        options = self.options
-        locality = node.locality
-        if options.service_zone:
-            locality = dataclasses.replace(locality, zone=options.service_zone)
-        return dataclasses.replace(
-            node, id=options.service_node or node.id, cluster=options.service_cluster or node.cluster, locality=locality
-        )
+        """--service-zone wins over the bootstrap's node; the loader has done the same for the other two flags."""
+        if not self.options.service_zone:
+            return node
+        return dataclasses.replace(node, locality=dataclasses.replace(node.locality, zone=self.options.service_zone))
 
     # What the admin interface may ask for.
 

@@ -27,6 +27,7 @@ class WorkerHandle:
         control: socket.socket,
         on_message: Callable[[WorkerHandle, Any], None],
     ) -> None:
+        self._loop = loop
         self.index = index
         self.token = token
         self.pid = 0
@@ -37,6 +38,8 @@ class WorkerHandle:
         self.last_pong = loop.time()
         self.active_connections = 0
         """at the last Pong"""
+        self.stopped_listening: set[str] = set()
+        """traffic directions whose listeners it has given up"""
         self.hung = False
         """killed because it did not answer"""
         self.channel = Channel(loop, control, self._receive, self._on_closed)
@@ -72,10 +75,16 @@ class WorkerHandle:
             except ProcessLookupError:
                 pass
 
+    def watch(self, on_death: Callable[[], None]) -> None:
+        """Call when the process ends."""
+        if self._pidfd >= 0:
+            self._loop.add_reader(self._pidfd, on_death)
+
     def close(self) -> None:
         """Release what we hold of a dead worker."""
         self.channel.close()
         if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
 

@@ -124,7 +124,7 @@ class _Worker:
             case m.StartDrain(inbound_only, graceful):
                 self._plane.start_drain(inbound_only=inbound_only, graceful=graceful)
             case m.StopListening(inbound_only):
-                self._plane.stop_listening(inbound_only=inbound_only)
+                self._stop_listening(inbound_only)
             case m.SetHealthCheck(failed):
                 self._plane.set_health_check_failed(failed)
             case m.ReopenLogs():
@@ -172,9 +172,13 @@ class _Worker:
             self._draining = True
             create_task(self._drain(deadline_s), name="drain")
 
+    def _stop_listening(self, inbound_only: bool) -> None:
+        self._plane.stop_listening(inbound_only=inbound_only)
+        self._channel.send(m.ListeningStopped(inbound_only))
+
     async def _drain(self, deadline_s: float) -> None:
         self._plane.start_drain(graceful=True)
-        self._plane.stop_listening()
+        self._stop_listening(inbound_only=False)
         if not await self._plane.wait_drained(deadline_s):
             _log.warning("worker %d: %d connections cut at the drain deadline", self._index, self._plane.active_connections)
         self._finish()

@@ -124,6 +124,13 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class ListeningStopped:
+    """The data plane has given up its listening sockets (the inbound ones, if that was asked)."""
+
+    inbound_only: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Pong:
     """The worker's loop turns."""
 
