@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -64,7 +65,10 @@ class Client:
         return read_response(self.stream, method)
 
     def half_close(self) -> None:
-        self.sock.shutdown(socket.SHUT_WR)
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the proxy was faster
 
     def close(self) -> None:
         self.sock.close()
@@ -119,6 +123,9 @@ class Observation:
             flat[_numbered("tcp", i)] = f"{name} {_text(data)}"
         flat |= {f"note.{key}": value for key, value in self.notes.items()}
         for i, line in enumerate(self.log):
+            if line.startswith("{"):
+                flat |= _json(_numbered("log", i), json.loads(line))
+                continue
             for part in line.split("\t"):
                 key, _, value = part.partition("=")
                 flat[f"{_numbered('log', i)}.{key}"] = value
@@ -140,6 +147,13 @@ def _fields(path: str, fields: Fields) -> Flat:
         key = f"{path}.{name}"
         flat[key] = f"{flat[key]} ⏎ {value}" if key in flat else value
     return flat
+
+
+def _json(path: str, value: Any) -> Flat:
+    """One entry per leaf; strings keep their quotes, so that types count."""
+    if isinstance(value, dict):
+        return {k: v for key, inner in value.items() for k, v in _json(f"{path}.{key}", inner).items()}
+    return {path: json.dumps(value, ensure_ascii=False)}
 
 
 Script = Callable[["Pair", Side, Observation], None]
@@ -263,6 +277,9 @@ class Pair:
         """Note how the connection stands, and what came over it."""
         last = seen.responses[-1] if seen.responses else None
         closing = last is not None and (bool(last.error) or ("connection", "close") in last.headers)
+        if closing and not client.stream.ended:
+            # Envoy lingers for a second (`delayed_close_timeout`) unless the client ends its side too.
+            client.half_close()
         seen.ends.append(client.stream.wait_end(2.0 if closing else end))
         seen.client_ports.append(client.port)
         seen.raw.append(bytes(client.stream.raw))
@@ -273,7 +290,7 @@ class Pair:
         for i, one in enumerate(seen.received):
             if one.peer:
                 ports[_numbered("local", i)] = int(one.peer.rpartition(":")[2])
-        return normalise(seen.flat(), ports)
+        return normalise({path: value.replace(str(side.dir), "<dir>") for path, value in seen.flat().items()}, ports)
 
     def run(self, case: Case) -> tuple[list[Observation], list[Flat], list[str], list[tuple[str, str, str]]]:
         """Observations, flat observations, what is wrong with the case itself, differences."""

@@ -15,13 +15,12 @@ Flat = dict[str, str]
 NORMALISE: tuple[tuple[str, str, str, str], ...] = (
     # (path pattern, regular expression, replacement, why)
     ("*.headers.date", r"^\w{3}, \d{2} \w{3} \d{4} \d{2}:\d{2}:\d{2} GMT$", "<date>", "the clock of the answer"),
-    (
-        "*",
-        r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b",
-        "<uuid>",
-        "a request id made by the proxy is random",
-    ),
+    ("*", r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "<uuid>", "a request id made by the proxy"),
     ("*.headers.x-envoy-upstream-service-time", r"^\d+$", "<ms>", "measured by the proxy's clock"),
+    ("upstream[[]*.headers.x-envoy-expected-rq-timeout-ms", r"^\d+$", "<left>", "what is left when a retry starts"),
+    ("log*.ms-*", r"^\d+$", "<ms>", "a duration; whether there is one is compared"),
+    ("log*.at-*", r"\d", "9", "a time; its form is compared"),
+    ("log*.id-*", r"^\d+$", "<id>", "a number that the proxy counts up"),
 )
 
 ACCEPTED: tuple[tuple[str, str, str], ...] = (

@@ -33,6 +33,10 @@ FLAGS = (
 )  # fmt: skip
 
 
+TAKEN: set[int] = set()
+"""Ports given out by `free_port` in this process."""
+
+
 class StartError(Exception):
     """The proxy did not become ready; the message holds its output."""
 
@@ -58,13 +62,16 @@ def free_port() -> int:
     """A TCP port that nobody listens on, from below the range of outgoing connections so that none of them takes it meanwhile."""
     while True:
         port = random.randrange(20000, 32000)
+        if port in TAKEN:
+            continue
         with socket.socket() as tcp, socket.socket(socket.AF_INET6) as tcp6:
             try:
                 tcp.bind(("127.0.0.1", port))
                 tcp6.bind(("::1", port))
             except OSError:
                 continue
-            return port
+        TAKEN.add(port)
+        return port
 
 
 @dataclass(slots=True)

@@ -100,6 +100,8 @@ class Upstream:
         """(endpoint, all bytes received) of each finished raw connection."""
         self._replies: list[Reply] = [Reply()]
         self._lock = threading.Lock()
+        self._raw_open = 0
+        self._raw_done = threading.Condition()
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._stopping = False
@@ -119,6 +121,8 @@ class Upstream:
             seen = list(self.received)
         for one in seen:
             one.done.wait(timeout)
+        with self._raw_done:
+            self._raw_done.wait_for(lambda: not self._raw_open, timeout)
         return seen
 
     def http(self, name: str, family: int = socket.AF_INET, path: Path | None = None) -> None:
@@ -187,13 +191,19 @@ class Upstream:
 
     def _serve_raw(self, name: str, sock: socket.socket, ordinal: int) -> None:
         stream = Stream(sock, IDLE_SECONDS)
-        sock.sendall(f"{name}:".encode())
-        while data := stream.some():
-            sock.sendall(data)
-        with self._lock:
+        with self._raw_done:
+            self._raw_open += 1
+        try:
+            sock.sendall(f"{name}:".encode())
+            while data := stream.some():
+                sock.sendall(data)
+            if stream.ended == "closed":
+                sock.sendall(b":bye")
+        finally:
             self.tcp.append((name, bytes(stream.raw)))
-        if stream.ended == "closed":
-            sock.sendall(b":bye")
+            with self._raw_done:
+                self._raw_open -= 1
+                self._raw_done.notify_all()
 
     def _serve_http(self, name: str, sock: socket.socket, ordinal: int) -> None:
         stream = Stream(sock, IDLE_SECONDS)
