@@ -93,7 +93,7 @@ class ClusterStats(StatGroup):
     )
     HISTOGRAMS: ClassVar[tuple[str, ...]] = ("upstream_cx_connect_ms", "upstream_cx_length_ms", "upstream_rq_time")
     CODES: ClassVar[str] = "upstream_rq"
-    __slots__ = (*COUNTERS, *GAUGES, *HISTOGRAMS, "codes", "retry_codes")
+    __slots__ = (*COUNTERS, *GAUGES, *HISTOGRAMS, "codes", "external_codes", "internal_codes", "retry_codes")
 
     upstream_cx_total: int
     upstream_cx_http1_total: int
@@ -179,6 +179,10 @@ class ClusterStats(StatGroup):
     def __init__(self, prefix: str) -> None:
         super().__init__(prefix)
         self.codes: dict[int, int] = {}
+        self.external_codes: dict[int, int] = {}
+        """`external.upstream_rq_*`: requests from outside (Envoy's sense)"""
+        self.internal_codes: dict[int, int] = {}
+        """`internal.upstream_rq_*`"""
         self.retry_codes: dict[int, int] = {}
 
 

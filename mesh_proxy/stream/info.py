@@ -22,6 +22,7 @@ class ConnectionInfo:
         "local_address",
         "local_ip",
         "local_port",
+        "original_destination",
         "remote_address",
         "remote_ip",
         "remote_port",
@@ -47,6 +48,8 @@ class ConnectionInfo:
         self.remote_port = 0
         self.direct_remote_address = b""
         """of the socket's peer"""
+        self.original_destination: tuple[str, int] | None = None
+        """where the connection was going before it was redirected to us"""
         self.requested_server_name = b""
         """SNI"""
         self.filter_chain_name = ""

@@ -123,6 +123,11 @@ class DownstreamHttp1:
             return len(self._held) - self._pos + len(self._later)
         return 0
 
+    @property
+    def head_started(self) -> bool:
+        """A request head has begun and is not complete: what a request-header time-out watches."""
+        return self._input == _HEAD and len(self._buffer) > 0
+
     # Receiving
 
     def receive_data(self, data: bytes) -> list[Event]:
@@ -276,16 +281,19 @@ class DownstreamHttp1:
 
     def _fail(self, error: RemoteProtocolError, events: list[Event]) -> None:
         """The connection ends with an answer of ours, if the request has none yet."""
-        self._closed = True
         events.append(ConnectionFailed(self._stream, error))
+        self.refuse(error.status, reason(error.status))
+
+    def refuse(self, status: int, text: bytes) -> None:
+        """Answer the request in progress, or the head that never became one, with a plain text and end the connection."""
+        self._closed = True
         if self._head_sent:
             return
-        text = reason(error.status)
         server = self._settings.server_name
         self._out.append(
             b"%b\r\ncontent-length: %d\r\ncontent-type: text/plain\r\n%bconnection: close\r\n\r\n%b"
             % (
-                status_line(error.status, 1),
+                status_line(status, 1),
                 len(text),
                 b"server: %b\r\n" % server if server else b"",
                 b"" if self._stream and self._method == b"HEAD" else text,

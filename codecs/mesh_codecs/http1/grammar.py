@@ -263,6 +263,9 @@ class HeadBuffer:
         self._scanned = len(buffer)
         return None
 
+    def __len__(self) -> int:
+        return len(self._bytes)
+
     def peek(self) -> bytes:
         """What was collected so far."""
         return bytes(self._bytes)

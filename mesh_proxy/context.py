@@ -1,0 +1,105 @@
+"""What every connection of a worker shares: the loop, the clusters, the time-outs, and who has output to flush."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mesh_proxy.deadlines import Deadlines
+
+if TYPE_CHECKING:
+    from mesh_proxy.stats.registry import StatRegistry
+    from mesh_proxy.upstream.manager import ClusterManager
+
+
+class Flushable(Protocol):
+    """A connection with output gathered in its codec."""
+
+    def flush(self) -> None:
+        """Write what was gathered: one write per connection and turn."""
+
+
+class WorkerContext:
+    """One per worker."""
+
+    __slots__ = (
+        "_date",
+        "_date_second",
+        "_random_pool",
+        "_random_position",
+        "active_connections",
+        "clusters",
+        "deadlines",
+        "dirty",
+        "draining",
+        "fd_budget",
+        "health_check_failed",
+        "local_ip",
+        "loop",
+        "max_connections",
+        "next_connection_id",
+        "registry",
+        "runtime",
+        "service_cluster",
+        "service_node",
+        "upstream_connections",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, registry: StatRegistry) -> None:
+        self.loop = loop
+        self.registry = registry
+        self.clusters: ClusterManager
+        """set by the data plane once it exists"""
+        self.dirty: list[Flushable] = []
+        """connections to flush at the end of this callback"""
+        self.deadlines = Deadlines(loop, self.flush)
+        self.runtime: Mapping[str, Any] = {}
+        self.draining = False
+        self.health_check_failed = False
+        self.next_connection_id = 0
+        self.active_connections = 0
+        """downstream connections"""
+        self.upstream_connections = 0
+        """upstream connections, those still connecting included"""
+        self.max_connections: int | None = None
+        """downstream connections of the whole worker; None = no limit"""
+        self.fd_budget = 1 << 30
+        """how many connections the file descriptors allow"""
+        self.local_ip = b"127.0.0.1"
+        """address of this host that x-forwarded-for gets when the caller is on loopback, as in Envoy"""
+        self.service_cluster = b""
+        self.service_node = b""
+        self._date = b""
+        self._date_second = -1
+        self._random_pool = ""
+        self._random_position = 0
+
+    def flush(self) -> None:
+        """Write the gathered output of every touched connection. Every entry point from the loop ends with this."""
+        dirty = self.dirty
+        while dirty:
+            batch = dirty.copy()
+            dirty.clear()
+            for connection in batch:
+                connection.flush()
+
+    def date(self) -> bytes:
+        """The Date header's value, made once a second."""
+        second = int(time.time())
+        if second != self._date_second:
+            self._date_second = second
+            self._date = formatdate(second, usegmt=True).encode()
+        return self._date
+
+    def random_hex(self) -> str:
+        """32 random hex digits. Random bytes are bought from the kernel by the kilobyte."""
+        position = self._random_position
+        if position >= len(self._random_pool):
+            self._random_pool = os.urandom(2048).hex()
+            position = 0
+        self._random_position = position + 32
+        return self._random_pool[position : position + 32]

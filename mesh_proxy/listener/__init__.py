@@ -1,0 +1,1 @@
+"""Accepting: listening sockets, connection limits, and the choice of a filter chain."""

@@ -1,0 +1,29 @@
+"""What a connection asks of the listener that accepted it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class DownstreamConnection(Protocol):
+    """An accepted connection, as its listener sees it."""
+
+    def close_when_idle(self) -> None:
+        """Draining: end as soon as nothing is in progress, and say so to the caller in the protocol's own words."""
+
+    def abort(self) -> None:
+        """End now."""
+
+
+class ConnectionOwner(Protocol):
+    """The listener of a connection."""
+
+    buffer_limit: int
+    """per_connection_buffer_limit_bytes"""
+    draining: bool
+
+    def connection_opened(self, connection: DownstreamConnection) -> None:
+        """The connection has its transport."""
+
+    def connection_closed(self, connection: DownstreamConnection) -> None:
+        """The connection is gone."""

@@ -1,0 +1,93 @@
+"""`envoy.filters.network.connection_limit`: at most so many connections through one filter chain."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from mesh_proxy.stats.group import sanitize
+from mesh_proxy.stats.groups import ConnectionLimitStats
+
+if TYPE_CHECKING:
+    from mesh_proxy.config.model import ConnectionLimitConfig
+    from mesh_proxy.context import WorkerContext
+    from mesh_proxy.listener.connection import DownstreamConnection
+    from mesh_proxy.listener.listener import Listener, ProtocolFactory
+    from mesh_proxy.stream.info import ConnectionInfo
+
+
+class ConnectionLimit:
+    """Stands before the terminal filter of a chain and counts per worker."""
+
+    __slots__ = ("_config", "_context", "_next", "_stats")
+
+    def __init__(self, config: ConnectionLimitConfig, context: WorkerContext, after: ProtocolFactory) -> None:
+        self._config = config
+        self._context = context
+        self._next = after
+        self._stats = context.registry.get(ConnectionLimitStats, f"connection_limit.{sanitize(config.stat_prefix)}.")
+
+    def make(self, info: ConnectionInfo, listener: Listener) -> asyncio.Protocol:
+        """The protocol of a connection: the terminal filter's, or one that closes it."""
+        stats = self._stats
+        if stats.active_connections >= self._config.max_connections:
+            stats.limited_connections += 1
+            return _Refused(listener, self._context, self._config.delay_s)
+        stats.active_connections += 1
+        return self._next(info, _Counted(listener, stats))  # type: ignore[arg-type]
+
+
+class _Counted:
+    """The listener as a counted connection sees it: the count goes down when the connection is gone."""
+
+    __slots__ = ("_listener", "_stats")
+
+    def __init__(self, listener: Listener, stats: ConnectionLimitStats) -> None:
+        self._listener = listener
+        self._stats = stats
+
+    @property
+    def buffer_limit(self) -> int:
+        return self._listener.buffer_limit
+
+    @property
+    def draining(self) -> bool:
+        return self._listener.draining
+
+    def connection_opened(self, connection: DownstreamConnection) -> None:
+        self._listener.connection_opened(connection)
+
+    def connection_closed(self, connection: DownstreamConnection) -> None:
+        self._stats.active_connections -= 1
+        self._listener.connection_closed(connection)
+
+
+class _Refused(asyncio.Protocol):
+    """A connection over the limit: held for the configured delay, then closed."""
+
+    def __init__(self, listener: Listener, context: WorkerContext, delay_s: float) -> None:
+        self._listener = listener
+        self._context = context
+        self._delay_s = delay_s
+        self._transport: asyncio.Transport
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
+        self._listener.connection_opened(self)
+        if self._delay_s > 0:
+            transport.pause_reading()
+            self._timer = self._context.loop.call_later(self._delay_s, transport.abort)
+        else:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._listener.connection_closed(self)
+
+    def close_when_idle(self) -> None:
+        self._transport.abort()
+
+    def abort(self) -> None:
+        self._transport.abort()

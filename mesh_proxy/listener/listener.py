@@ -1,0 +1,267 @@
+"""One listener of a worker: accepts, counts, chooses the filter chain, and knows its connections.
+
+Connections are accepted by our own loop over `accept` and not by the event loop's server, because only so accepting can pause:
+at the connection limit, and before file descriptors run out (then new connections wait in the kernel's queue instead of being
+accepted and thrown away).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from mesh_proxy.listener.match import ConnectionFacts, FilterChainMatcher
+from mesh_proxy.network.transport import address_of
+from mesh_proxy.stats.group import sanitize
+from mesh_proxy.stats.groups import ListenerStats
+from mesh_proxy.stream import flags
+from mesh_proxy.stream.info import ConnectionInfo, StreamInfo
+from mesh_proxy.tasks import create_task
+
+if TYPE_CHECKING:
+    from mesh_proxy.access_log import AccessLogger
+    from mesh_proxy.config.model import FilterChainConfig, ListenerConfig
+    from mesh_proxy.context import WorkerContext
+    from mesh_proxy.listener.connection import DownstreamConnection
+
+_log = logging.getLogger("conn_handler")
+
+ACCEPTS_PER_WAKEUP: Final = 32
+"""A burst of connections must not starve those that are open."""
+ACCEPT_PAUSE_S: Final = 0.1
+"""After an error of the system (out of descriptors or memory) accepting rests that long."""
+SYSTEM_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+PAUSE_AT: Final = 0.9
+RESUME_AT: Final = 0.8
+"""Shares of the descriptor budget at which accepting stops and goes on."""
+
+ProtocolFactory = Callable[[ConnectionInfo, "Listener"], asyncio.Protocol]
+"""Makes the protocol of a connection for one filter chain."""
+
+
+class Listener:
+    """A listener as one worker runs it."""
+
+    __slots__ = (
+        "_access_loggers",
+        "_factories",
+        "_matcher",
+        "_paused",
+        "_resume",
+        "_sockets",
+        "buffer_limit",
+        "config",
+        "connections",
+        "context",
+        "draining",
+        "stats",
+    )
+
+    def __init__(
+        self,
+        config: ListenerConfig,
+        context: WorkerContext,
+        compile_chain: Callable[[FilterChainConfig, Listener], ProtocolFactory],
+        access_loggers: tuple[AccessLogger, ...],
+    ) -> None:
+        self.config = config
+        self.context = context
+        self.stats = context.registry.get(ListenerStats, listener_prefix(config))
+        self.buffer_limit = config.per_connection_buffer_limit_bytes
+        self.draining = False
+        self.connections: set[DownstreamConnection] = set()
+        self._access_loggers = access_loggers
+        self._matcher = FilterChainMatcher(config.filter_chains, config.default_filter_chain)
+        chains = [*config.filter_chains, *([config.default_filter_chain] if config.default_filter_chain is not None else [])]
+        self._factories = {id(chain): compile_chain(chain, self) for chain in chains}
+        self._sockets: list[tuple[socket.socket, Any]] = []
+        """(listening socket, its fixed local name or None when it listens on a wildcard)"""
+        self._paused = False
+        self._resume: asyncio.TimerHandle | None = None
+
+    # -- listening
+
+    def add_socket(self, listening: socket.socket) -> None:
+        """Accept from a bound and listening socket."""
+        listening.setblocking(False)
+        name = listening.getsockname()
+        fixed = not (isinstance(name, tuple) and name[0] in ("0.0.0.0", "::"))
+        self._sockets.append((listening, name if fixed else None))
+        if not self._paused:
+            self._watch(listening, name if fixed else None)
+
+    def _watch(self, listening: socket.socket, name: Any) -> None:
+        self.context.loop.add_reader(listening.fileno(), self._accept, listening, name)
+
+    def stop_listening(self) -> None:
+        """Give the sockets up; connections go on."""
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+        for listening, _ in self._sockets:
+            self.context.loop.remove_reader(listening.fileno())
+            listening.close()
+        self._sockets.clear()
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            for listening, _ in self._sockets:
+                self.context.loop.remove_reader(listening.fileno())
+        if self._resume is None:
+            self._resume = self.context.loop.call_later(ACCEPT_PAUSE_S, self._try_resume)
+
+    def _try_resume(self) -> None:
+        self._resume = None
+        context = self.context
+        if context.active_connections + context.upstream_connections > context.fd_budget * RESUME_AT:
+            self._resume = context.loop.call_later(ACCEPT_PAUSE_S, self._try_resume)
+            return
+        self._paused = False
+        for listening, name in self._sockets:
+            self._watch(listening, name)
+
+    # -- accepting
+
+    def _accept(self, listening: socket.socket, name: Any) -> None:
+        context = self.context
+        for _ in range(ACCEPTS_PER_WAKEUP):
+            if context.active_connections + context.upstream_connections >= context.fd_budget * PAUSE_AT:
+                _log.warning("listener %s: descriptors are running out, accepting pauses", self.config.name)
+                self._pause()
+                return
+            try:
+                accepted, peer = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in SYSTEM_EXHAUSTED:
+                    raise
+                _log.warning("listener %s: accept: %s; accepting pauses", self.config.name, error)
+                self._pause()
+                return
+            self._accepted(accepted, peer, name)
+
+    def _accepted(self, accepted: socket.socket, peer: Any, name: Any) -> None:
+        context = self.context
+        stats = self.stats
+        limit = self.config.max_connections
+        if limit is not None and stats.downstream_cx_active >= limit:
+            stats.downstream_cx_overflow += 1
+            accepted.close()
+            return
+        if context.max_connections is not None and context.active_connections >= context.max_connections:
+            stats.downstream_global_cx_overflow += 1
+            accepted.close()
+            return
+        stats.downstream_cx_total += 1
+        try:
+            local = name if name is not None else accepted.getsockname()
+        except OSError:
+            accepted.close()
+            return
+        info = self._describe(local, peer)
+        chain = self._matcher.find(_facts(info)) if not self._matcher.trivial else self.config.filter_chains[0]
+        if chain is None:
+            stats.no_filter_chain_match += 1
+            stats.downstream_cx_destroy += 1
+            accepted.close()
+            self._log_unmatched(info)
+            return
+        info.filter_chain_name = chain.name
+        connection: Any = self._factories[id(chain)](info, self)
+        stats.downstream_cx_active += 1
+        context.active_connections += 1
+        create_task(self._attach(connection, accepted), name="accept")
+
+    async def _attach(self, connection: Any, accepted: socket.socket) -> None:
+        try:
+            await self.context.loop.connect_accepted_socket(lambda: connection, accepted)
+        except OSError as error:
+            _log.debug("listener %s: connection vanished: %s", self.config.name, error)
+            accepted.close()
+            self.connection_closed(connection)
+
+    def _describe(self, local: Any, peer: Any) -> ConnectionInfo:
+        context = self.context
+        context.next_connection_id += 1
+        info = ConnectionInfo(context.next_connection_id, time.monotonic(), time.time())
+        info.listener_direction = self.config.traffic_direction
+        info.local_address = address_of(local)
+        if isinstance(local, tuple):
+            info.local_ip = local[0].encode()
+            info.local_port = local[1]
+        if isinstance(peer, tuple):
+            info.remote_ip = peer[0].encode()
+            info.remote_port = peer[1]
+        info.remote_address = info.direct_remote_address = address_of(peer)
+        return info
+
+    def _log_unmatched(self, info: ConnectionInfo) -> None:
+        if self._access_loggers:
+            stream = StreamInfo(info, info.start_monotonic)
+            stream.flags |= flags.NO_ROUTE_FOUND
+            stream.details = "filter_chain_not_found"
+            stream.end_time = time.monotonic()
+            for logger in self._access_loggers:
+                logger.log(stream)
+
+    # -- connections
+
+    def connection_opened(self, connection: DownstreamConnection) -> None:
+        """A connection of ours has its transport."""
+        self.connections.add(connection)
+
+    def connection_closed(self, connection: DownstreamConnection) -> None:
+        """A connection of ours is gone."""
+        self.connections.discard(connection)
+        stats = self.stats
+        stats.downstream_cx_active -= 1
+        stats.downstream_cx_destroy += 1
+        self.context.active_connections -= 1
+
+    def start_drain(self) -> None:
+        """Ask every connection to end: idle ones now, busy ones after what they are doing."""
+        self.draining = True
+        for connection in tuple(self.connections):
+            connection.close_when_idle()
+        self.context.flush()
+
+    def close(self) -> None:
+        """Stop accepting and abort every connection."""
+        self.stop_listening()
+        for connection in tuple(self.connections):
+            connection.abort()
+
+    def __repr__(self) -> str:
+        return f"<Listener {self.config.name} {self.config.address} connections={len(self.connections)}>"
+
+
+def listener_prefix(config: ListenerConfig) -> str:
+    """`listener.127.0.0.1_8080.`, or with the configured stat_prefix instead of the address."""
+    return f"listener.{sanitize(config.stat_prefix or str(config.address))}."
+
+
+def _facts(info: ConnectionInfo) -> ConnectionFacts:
+    def parse(ip: bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+        if not ip:
+            return None
+        address = ipaddress.ip_address(ip.decode().partition("%")[0])
+        # A connection over IPv4 to a socket that takes both is matched as IPv4.
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return mapped or address
+
+    source = parse(info.remote_ip)
+    return ConnectionFacts(
+        destination_ip=parse(info.local_ip),
+        destination_port=info.local_port,
+        source_ip=source,
+        source_port=info.remote_port,
+        direct_source_ip=source,
+    )

@@ -1,0 +1,1 @@
+"""Network filters: what is done with the bytes of an accepted connection."""

@@ -1,0 +1,392 @@
+"""A downstream HTTP/1 connection: the thin shell between the transport, the codec and the streams."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from mesh_codecs.events import (
+    ConnectionFailed,
+    Data,
+    Event,
+    InformationalHeaders,
+    RequestHeaders,
+    ResponseHeaders,
+    StreamReset,
+    Trailers,
+)
+from mesh_codecs.http1 import DownstreamHttp1
+from mesh_proxy.deadlines import DeadlineQueue
+from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW, write_all
+from mesh_proxy.stream import flags
+from mesh_proxy.stream.http_stream import HttpStream
+
+if TYPE_CHECKING:
+    from mesh_proxy.listener.connection import ConnectionOwner
+    from mesh_proxy.network.http_manager import HttpManager
+    from mesh_proxy.stream.downstream_stream import DownstreamStream
+    from mesh_proxy.stream.info import ConnectionInfo
+
+
+MAX_RECHECK_S: Final = 86_400.0
+"""A stream without an idle limit is looked at once a day."""
+
+
+class HttpConnection(asyncio.Protocol):
+    """Feeds the codec, hands its events to the stream in progress, writes once per turn, and keeps the connection's time-outs."""
+
+    __slots__ = (
+        "_closing",
+        "_delayed_close",
+        "_dirty",
+        "_head_pending",
+        "_pipeline_paused",
+        "_read_pauses",
+        "closed",
+        "codec",
+        "context",
+        "info",
+        "last_activity",
+        "manager",
+        "owner",
+        "requests",
+        "stream",
+        "transport",
+    )
+
+    def __init__(self, manager: HttpManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
+        self.manager = manager
+        self.info = info
+        self.owner = owner
+        self.context = manager.context
+        self.codec = DownstreamHttp1(manager.http1_settings)
+        self.transport: asyncio.Transport
+        self.stream: HttpStream | None = None
+        self.last_activity = info.start_monotonic
+        self.requests = 0
+        self.closed = False
+        self._closing = False
+        self._dirty = False
+        self._read_pauses = 0
+        self._pipeline_paused = False
+        self._head_pending = False
+        self._delayed_close: Any = None
+
+    # -- the loop's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
+        limit = self.owner.buffer_limit
+        if 0 < limit < WATERMARK_HIGH:
+            transport.set_write_buffer_limits(limit, limit // 4)
+        else:
+            transport.set_write_buffer_limits(WATERMARK_HIGH, WATERMARK_LOW)
+        self.owner.connection_opened(self)
+        stats = self.manager.stats
+        stats.downstream_cx_total += 1
+        stats.downstream_cx_active += 1
+        stats.downstream_cx_http1_total += 1
+        stats.downstream_cx_http1_active += 1
+        for queue in self.manager.connection_queues:
+            queue.add(self, self.last_activity)
+
+    def data_received(self, data: bytes) -> None:
+        self.manager.stats.downstream_cx_rx_bytes_total += len(data)
+        now = self.last_activity = monotonic()
+        if self._closing:
+            # A delayed close: what still comes is read and dropped, so that our last answer is not lost to a reset.
+            return
+        self._dispatch(self.codec.receive_data(data), now)
+        self.context.flush()
+
+    def eof_received(self) -> bool:
+        self._dispatch(self.codec.receive_eof(), monotonic())
+        self.context.flush()
+        # A tunnel may go on in the other direction; a caller that leaves during a request is gone, as with Envoy.
+        return self.stream is not None and not self._closing
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        now = monotonic()
+        stats = self.manager.stats
+        stats.downstream_cx_active -= 1
+        stats.downstream_cx_http1_active -= 1
+        stats.downstream_cx_destroy += 1
+        if not self._closing:
+            stats.downstream_cx_destroy_remote += 1
+        else:
+            stats.downstream_cx_destroy_local += 1
+        stats.downstream_cx_length_ms.record((now - self.info.start_monotonic) * 1000)
+        stream = self.stream
+        if stream is not None:
+            stats.downstream_cx_destroy_active_rq += 1
+            stats.downstream_cx_destroy_remote_active_rq += 1
+            stream.on_downstream_gone(now)
+        if self._delayed_close is not None:
+            self._delayed_close.cancel()
+        for queue in self.manager.connection_queues:
+            queue.discard(self)
+        if self._head_pending and self.manager.head_queue is not None:
+            self.manager.head_queue.discard(self)
+        self.owner.connection_closed(self)
+        self.context.flush()
+
+    def pause_writing(self) -> None:
+        if self.stream is not None:
+            self.stream.on_downstream_writable(False)
+
+    def resume_writing(self) -> None:
+        if self.stream is not None:
+            self.stream.on_downstream_writable(True)
+        self.context.flush()
+
+    # -- events of the codec
+
+    def _dispatch(self, events: list[Event], now: float) -> None:
+        for event in events:
+            kind = type(event)
+            if kind is RequestHeaders:
+                assert isinstance(event, RequestHeaders)
+                self._begin_stream(event, now)
+            elif kind is ConnectionFailed:
+                assert isinstance(event, ConnectionFailed)
+                self._protocol_error(event)
+            else:
+                stream = self.stream
+                if stream is None:
+                    continue
+                if kind is Data:
+                    assert isinstance(event, Data)
+                    stream.on_request_data(event, now)
+                elif kind is Trailers:
+                    assert isinstance(event, Trailers)
+                    stream.on_request_trailers(event, now)
+                elif kind is StreamReset:
+                    stream.on_downstream_gone(now)
+        codec = self.codec
+        if self.stream is None:
+            if codec.closed:
+                self._close_after_flush()
+            else:
+                self._watch_head(now)
+        elif codec.pending_bytes > WATERMARK_HIGH and not self._pipeline_paused:
+            # Pipelined requests wait unparsed; stop reading until their turn comes.
+            self._pipeline_paused = True
+            self.pause_reading()
+        self._touch()
+
+    def _watch_head(self, now: float) -> None:
+        """Start the request-header time-out when a head has begun and is incomplete; stop it otherwise."""
+        queue = self.manager.head_queue
+        if queue is not None:
+            pending = self.codec.head_started
+            if pending != self._head_pending:
+                self._head_pending = pending
+                if pending:
+                    queue.add(self, now)
+                else:
+                    queue.discard(self)
+
+    def _begin_stream(self, request: RequestHeaders, now: float) -> None:
+        if self._head_pending:
+            self._head_pending = False
+            assert self.manager.head_queue is not None
+            self.manager.head_queue.discard(self)
+        self.requests += 1
+        stats = self.manager.stats
+        stats.downstream_rq_total += 1
+        stats.downstream_rq_http1_total += 1
+        stats.downstream_rq_active += 1
+        stream = self.stream = HttpStream(self, self.manager, request, now)
+        stream.start(now)
+
+    def _protocol_error(self, event: ConnectionFailed) -> None:
+        """The codec has already said farewell; what is left is to count and to log."""
+        stats = self.manager.stats
+        stats.downstream_cx_protocol_error += 1
+        error = event.error
+        if error.status == 431:
+            stats.downstream_rq_too_large += 1
+        stream = self.stream
+        if stream is None:
+            self._log_unparsed(error.status, error.code, flags.DOWNSTREAM_PROTOCOL_ERROR)
+            return
+        stream.flags |= flags.DOWNSTREAM_PROTOCOL_ERROR
+        stream.details = error.code
+        stream.abandon_upstream()
+        stream.finish()
+
+    def _log_unparsed(self, status: int, details: str, flag: int) -> None:
+        """No request head could be made of what came; it counts and is logged as a request all the same, as in Envoy."""
+        stats = self.manager.stats
+        self.requests += 1
+        stats.downstream_rq_total += 1
+        stats.downstream_rq_http1_total += 1
+        stats.downstream_rq_active += 1
+        stream = HttpStream.unparsed(self, self.manager, monotonic())
+        stream.response_code = status
+        stream.details = details
+        stream.flags |= flag
+        stats.codes[status] = stats.codes.get(status, 0) + 1
+        stats.downstream_rq_completed += 1
+        stream.finish()
+
+    # -- the stream's side
+
+    def send(self, event: ResponseHeaders | InformationalHeaders | Data | Trailers) -> None:
+        """Give an event to the codec; it is written at the end of this turn."""
+        self.codec.send(event)
+        if not self._dirty:
+            self._dirty = True
+            self.context.dirty.append(self)
+
+    def should_close_after_response(self) -> bool:
+        """Whether the response now starting ought to be the last on this connection."""
+        config = self.manager.config
+        stats = self.manager.stats
+        if config.max_requests_per_connection and self.requests >= config.max_requests_per_connection:
+            stats.downstream_cx_max_requests_reached += 1
+            return True
+        if self.context.draining or self.owner.draining:
+            stats.downstream_cx_drain_close += 1
+            return True
+        return False
+
+    def reset_stream(self) -> None:
+        """The response breaks off in the middle: on HTTP/1 only closing the connection says so."""
+        self.flush()
+        self._closing = True
+        self.transport.abort()
+
+    def stream_done(self, stream: DownstreamStream) -> None:
+        """The stream has ended and is logged; go on with what the caller already sent."""
+        if self.stream is stream:
+            self.stream = None
+        while self._read_pauses:
+            self.resume_reading()
+        if self.closed or self._closing:
+            return
+        codec = self.codec
+        if codec.closed:
+            self._close_after_flush(linger=not stream.request_done)
+            return
+        if codec.pending_bytes:
+            # Next turn of the loop: unwinding first keeps a long pipeline from growing the stack.
+            self.context.loop.call_soon(self._next_request)
+
+    def _next_request(self) -> None:
+        if self.closed or self._closing or self.stream is not None:
+            return
+        self._dispatch(self.codec.receive_data(b""), monotonic())
+        if self._pipeline_paused and self.codec.pending_bytes <= WATERMARK_LOW:
+            self._pipeline_paused = False
+            self.resume_reading()
+        self.context.flush()
+
+    def pause_reading(self) -> None:
+        """Counted: several blockers may hold the connection."""
+        self._read_pauses += 1
+        if self._read_pauses == 1 and not self.closed:
+            self.manager.stats.downstream_flow_control_paused_reading_total += 1
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Undo one `pause_reading`."""
+        self._read_pauses -= 1
+        if self._read_pauses == 0 and not self.closed:
+            self.manager.stats.downstream_flow_control_resumed_reading_total += 1
+            self.transport.resume_reading()
+
+    # -- closing and time
+
+    def _close_after_flush(self, *, linger: bool = False) -> None:
+        """Close when the output is written. With `linger` the peer is still sending: half-close, and drop what it sends for
+        delayed_close_timeout, because closing at once would make the kernel discard our answer (RFC 9112, 9.6)."""
+        if self._closing:
+            return
+        self.flush()
+        self._closing = True
+        seconds = self.manager.config.delayed_close_timeout_s
+        if linger and seconds > 0:
+            try:
+                self.transport.write_eof()
+            except (OSError, RuntimeError):
+                self.transport.abort()
+                return
+            self._delayed_close = self.context.loop.call_later(seconds, self.transport.abort)
+        else:
+            self.transport.close()
+
+    def close_when_idle(self) -> None:
+        """Draining: an idle connection closes now, a busy one after its response."""
+        if self.stream is None and not self.codec.pending_bytes:
+            self._close_after_flush()
+        else:
+            self.codec.shutdown()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._closing = True
+        self.transport.abort()
+
+    def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
+        """One of the connection's time-outs is due, unless something happened since it was set."""
+        manager = self.manager
+        stream = self.stream
+        if queue is manager.head_queue:
+            self._head_timed_out()
+        elif queue is manager.idle_queue:
+            left = self.last_activity + queue.duration_s - now
+            if stream is not None:
+                queue.add(self, now)
+            elif left > 0:
+                self.context.loop.call_later(left, self._recheck, queue)
+            else:
+                manager.stats.downstream_cx_idle_timeout += 1
+                self._close_after_flush()
+        elif queue is manager.stream_idle_queue:
+            if stream is None:
+                queue.add(self, now)
+            else:
+                active = max(self.last_activity, stream.last_upstream_rx_time, stream.start_time)
+                left = active + stream.idle_limit() - now
+                if left > 0:
+                    self.context.loop.call_later(min(left, MAX_RECHECK_S), self._recheck, queue)
+                else:
+                    queue.add(self, now)
+                    stream.on_idle_timeout()
+        else:
+            manager.stats.downstream_cx_max_duration_reached += 1
+            self.close_when_idle()
+
+    def _recheck(self, queue: DeadlineQueue) -> None:
+        if not self.closed:
+            self.on_deadline(queue, monotonic())
+            self.context.flush()
+
+    def _head_timed_out(self) -> None:
+        """The head took too long: 408, and a log line as for any request."""
+        self._head_pending = False
+        self.manager.stats.downstream_rq_header_timeout += 1
+        self.codec.refuse(408, b"request header timeout")
+        self._log_unparsed(408, "request_header_timeout", 0)
+        self._touch()
+        self._close_after_flush(linger=True)
+
+    # -- output
+
+    def _touch(self) -> None:
+        if not self._dirty:
+            self._dirty = True
+            self.context.dirty.append(self)
+
+    def flush(self) -> None:
+        """Write what the codec gathered."""
+        self._dirty = False
+        if not self.closed:
+            self.manager.stats.downstream_cx_tx_bytes_total += write_all(self.transport, self.codec.data_to_send())
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "busy" if self.stream is not None else "idle"
+        return f"<HttpConnection {self.info.remote_address.decode()} {state} requests={self.requests}>"

@@ -1,0 +1,135 @@
+"""The HTTP connection manager's configuration, compiled once per filter chain for all its connections."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Any
+
+from mesh_codecs.http1 import Http1Settings, UnderscoreAction
+from mesh_proxy.access_log import AccessLogger
+from mesh_proxy.config.model import ClusterActionConfig
+from mesh_proxy.network import request_headers
+from mesh_proxy.routing import RouteTable
+from mesh_proxy.stats.group import sanitize
+from mesh_proxy.stats.groups import HttpStats, ListenerHttpStats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mesh_filters.filter import Filter
+    from mesh_proxy.access_log import SinkSet
+    from mesh_proxy.config.model import HttpManagerConfig
+    from mesh_proxy.context import WorkerContext
+    from mesh_proxy.deadlines import DeadlineQueue
+
+
+class HttpManager:
+    """Shared by every connection of one filter chain."""
+
+    __slots__ = (
+        "access_loggers",
+        "config",
+        "connection_queues",
+        "context",
+        "filter_factories",
+        "force_request_id",
+        "head_queue",
+        "http1_settings",
+        "idle_queue",
+        "internal_networks",
+        "listener_stats",
+        "local_ip",
+        "max_duration_queue",
+        "overwrite_server",
+        "pass_server",
+        "request_queue",
+        "require_path_checks",
+        "route_table",
+        "sanitize_client_cert",
+        "scheme_overwrite",
+        "server_name",
+        "stats",
+        "stream_idle_queue",
+        "stripped_headers",
+        "suppress_envoy_headers",
+        "upgrades",
+        "use_remote_address",
+        "via",
+    )
+
+    def __init__(self, config: HttpManagerConfig, context: WorkerContext, sinks: SinkSet, listener_prefix: str) -> None:
+        self.config = config
+        self.context = context
+        registry = context.registry
+        prefix = sanitize(config.stat_prefix)
+        self.stats = registry.get(HttpStats, f"http.{prefix}.")
+        self.listener_stats = registry.get(ListenerHttpStats, f"{listener_prefix}http.{prefix}.")
+        if config.route_table is None:
+            raise ValueError("a route table that comes apart (rds) has not arrived")
+        self.route_table = RouteTable(config.route_table, context.runtime)
+        self.access_loggers = tuple(AccessLogger(log, sinks, context.runtime) for log in config.access_logs)
+        self.filter_factories: tuple[Callable[[], Filter], ...] = ()
+        self.server_name = config.server_name.encode()
+        self.overwrite_server = config.server_header_transformation == "OVERWRITE"
+        self.pass_server = config.server_header_transformation == "PASS_THROUGH"
+        self.use_remote_address = config.use_remote_address
+        self.force_request_id = config.use_remote_address and not config.preserve_external_request_id
+        self.internal_networks = tuple(ipaddress.ip_network(cidr, strict=False) for cidr in config.internal_cidr_ranges)
+        self.scheme_overwrite = config.scheme_to_overwrite.encode()
+        self.sanitize_client_cert = config.forward_client_cert_details in ("SANITIZE", "SANITIZE_SET")
+        internal_only = {name.encode() for name in config.route_table.internal_only_headers}
+        edge = request_headers.EDGE_STRIPPED if config.use_remote_address else frozenset()
+        self.stripped_headers = request_headers.EXTERNAL_STRIPPED | edge | internal_only
+        self.via = config.via.encode()
+        self.suppress_envoy_headers = config.router.suppress_envoy_headers
+        self.local_ip = context.local_ip
+        self.upgrades = {upgrade.upgrade_type.lower().encode(): upgrade.enabled for upgrade in config.upgrades}
+        self.require_path_checks = (
+            config.normalize_path or config.merge_slashes or config.path_with_escaped_slashes_action != "KEEP_UNCHANGED"
+        )
+        self._make_queues(config)
+        http1 = config.http1
+        self.http1_settings = Http1Settings(
+            max_head_bytes=config.max_request_headers_kb * 1024,
+            max_header_count=config.max_headers_count,
+            accept_http_10=http1.accept_http_10,
+            default_host_for_http_10=http1.default_host_for_http_10.encode(),
+            allow_absolute_url=http1.allow_absolute_url,
+            enable_trailers=http1.enable_trailers,
+            headers_with_underscores_action=UnderscoreAction(config.headers_with_underscores_action),
+            server_name=b"" if self.pass_server else self.server_name,
+        )
+
+    def _make_queues(self, config: HttpManagerConfig) -> None:
+        deadlines = self.context.deadlines
+
+        def queue(kind: str, seconds: float | None) -> DeadlineQueue | None:
+            return deadlines.queue(kind, seconds) if seconds else None
+
+        self.head_queue = queue("request head", config.request_headers_timeout_s)
+        self.request_queue = queue("request", config.request_timeout_s)
+        self.max_duration_queue = queue("stream duration", config.max_stream_duration_s)
+        self.idle_queue = queue("idle", config.idle_timeout_s)
+        # A route may ask for a shorter idle time than the manager's: look at the shortest.
+        shortest = min((s for s in (config.stream_idle_timeout_s, _shortest_route_idle(config)) if s), default=None)
+        self.stream_idle_queue = queue("stream idle", shortest)
+        duration = queue("connection duration", config.max_connection_duration_s)
+        self.connection_queues = tuple(q for q in (self.idle_queue, self.stream_idle_queue, duration) if q is not None)
+        """what every connection is entered into"""
+
+    def is_internal(self, address: bytes) -> bool:
+        """Whether an address literal lies in the configured internal ranges."""
+        ip: Any = ipaddress.ip_address(address.decode())
+        return any(ip in network for network in self.internal_networks)
+
+
+def _shortest_route_idle(config: HttpManagerConfig) -> float | None:
+    table = config.route_table
+    assert table is not None
+    times = (
+        route.action.idle_timeout_s
+        for host in table.virtual_hosts
+        for route in host.routes
+        if isinstance(route.action, ClusterActionConfig)
+    )
+    return min((seconds for seconds in times if seconds), default=None)

@@ -1,0 +1,394 @@
+"""`envoy.filters.network.tcp_proxy`: bytes to an endpoint of a cluster and back, with half-close both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from random import randrange
+from time import monotonic
+from typing import TYPE_CHECKING, Final, cast
+
+from mesh_proxy.access_log import AccessLogger
+from mesh_proxy.deadlines import DeadlineQueue
+from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW, address_of
+from mesh_proxy.stats.group import sanitize
+from mesh_proxy.stats.groups import TcpProxyStats
+from mesh_proxy.stream import flags
+from mesh_proxy.stream.info import ConnectionInfo, StreamInfo
+from mesh_proxy.tasks import create_task
+from mesh_proxy.upstream.cluster import LbContext
+
+if TYPE_CHECKING:
+    from mesh_proxy.access_log import SinkSet
+    from mesh_proxy.config.model import TcpProxyConfig
+    from mesh_proxy.context import WorkerContext
+    from mesh_proxy.listener.connection import ConnectionOwner
+    from mesh_proxy.upstream.cluster import Cluster
+    from mesh_proxy.upstream.endpoint import Endpoint
+
+EARLY_DATA_LIMIT: Final = 65_536
+"""Bytes taken from the caller before the upstream is connected; then reading stops."""
+
+
+class TcpProxy:
+    """The configuration, compiled once per filter chain."""
+
+    __slots__ = ("access_loggers", "config", "context", "stats", "total_weight")
+
+    def __init__(self, config: TcpProxyConfig, context: WorkerContext, sinks: SinkSet) -> None:
+        self.config = config
+        self.context = context
+        self.stats = context.registry.get(TcpProxyStats, f"tcp.{sanitize(config.stat_prefix)}.")
+        self.access_loggers = tuple(AccessLogger(log, sinks, context.runtime) for log in config.access_logs)
+        self.total_weight = sum(cluster.weight for cluster in config.clusters)
+
+    def choose_cluster(self) -> str:
+        """By weight."""
+        clusters = self.config.clusters
+        if len(clusters) == 1:
+            return clusters[0].name
+        point = randrange(self.total_weight)
+        for cluster in clusters:
+            point -= cluster.weight
+            if point < 0:
+                return cluster.name
+        return clusters[-1].name
+
+
+class TcpConnection(asyncio.Protocol):
+    """The downstream side of one proxied connection."""
+
+    __slots__ = (
+        "closed",
+        "cluster",
+        "context",
+        "early",
+        "early_size",
+        "ended",
+        "endpoint",
+        "info",
+        "last_activity",
+        "owner",
+        "proxy",
+        "task",
+        "transport",
+        "upstream",
+    )  # fmt: skip
+
+    def __init__(self, proxy: TcpProxy, info: ConnectionInfo, owner: ConnectionOwner) -> None:
+        self.proxy = proxy
+        self.context = proxy.context
+        self.owner = owner
+        self.info = StreamInfo(info, info.start_monotonic)
+        self.transport: asyncio.Transport
+        self.upstream: TcpUpstream | None = None
+        self.cluster: Cluster | None = None
+        self.endpoint: Endpoint | None = None
+        self.early: list[bytes] = []
+        self.early_size = 0
+        self.ended = False
+        """the caller closed its sending side"""
+        self.closed = False
+        self.last_activity = info.start_monotonic
+        self.task: asyncio.Task[None] | None = None
+
+    # -- the loop's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
+        set_limits(transport, self.owner.buffer_limit)
+        self.owner.connection_opened(self)
+        proxy = self.proxy
+        proxy.stats.downstream_cx_total += 1
+        now = self.last_activity
+        config = proxy.config
+        deadlines = self.context.deadlines
+        if config.idle_timeout_s:
+            deadlines.queue("tcp idle", config.idle_timeout_s).add(self, now)
+        if config.max_downstream_connection_duration_s:
+            deadlines.queue("tcp max duration", config.max_downstream_connection_duration_s).add(self, now)
+        name = proxy.choose_cluster()
+        self.info.cluster_name = name
+        cluster = self.cluster = self.context.clusters.get(name)
+        if cluster is None:
+            proxy.stats.downstream_cx_no_route += 1
+            self.info.flags |= flags.NO_CLUSTER_FOUND
+            self._finish()
+            return
+        self.task = create_task(self._connect(cluster), name=f"tcp connect {name}")
+
+    def data_received(self, data: bytes) -> None:
+        self.last_activity = monotonic()
+        self.proxy.stats.downstream_cx_rx_bytes_total += len(data)
+        self.info.bytes_received += len(data)
+        upstream = self.upstream
+        if upstream is not None:
+            upstream.write(data)
+            return
+        self.early.append(data)
+        self.early_size += len(data)
+        if self.early_size > EARLY_DATA_LIMIT:
+            self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        upstream = self.upstream
+        if upstream is not None:
+            upstream.write_eof()
+            return not upstream.ended
+        return self.task is not None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and not self.closed:
+            self.info.flags |= flags.DOWNSTREAM_CONNECTION_TERMINATION
+        self._finish()
+        self.owner.connection_closed(self)
+
+    def pause_writing(self) -> None:
+        if self.upstream is not None:
+            self.proxy.stats.downstream_flow_control_paused_reading_total += 1
+            self.upstream.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.upstream is not None and not self.upstream.closed:
+            self.proxy.stats.downstream_flow_control_resumed_reading_total += 1
+            self.upstream.transport.resume_reading()
+
+    # -- towards the upstream
+
+    async def _connect(self, cluster: Cluster) -> None:
+        config = self.proxy.config
+        stats = cluster.stats
+        failure = ""
+        for attempt in range(max(config.max_connect_attempts, 1)):
+            if not cluster.default.can_create_connection():
+                stats.upstream_cx_overflow += 1
+                self.info.flags |= flags.UPSTREAM_OVERFLOW
+                self._finish()
+                return
+            context = None
+            if cluster.needs_context:
+                context = LbContext()
+                context.original_destination = self.info.connection.original_destination
+            endpoint = self.endpoint = self.info.upstream = cluster.pick(context)
+            if endpoint is None:
+                self.info.flags |= flags.NO_HEALTHY_UPSTREAM
+                self._finish()
+                return
+            self.info.attempts = attempt + 1
+            started = monotonic()
+            self._count_attempt(cluster, endpoint, 1)
+            try:
+                async with asyncio.timeout(cluster.config.connect_timeout_s):
+                    upstream = await self._dial(cluster, endpoint)
+            except TimeoutError:
+                stats.upstream_cx_connect_timeout += 1
+                failure = "connection timeout"
+            except OSError as error:
+                failure = f"delayed connect error: {os.strerror(error.errno) if error.errno else error}"
+            except asyncio.CancelledError:
+                self._count_attempt(cluster, endpoint, -1)
+                raise
+            else:
+                stats.upstream_cx_connect_ms.record((monotonic() - started) * 1000)
+                self._connected(upstream)
+                return
+            self._count_attempt(cluster, endpoint, -1)
+            stats.upstream_cx_connect_fail += 1
+            endpoint.stats.cx_connect_fail += 1
+            if cluster.tracks_results:
+                cluster.on_result(endpoint, 503)
+        stats.upstream_cx_connect_attempts_exceeded += 1
+        self.info.flags |= flags.UPSTREAM_CONNECTION_FAILURE | flags.UPSTREAM_RETRY_LIMIT_EXCEEDED
+        self.info.upstream_transport_failure = failure
+        self._finish()
+
+    def _count_attempt(self, cluster: Cluster, endpoint: Endpoint, step: int) -> None:
+        stats = cluster.stats
+        stats.upstream_cx_active += step
+        endpoint.stats.cx_active += step
+        self.context.upstream_connections += step
+        if step > 0:
+            stats.upstream_cx_total += 1
+            endpoint.stats.cx_total += 1
+            endpoint.stats.rq_total += 1
+            stats.upstream_rq_total += 1
+            cluster.default.add_connection()
+        else:
+            stats.upstream_cx_destroy += 1
+            cluster.default.remove_connection()
+
+    async def _dial(self, cluster: Cluster, endpoint: Endpoint) -> TcpUpstream:
+        loop = self.context.loop
+        if endpoint.path:
+            path = endpoint.path
+            path = "\0" + path[1:] if path.startswith("@") else path
+            _, upstream = await loop.create_unix_connection(lambda: TcpUpstream(self, cluster), path)
+            return upstream
+        bind = cluster.config.bind_address
+        _, upstream = await loop.create_connection(
+            lambda: TcpUpstream(self, cluster),
+            endpoint.host,
+            endpoint.port,
+            local_addr=(bind.host, bind.port) if bind is not None else None,
+        )
+        return upstream
+
+    def _connected(self, upstream: TcpUpstream) -> None:
+        self.task = None
+        if self.closed:
+            upstream.transport.abort()
+            return
+        self.upstream = upstream
+        self.info.upstream_local_address = address_of(upstream.transport.get_extra_info("sockname"))
+        if self.early:
+            upstream.write(b"".join(self.early))
+            if self.early_size > EARLY_DATA_LIMIT:
+                self.transport.resume_reading()
+            self.early = []
+        if self.ended:
+            upstream.write_eof()
+
+    # -- the end
+
+    def _finish(self) -> None:
+        """Close both sides, count, log. Runs once."""
+        if self.closed:
+            return
+        self.closed = True
+        self.info.end_time = monotonic()
+        config = self.proxy.config
+        deadlines = self.context.deadlines
+        if config.idle_timeout_s:
+            deadlines.queue("tcp idle", config.idle_timeout_s).discard(self)
+        if config.max_downstream_connection_duration_s:
+            deadlines.queue("tcp max duration", config.max_downstream_connection_duration_s).discard(self)
+        if self.task is not None:
+            self.task.cancel()
+            self.task = None
+        if self.upstream is not None and not self.upstream.closed:
+            self.upstream.transport.close()
+        self.transport.close()
+        for logger in self.proxy.access_loggers:
+            logger.log(self.info)
+
+    def upstream_lost(self, exc: Exception | None) -> None:
+        """The upstream connection ended."""
+        if exc is not None:
+            self.info.flags |= flags.UPSTREAM_CONNECTION_TERMINATION
+        self._finish()
+
+    def close_when_idle(self) -> None:
+        """A byte stream has no idle moment: it lives on until either side ends it or the drain's deadline comes."""
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._finish()
+        self.transport.abort()
+
+    def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
+        """Idle for too long (if it still is), or open for too long."""
+        config = self.proxy.config
+        if config.idle_timeout_s and queue is self.context.deadlines.queue("tcp idle", config.idle_timeout_s):
+            left = self.last_activity + queue.duration_s - now
+            if left > 0:
+                self.context.loop.call_later(left, self._recheck, queue)
+                return
+            self.proxy.stats.idle_timeout += 1
+            self.info.flags |= flags.STREAM_IDLE_TIMEOUT
+            self.info.connection.termination_details = "tcp_session_idle_timeout"
+        else:
+            self.proxy.stats.max_downstream_connection_duration += 1
+            self.info.flags |= flags.DURATION_TIMEOUT
+        self._finish()
+
+    def _recheck(self, queue: DeadlineQueue) -> None:
+        if not self.closed:
+            self.on_deadline(queue, monotonic())
+
+    def __repr__(self) -> str:
+        return f"<TcpConnection {self.info.remote_address.decode()} -> {self.endpoint} {'closed' if self.closed else 'open'}>"
+
+
+class TcpUpstream(asyncio.Protocol):
+    """The upstream side of one proxied connection."""
+
+    __slots__ = ("closed", "cluster", "downstream", "ended", "started", "transport")
+
+    def __init__(self, downstream: TcpConnection, cluster: Cluster) -> None:
+        self.downstream = downstream
+        self.cluster = cluster
+        self.transport: asyncio.Transport
+        self.ended = False
+        """the endpoint closed its sending side"""
+        self.closed = False
+        self.started = monotonic()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
+        set_limits(transport, self.cluster.config.per_connection_buffer_limit_bytes)
+
+    def write(self, data: bytes) -> None:
+        """Send the caller's bytes."""
+        self.cluster.stats.upstream_cx_tx_bytes_total += len(data)
+        self.downstream.info.upstream_wire_bytes_sent += len(data)
+        self.transport.write(data)
+
+    def write_eof(self) -> None:
+        """Pass on that the caller will send no more."""
+        if not self.closed:
+            try:
+                self.transport.write_eof()
+            except (OSError, RuntimeError):
+                self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        downstream = self.downstream
+        downstream.last_activity = monotonic()
+        self.cluster.stats.upstream_cx_rx_bytes_total += len(data)
+        downstream.proxy.stats.downstream_cx_tx_bytes_total += len(data)
+        info = downstream.info
+        info.bytes_sent += len(data)
+        info.upstream_wire_bytes_received += len(data)
+        if not downstream.closed:
+            downstream.transport.write(data)
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        downstream = self.downstream
+        if downstream.closed:
+            return False
+        if downstream.ended:
+            return False
+        try:
+            downstream.transport.write_eof()
+        except (OSError, RuntimeError):
+            return False
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        downstream = self.downstream
+        endpoint = downstream.endpoint
+        self.cluster.stats.upstream_cx_length_ms.record((monotonic() - self.started) * 1000)
+        if endpoint is not None and downstream.upstream is self:
+            downstream._count_attempt(self.cluster, endpoint, -1)
+        downstream.upstream_lost(exc)
+
+    def pause_writing(self) -> None:
+        self.cluster.stats.upstream_flow_control_backed_up_total += 1
+        if not self.downstream.closed:
+            self.downstream.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.cluster.stats.upstream_flow_control_drained_total += 1
+        if not self.downstream.closed:
+            self.downstream.transport.resume_reading()
+
+
+def set_limits(transport: asyncio.Transport, limit: int) -> None:
+    """Water marks of a send buffer, lowered by a small per_connection_buffer_limit_bytes."""
+    if 0 < limit < WATERMARK_HIGH:
+        transport.set_write_buffer_limits(limit, limit // 4)
+    else:
+        transport.set_write_buffer_limits(WATERMARK_HIGH, WATERMARK_LOW)

@@ -1,0 +1,134 @@
+"""The request's body on its way to the upstream: sent on, kept while there is no connection yet, or kept for a retry."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from mesh_codecs.events import Data, RequestHeaders, Trailers
+from mesh_proxy.stream.downstream_stream import DownstreamStream
+
+if TYPE_CHECKING:
+    from mesh_proxy.deadlines import DeadlineQueue
+    from mesh_proxy.network.http_connection import HttpConnection
+    from mesh_proxy.network.http_manager import HttpManager
+    from mesh_proxy.stream.retry import RetryState
+    from mesh_proxy.upstream.cluster import Cluster
+    from mesh_proxy.upstream.handle import UpstreamHandle
+
+
+class BodyStream(DownstreamStream):
+    """Abstract: `UpstreamStream` adds the attempts."""
+
+    __slots__ = (
+        "_body",
+        "_body_kept",
+        "_body_size",
+        "_deadline",
+        "_read_blocked",
+        "_try_deadline",
+        "_try_limit",
+        "cluster",
+        "handle",
+        "retry",
+        "timeout_s",
+    )
+
+    def __init__(self, downstream: HttpConnection, manager: HttpManager, request: RequestHeaders, now: float) -> None:
+        super().__init__(downstream, manager, request, now)
+        self.cluster: Cluster | None = None
+        self.handle: UpstreamHandle | None = None
+        """the upstream connection of this attempt"""
+        self.retry: RetryState | None = None
+        self.timeout_s: float | None = None
+        """for the whole response, retries included"""
+        self._try_limit: float | None = None
+        """for one attempt"""
+        self._deadline: DeadlineQueue | None = None
+        self._try_deadline: DeadlineQueue | None = None
+        self._body: list[Data | Trailers] | None = None
+        """request events that no upstream has yet, or that a retry would need again"""
+        self._body_size = 0
+        self._body_kept = False
+        """`_body` is kept for a retry"""
+        self._read_blocked = 0
+        """how many times this stream holds the caller's connection from being read"""
+
+    def forward_data(self, event: Data) -> None:
+        """After the filters: a piece of the request body."""
+        handle = self.handle
+        if handle is None or self._body_kept:
+            self._keep(event, len(event.data))
+        if handle is not None:
+            handle.send_data(event.data, event.end_stream)
+            if event.end_stream:
+                self._request_sent()
+        elif event.end_stream and self.timeout_s and self._deadline is None and self.cluster is not None:
+            self._start_timeout(self.request_end_time)
+
+    def forward_trailers(self, event: Trailers) -> None:
+        """After the filters: the request's trailers."""
+        handle = self.handle
+        if handle is None or self._body_kept:
+            self._keep(event, 0)
+        if handle is not None:
+            handle.send_trailers(event.headers)
+            self._request_sent()
+
+    def _request_sent(self) -> None:
+        now = self.last_upstream_tx_time = monotonic()
+        if self.timeout_s and self._deadline is None:
+            self._start_timeout(now)
+        if self._try_limit and self._try_deadline is None:
+            self._start_try_timeout(now)
+
+    def _keep(self, event: Data | Trailers, size: int) -> None:
+        """Hold a request event until there is a connection, or for a retry."""
+        if self.done or self.cluster is None:
+            return
+        if self._body is None:
+            self._body = []
+        self._body.append(event)
+        self._body_size += size
+        limit = self.downstream.owner.buffer_limit
+        if self._body_size > limit:
+            if self.handle is not None:
+                # Too much to keep for a retry: from here on there is none.
+                self._forget_body()
+            elif not self._read_blocked:
+                self._read_blocked += 1
+                self.downstream.pause_reading()
+
+    def _forget_body(self) -> None:
+        self._body = None
+        self._body_size = 0
+        self._body_kept = False
+        if self.retry is not None:
+            self.retry.left = 0
+
+    def _unblock_reading(self) -> None:
+        self._read_blocked -= 1
+        self.downstream.resume_reading()
+
+    def on_upstream_writable(self, writable: bool) -> None:
+        """The upstream's send buffer filled up or drained."""
+        if not writable:
+            self._read_blocked += 1
+            self.downstream.pause_reading()
+        elif self._read_blocked:
+            self._unblock_reading()
+
+    def on_downstream_writable(self, writable: bool) -> None:
+        """The caller's send buffer filled up or drained."""
+        handle = self.handle
+        if handle is not None:
+            if writable:
+                handle.resume_reading()
+            else:
+                handle.pause_reading()
+
+    def _start_timeout(self, now: float) -> None:
+        raise NotImplementedError
+
+    def _start_try_timeout(self, now: float) -> None:
+        raise NotImplementedError

@@ -1,0 +1,234 @@
+"""The downstream half of a stream: what is sent to the caller, local replies, the end and its log line."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, ResponseHeaders, Trailers
+from mesh_codecs.headers import Headers
+from mesh_proxy.stream import flags
+from mesh_proxy.stream.info import StreamInfo
+from mesh_proxy.stream.local_reply import grpc_message, grpc_status_of, is_grpc_content_type
+
+if TYPE_CHECKING:
+    from mesh_proxy.deadlines import DeadlineQueue
+    from mesh_proxy.network.http_connection import HttpConnection
+    from mesh_proxy.network.http_manager import HttpManager
+    from mesh_proxy.stream.filter_run import FilterRun
+
+_Pairs = list[tuple[bytes, bytes]]
+
+
+class DownstreamStream(StreamInfo):
+    """Abstract: `HttpStream` adds the router."""
+
+    __slots__ = ("done", "downstream", "manager", "request_done", "response_done", "run", "stream_id")
+
+    request: RequestHeaders
+
+    def __init__(self, downstream: HttpConnection, manager: HttpManager, request: RequestHeaders, now: float) -> None:
+        super().__init__(downstream.info, now)
+        self.downstream = downstream
+        self.manager = manager
+        self.request = request
+        self.protocol = request.http_version
+        self.stream_id = request.stream_id
+        self.request_done = request.end_stream
+        """the whole request was received"""
+        self.response_done = False
+        """the whole response was handed to the codec"""
+        self.done = False
+        self.run: FilterRun | None = None
+        """the filters of this stream; None when none are configured"""
+
+    # -- response, towards the caller
+
+    def encode_informational(self, event: InformationalHeaders) -> None:
+        """Pass a 1xx on."""
+        event.stream_id = self.stream_id
+        self.downstream.send(event)
+
+    def respond_headers(self, event: ResponseHeaders) -> None:
+        """The response head enters the filters, last one first."""
+        if self.run is not None:
+            self.run.response_headers(event)
+        else:
+            self.encode_headers(event)
+
+    def respond_data(self, event: Data) -> None:
+        """A piece of the response body enters the filters."""
+        if self.run is not None:
+            self.run.response_data(event)
+        else:
+            self.encode_data(event)
+
+    def respond_trailers(self, event: Trailers) -> None:
+        """The response trailers enter the filters."""
+        if self.run is not None:
+            self.run.response_trailers(event)
+        else:
+            self.encode_trailers(event)
+
+    def encode_headers(self, event: ResponseHeaders) -> None:
+        """After the filters: the connection manager's own headers, then the codec."""
+        if self.done:
+            return
+        manager = self.manager
+        headers = event.headers
+        first = headers.first
+        if manager.overwrite_server:
+            headers.set(b"server", manager.server_name)
+        elif not manager.pass_server and b"server" not in first:
+            first[b"server"] = manager.server_name
+        if b"date" not in first:
+            first[b"date"] = manager.context.date()
+        if manager.via:
+            old = headers.get_joined(b"via")
+            headers.set(b"via", manager.via if not old else old + b", " + manager.via)
+        if manager.config.always_set_request_id_in_response:
+            request_id = self.request.headers.first.get(b"x-request-id")
+            if request_id is not None:
+                headers.set(b"x-request-id", request_id)
+        self.response = event
+        self.response_code = event.status
+        stats = manager.stats
+        codes = stats.codes
+        codes[event.status] = codes.get(event.status, 0) + 1
+        stats.downstream_rq_completed += 1
+        listener_stats = manager.listener_stats
+        codes = listener_stats.codes
+        codes[event.status] = codes.get(event.status, 0) + 1
+        listener_stats.downstream_rq_completed += 1
+        event.stream_id = self.stream_id
+        self.first_downstream_tx_time = monotonic()
+        downstream = self.downstream
+        if downstream.should_close_after_response():
+            downstream.codec.shutdown()
+        downstream.send(event)
+        if event.end_stream:
+            self._response_ended()
+
+    def encode_data(self, event: Data) -> None:
+        """After the filters: a piece of the body to the codec."""
+        if self.done:
+            return
+        self.bytes_sent += len(event.data)
+        event.stream_id = self.stream_id
+        self.downstream.send(event)
+        if event.end_stream:
+            self._response_ended()
+
+    def encode_trailers(self, event: Trailers) -> None:
+        """After the filters: trailers to the codec."""
+        if self.done:
+            return
+        self.response_trailers = event.headers
+        event.stream_id = self.stream_id
+        self.downstream.send(event)
+        self._response_ended()
+
+    def _response_ended(self) -> None:
+        self.response_done = True
+        self.finish()
+
+    # -- answers of our own
+
+    def send_local_reply(
+        self,
+        status: int,
+        body: bytes = b"",
+        *,
+        details: str,
+        flag: int = 0,
+        headers: _Pairs | None = None,
+        grpc_status: int | None = None,
+    ) -> None:
+        """Answer the caller ourselves: the one door for every answer that no upstream gave.
+
+        A gRPC caller gets a trailers-only response with status 200. When a response is already under way the stream is reset.
+        """
+        if self.done:
+            return
+        self.flags |= flag
+        self.details = details
+        self.abandon_upstream()
+        if self.response is not None:
+            self.reset_downstream()
+            return
+        pairs: _Pairs = []
+        request = self.request
+        if is_grpc_content_type(request.headers.first.get(b"content-type")):
+            code = grpc_status_of(status) if grpc_status is None else grpc_status
+            pairs = [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % code)]
+            if body:
+                pairs.append((b"grpc-message", grpc_message(body)))
+            status, body = 200, b""
+        elif body:
+            pairs = [(b"content-length", b"%d" % len(body)), (b"content-type", b"text/plain")]
+        if headers:
+            pairs.extend(headers)
+        end = not body or request.method == b"HEAD"
+        event = ResponseHeaders(self.stream_id, status, Headers(pairs), end)
+        self.local_reply_headers(event)
+        if self.run is not None:
+            self.run.local_reply(event, b"" if end else body)
+            return
+        self.encode_headers(event)
+        if not end:
+            self.encode_data(Data(self.stream_id, body, True))
+
+    def local_reply_headers(self, event: ResponseHeaders) -> None:
+        """Let the route add its response headers to a local reply."""
+        raise NotImplementedError
+
+    def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
+        """One of the stream's time-outs."""
+        raise NotImplementedError
+
+    def abandon_upstream(self) -> None:
+        """Give up whatever runs towards an upstream."""
+        raise NotImplementedError
+
+    # -- the end
+
+    def reset_downstream(self) -> None:
+        """The response cannot be completed: HTTP/1 closes the connection, HTTP/2 resets the stream."""
+        if not self.done:
+            self.manager.stats.downstream_rq_tx_reset += 1
+            self.downstream.reset_stream()
+            self.finish()
+
+    def on_downstream_gone(self, now: float, details: str = "downstream_remote_disconnect") -> None:
+        """The caller left before the end."""
+        if self.done:
+            return
+        self.flags |= flags.DOWNSTREAM_CONNECTION_TERMINATION
+        if not self.details or self.response is None:
+            self.details = details
+        self.abandon_upstream()
+        self.finish()
+
+    def finish(self) -> None:
+        """Account for the stream, log it and let it go. Runs once."""
+        if self.done:
+            return
+        self.done = True
+        now = self.end_time = monotonic()
+        stats = self.manager.stats
+        stats.downstream_rq_active -= 1
+        stats.downstream_rq_time.record((now - self.start_time) * 1000)
+        if not self.request_done:
+            self.abandon_upstream()
+            if self.response_done:
+                stats.downstream_rq_response_before_rq_complete += 1
+        if self.manager.request_queue is not None:
+            self.manager.request_queue.discard(self)
+        if self.manager.max_duration_queue is not None:
+            self.manager.max_duration_queue.discard(self)
+        if self.run is not None:
+            self.run.complete()
+        for logger in self.manager.access_loggers:
+            logger.log(self)
+        self.downstream.stream_done(self)
+        self.run = None

@@ -1,0 +1,221 @@
+"""The way in: the connection manager's checks and headers, the route, the cluster.
+
+One request goes: `start` (the connection manager's checks and headers, the route) -> filters -> `route_request` -> `_attempt`,
+perhaps several -> the response, back through the filters to the caller. Envoy's counterpart is source/common/router/router.cc.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, Trailers
+from mesh_codecs.headers import Headers
+from mesh_proxy.network import request_headers
+from mesh_proxy.network.paths import check_path
+from mesh_proxy.stream import flags, retry
+from mesh_proxy.stream.filter_run import FilterRun
+from mesh_proxy.stream.upstream_stream import UpstreamStream
+
+if TYPE_CHECKING:
+    from mesh_proxy.network.http_connection import HttpConnection
+    from mesh_proxy.network.http_manager import HttpManager
+    from mesh_proxy.routing import Route
+
+
+class HttpStream(UpstreamStream):
+    """One request and its response."""
+
+    __slots__ = ("_route_cleared",)
+
+    @classmethod
+    def unparsed(cls, downstream: HttpConnection, manager: HttpManager, now: float) -> HttpStream:
+        """A stream that stands for a request of which no head could be read, so that it is logged."""
+        request = RequestHeaders(0, b"", b"", b"", b"", Headers(), True)
+        stream = cls(downstream, manager, request, now)
+        stream.protocol = b""
+        return stream
+
+    # -- from the caller
+
+    def start(self, now: float) -> None:
+        """The head arrived."""
+        request = self.request
+        manager = self.manager
+        headers = request.headers.first
+        if self.request_done:
+            self.request_end_time = now
+        elif manager.request_queue is not None:
+            manager.request_queue.add(self, now)
+        if manager.max_duration_queue is not None:
+            manager.max_duration_queue.add(self, now)
+        if not request.authority and request.method != b"CONNECT":
+            self.send_local_reply(400, details="missing_host_header")
+            return
+        path = request.path
+        if path[:1] != b"/" and request.method != b"CONNECT":
+            manager.stats.downstream_rq_non_relative_path += 1
+            self.send_local_reply(404, details="absolute_path_rejected")
+            return
+        if manager.require_path_checks and check_path(self):
+            return
+        if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and not manager.config.proxy_100_continue:
+            request.headers.remove(b"expect")
+            self.downstream.send(InformationalHeaders(self.stream_id, 100, Headers()))
+        request_headers.mutate(request, self, manager)
+        route = self.route = manager.route_table.find(request, self)
+        if route is not None:
+            self.route_name = route.name
+            self.virtual_host_name = route.virtual_host_name
+        if request.protocol and not self._upgrade_allowed(request.protocol):
+            manager.stats.downstream_rq_ws_on_non_ws_route += 1
+            self.send_local_reply(403, details="upgrade_failed")
+            return
+        self._route_cleared = False
+        if manager.filter_factories:
+            self.run = FilterRun(self, manager.filter_factories)
+            self.run.request_headers(request)
+        else:
+            self.route_request()
+
+    def _upgrade_allowed(self, protocol: bytes) -> bool:
+        route = self.route
+        if route is not None and route.action is not None:
+            for upgrade in route.action.upgrades:
+                if upgrade.upgrade_type.lower().encode() == protocol:
+                    return upgrade.enabled
+        return self.manager.upgrades.get(protocol) or False
+
+    def on_request_data(self, event: Data, now: float) -> None:
+        """A piece of the request body arrived."""
+        self.bytes_received += len(event.data)
+        if event.end_stream:
+            self._request_received(now)
+        if self.run is not None:
+            self.run.request_data(event)
+        else:
+            self.forward_data(event)
+
+    def _request_received(self, now: float) -> None:
+        self.request_done = True
+        self.request_end_time = now
+        if self.manager.request_queue is not None:
+            self.manager.request_queue.discard(self)
+
+    def on_request_trailers(self, event: Trailers, now: float) -> None:
+        """The request ended with trailers."""
+        self._request_received(now)
+        self.request_trailers = event.headers
+        if self.run is not None:
+            self.run.request_trailers(event)
+        else:
+            self.forward_trailers(event)
+
+    # -- the router: filters are done with the head
+
+    def route_request(self) -> None:
+        """Decide where the request goes and send it."""
+        manager = self.manager
+        stats = manager.stats
+        request = self.request
+        route = self.route
+        if route is None and self._route_cleared:
+            route = self.route = manager.route_table.find(request, self)
+        if route is None:
+            stats.no_route += 1
+            self.send_local_reply(404, details="route_not_found", flag=flags.NO_ROUTE_FOUND)
+            return
+        action = route.action
+        if action is None:
+            self._answer_from_route(route)
+            return
+        choice = self.choice = route.select(request, self)
+        cluster = None if choice is None else manager.context.clusters.get(choice.name)
+        if choice is None or cluster is None:
+            stats.no_cluster += 1
+            self.send_local_reply(action.cluster_not_found_status, details="cluster_not_found", flag=flags.NO_CLUSTER_FOUND)
+            return
+        self.cluster = cluster
+        self.cluster_name = choice.name
+        stats.rq_total += 1
+        first = request.headers.first
+        self.timeout_s = action.timeout_s
+        policy = route.retry_policy
+        if b"x-envoy-upstream-rq-timeout-ms" in first or b"x-envoy-upstream-rq-per-try-timeout-ms" in first:
+            self._timeouts_from_headers(request)
+        elif policy is not None:
+            self._try_limit = policy.per_try_timeout_s
+        timeout = self.timeout_s
+        if not manager.suppress_envoy_headers:
+            expected = self._try_limit if self._try_limit else timeout
+            if timeout and expected and expected > timeout:
+                expected = timeout
+            if expected:
+                first[b"x-envoy-expected-rq-timeout-ms"] = b"%d" % round(expected * 1000)
+        if policy is not None or b"x-envoy-retry-on" in first or b"x-envoy-retry-grpc-on" in first:
+            self.retry = retry.make(policy, request, cluster.high if action.priority == "HIGH" else cluster.default)
+            self._body_kept = self.retry is not None
+        route.finalize_request(request, self, choice)
+        if self.timeout_s and self.request_done:
+            self._start_timeout(monotonic())
+        self._attempt()
+
+    def _answer_from_route(self, route: Route) -> None:
+        stats = self.manager.stats
+        redirect = route.redirect
+        if redirect is not None:
+            stats.rq_redirect += 1
+            location = route.redirect_location(self.request, self)
+            self.send_local_reply(redirect.status, details="direct_response", headers=[(b"location", location)])
+            return
+        direct = route.direct_response
+        assert direct is not None, "non-forwarding routes are refused when the configuration is loaded"
+        stats.rq_direct_response += 1
+        self.send_local_reply(direct.status, direct.body, details="direct_response")
+
+    def _timeouts_from_headers(self, request: RequestHeaders) -> None:
+        """`x-envoy-upstream-rq-timeout-ms` and `-per-try-timeout-ms`: milliseconds, for this request only."""
+        value = request.headers.remove(b"x-envoy-upstream-rq-timeout-ms")
+        if value is not None and value.isdigit() and len(value) < 12:
+            self.timeout_s = int(value) / 1000 or None
+        value = request.headers.remove(b"x-envoy-upstream-rq-per-try-timeout-ms")
+        if value is not None and value.isdigit() and len(value) < 12:
+            self._try_limit = int(value) / 1000 or None
+
+    # -- idle time
+
+    def idle_limit(self) -> float:
+        """Seconds without a byte in either direction after which this stream ends; the route may override the manager's."""
+        route = self.route
+        if route is not None and route.action is not None and route.action.has_idle_timeout:
+            return route.action.idle_timeout_s or float("inf")
+        return self.manager.config.stream_idle_timeout_s or float("inf")
+
+    def on_idle_timeout(self) -> None:
+        """No byte in either direction for too long."""
+        self.manager.stats.downstream_rq_idle_timeout += 1
+        status = 504 if self.request_done else 408
+        self.send_local_reply(status, b"stream timeout", details="stream_idle_timeout", flag=flags.STREAM_IDLE_TIMEOUT)
+
+    # -- what filters may ask (`mesh_filters.filter.Stream`)
+
+    def continue_request(self) -> None:
+        """A filter lets the request go on."""
+        if self.run is not None:
+            self.run.continue_direction(self.run.request)
+            self.manager.context.flush()
+
+    def continue_response(self) -> None:
+        """A filter lets the response go on."""
+        if self.run is not None:
+            self.run.continue_direction(self.run.response)
+            self.manager.context.flush()
+
+    def clear_route(self) -> None:
+        """A filter changed the request so that another route may apply."""
+        self.route = None
+        self._route_cleared = True
+
+    def per_route_config(self, filter_name: str) -> Any:
+        """The filter's configuration of the route, or None."""
+        return None if self.route is None else self.route.per_filter_config.get(filter_name)

@@ -1,0 +1,380 @@
+"""The upstream half of a stream: attempts, what the upstream connection reports, time-outs and retries.
+
+Envoy's counterpart is source/common/router/router.cc and upstream_request.cc.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from mesh_codecs.errors import ResetReason
+from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, ResponseHeaders, Trailers
+from mesh_codecs.headers import Headers
+from mesh_proxy.stream import flags
+from mesh_proxy.stream.body_stream import BodyStream
+from mesh_proxy.stream.local_reply import RESET_ANSWERS, reset_body
+from mesh_proxy.upstream.cluster import LbContext
+from mesh_proxy.upstream.http1_pool import Http1Pool, pool_for
+
+if TYPE_CHECKING:
+    from mesh_proxy.deadlines import DeadlineQueue
+    from mesh_proxy.network.http_connection import HttpConnection
+    from mesh_proxy.network.http_manager import HttpManager
+    from mesh_proxy.routing import ClusterChoice, Route
+    from mesh_proxy.upstream.endpoint import Endpoint
+    from mesh_proxy.upstream.handle import UpstreamHandle
+
+
+class UpstreamStream(BodyStream):
+    """Abstract: `HttpStream` adds the way in."""
+
+    __slots__ = ("_retry_timer", "choice", "pool")
+
+    route: Route | None
+
+    def __init__(self, downstream: HttpConnection, manager: HttpManager, request: RequestHeaders, now: float) -> None:
+        super().__init__(downstream, manager, request, now)
+        self.choice: ClusterChoice | None = None
+        self.pool: Http1Pool | None = None
+        """the pool in whose line we wait"""
+        self._retry_timer: asyncio.TimerHandle | None = None
+
+    def _attempt(self) -> None:
+        cluster = self.cluster
+        assert cluster is not None
+        endpoint = cluster.pick(self._lb_context() if cluster.needs_context or self.retry is not None else None)
+        if endpoint is None:
+            self.send_local_reply(503, b"no healthy upstream", details="no_healthy_upstream", flag=flags.NO_HEALTHY_UPSTREAM)
+            return
+        self.upstream = endpoint
+        self.attempts += 1
+        route = self.route
+        assert route is not None
+        assert route.action is not None
+        if route.include_request_attempt_count:
+            self.request.headers.set(b"x-envoy-attempt-count", b"%d" % self.attempts)
+        if self.retry is not None:
+            self.retry.tried.add(endpoint)
+        pool = pool_for(self.manager.context, cluster, endpoint, high_priority=route.action.priority == "HIGH")
+        self.pool = pool
+        pool.acquire(self)
+
+    def _lb_context(self) -> LbContext:
+        context = LbContext()
+        state = self.retry
+        if state is not None and state.policy.avoid_previous_hosts and state.tried:
+            context.avoid = state.tried
+            context.attempts = state.policy.host_selection_max_attempts
+        context.headers = self.request.headers
+        context.original_destination = self.connection.original_destination
+        if self.choice is not None:
+            context.metadata_match = self.choice.metadata_match
+        return context
+
+    # -- from the pool and the upstream connection
+
+    def on_pool_ready(self, handle: UpstreamHandle) -> None:
+        """A connection is ours: send what there is of the request."""
+        self.pool = None
+        self.handle = handle
+        self.upstream_protocol = handle.protocol
+        now = self.first_upstream_tx_time = monotonic()
+        body = self._body
+        request = self.request
+        if body is None:
+            handle.send_request(request)
+        else:
+            request.end_stream = False
+            handle.send_request(request)
+            for event in body:
+                self._send_event(handle, event)
+            if not self._body_kept:
+                self._body = None
+                self._body_size = 0
+        if self.request_done:
+            self.last_upstream_tx_time = now
+            if self._try_limit:
+                self._start_try_timeout(now)
+        while self._read_blocked:
+            self._unblock_reading()
+
+    def _send_event(self, handle: UpstreamHandle, event: Data | Trailers) -> None:
+        if isinstance(event, Data):
+            handle.send_data(event.data, event.end_stream)
+        else:
+            handle.send_trailers(event.headers)
+
+    def on_pool_failure(self, reason: ResetReason, transport_failure: str, endpoint: Endpoint) -> None:
+        """No connection: try again or say so."""
+        self.pool = None
+        self.upstream_transport_failure = transport_failure
+        self._upstream_failed(reason, transport_failure, "")
+
+    def on_upstream_reset(self, reason: ResetReason, transport_failure: str, details: str) -> None:
+        """The connection died under the request."""
+        self.handle = None
+        cluster = self.cluster
+        assert cluster is not None
+        if reason is not ResetReason.LOCAL_RESET:
+            cluster.stats.upstream_rq_rx_reset += 1
+        if self.response is not None:
+            if self.upstream is not None:
+                self.upstream.stats.rq_error += 1
+            self.flags |= RESET_ANSWERS[reason].flag
+            self.details = f"upstream_reset_after_response_started{{{_detail(reason)}}}"
+            self.manager.stats.rq_reset_after_downstream_response_started += 1
+            self._stop_timers()
+            self.reset_downstream()
+            return
+        self._upstream_failed(reason, transport_failure, details)
+
+    def _upstream_failed(self, reason: ResetReason, transport_failure: str, protocol_detail: str) -> None:
+        cluster = self.cluster
+        endpoint = self.upstream
+        assert cluster is not None
+        answer = RESET_ANSWERS[reason]
+        if endpoint is not None and reason is not ResetReason.OVERFLOW:
+            endpoint.stats.rq_error += 1
+            if cluster.tracks_results:
+                cluster.on_result(endpoint, answer.http_status)
+        if self.retry is not None and self.retry.wants_reset(reason, False) and self._schedule_retry():
+            return
+        headers: list[tuple[bytes, bytes]] | None = None
+        if reason is ResetReason.OVERFLOW:
+            headers = [(b"x-envoy-overloaded", b"true")]
+        detail = protocol_detail or _detail(reason)
+        if transport_failure:
+            detail += f"|{transport_failure}"
+        self._charge(answer.http_status, local=True)
+        self.send_local_reply(
+            answer.http_status,
+            reset_body(reason, transport_failure, self.attempts > 1),
+            details=f"upstream_reset_before_response_started{{{detail.replace(' ', '_')}}}",
+            flag=answer.flag,
+            headers=headers,
+        )
+
+    def on_upstream_informational(self, event: InformationalHeaders) -> None:
+        """A 1xx of the upstream; a 100 was already answered by us."""
+        if event.status != 100 or self.manager.config.proxy_100_continue:
+            self.encode_informational(event)
+
+    def on_upstream_headers(self, event: ResponseHeaders, now: float) -> None:
+        """The response began."""
+        self.first_upstream_rx_time = self.last_upstream_rx_time = now
+        self._stop_try_timeout()
+        status = event.status
+        cluster = self.cluster
+        endpoint = self.upstream
+        route = self.route
+        assert cluster is not None
+        assert endpoint is not None
+        assert route is not None
+        if cluster.tracks_results:
+            cluster.on_result(endpoint, status)
+        retrying = self.retry
+        if retrying is not None and retrying.wants_headers(event):
+            if self._schedule_retry(event):
+                return
+        elif retrying is not None and self.attempts > 1:
+            cluster.stats.upstream_rq_retry_success += 1
+        if status < 500:
+            endpoint.stats.rq_success += 1
+        else:
+            endpoint.stats.rq_error += 1
+        self._charge(status)
+        if event.end_stream:
+            self._upstream_complete(now)
+        elif retrying is not None:
+            self._forget_body()
+        self.details = "via_upstream"
+        if not self.manager.suppress_envoy_headers and self.request_end_time:
+            event.headers.set(b"x-envoy-upstream-service-time", b"%d" % ((now - self.request_end_time) * 1000))
+        if route.include_attempt_count_in_response:
+            event.headers.set(b"x-envoy-attempt-count", b"%d" % self.attempts)
+        if route.mutates_response:
+            self.response = event
+            route.finalize_response(event, self, self.choice)
+            self.response = None
+        self.respond_headers(event)
+
+    def on_upstream_data(self, event: Data, now: float) -> None:
+        """More of the response body."""
+        self.last_upstream_rx_time = now
+        if event.end_stream:
+            self._upstream_complete(now)
+        self.respond_data(event)
+
+    def on_upstream_trailers(self, headers: Headers, now: float) -> None:
+        """The response is complete."""
+        self.last_upstream_rx_time = now
+        self._upstream_complete(now)
+        self.respond_trailers(Trailers(self.stream_id, headers))
+
+    def _upstream_complete(self, now: float) -> None:
+        """The upstream's last byte: nothing more can fail there."""
+        self.handle = None
+        self._stop_timers()
+        cluster = self.cluster
+        assert cluster is not None
+        started = self.request_end_time or self.start_time
+        cluster.stats.upstream_rq_time.record((now - started) * 1000)
+
+    def _charge(self, status: int, *, local: bool = False) -> None:
+        cluster = self.cluster
+        assert cluster is not None
+        stats = cluster.stats
+        codes = stats.codes
+        codes[status] = codes.get(status, 0) + 1
+        stats.upstream_rq_completed += 1
+        codes = stats.internal_codes if self.is_internal else stats.external_codes
+        codes[status] = codes.get(status, 0) + 1
+
+    # -- giving up, waiting, trying again
+
+    def abandon_upstream(self) -> None:
+        """Give up whatever runs towards the upstream: the line of a pool, a connection, a retry that waits."""
+        self._stop_timers()
+        pool = self.pool
+        if pool is not None:
+            self.pool = None
+            pool.cancel(self)
+        handle = self.handle
+        if handle is not None:
+            self.handle = None
+            cluster = self.cluster
+            assert cluster is not None
+            cluster.stats.upstream_rq_tx_reset += 1
+            handle.reset()
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+            self._retry_timer = None
+        if self.retry is not None:
+            self.retry.release()
+        self._body = None
+        while self._read_blocked:
+            self._unblock_reading()
+
+    def local_reply_headers(self, event: ResponseHeaders) -> None:
+        """The route's response headers go on local replies too."""
+        route = self.route
+        if route is not None and route.mutates_response:
+            route.finalize_response(event, self, self.choice)
+
+    def _schedule_retry(self, response: ResponseHeaders | None = None) -> bool:
+        """Start another attempt after the back-off, if budget and circuit breaker allow. False: pass on what we have."""
+        state = self.retry
+        cluster = self.cluster
+        assert state is not None
+        assert cluster is not None
+        stats = cluster.stats
+        if state.left <= 0:
+            stats.upstream_rq_retry_limit_exceeded += 1
+            self.flags |= flags.UPSTREAM_RETRY_LIMIT_EXCEEDED
+            return False
+        state.release()
+        if not state.resources.can_retry():
+            stats.upstream_rq_retry_overflow += 1
+            return False
+        state.left -= 1
+        state.attempted += 1
+        state.active = True
+        state.resources.add_retry()
+        stats.upstream_rq_retry += 1
+        stats.upstream_rq_retry_backoff_exponential += 1
+        if response is not None:
+            codes = stats.retry_codes
+            codes[response.status] = codes.get(response.status, 0) + 1
+            endpoint = self.upstream
+            assert endpoint is not None
+            endpoint.stats.rq_error += 1
+        handle = self.handle
+        if handle is not None:
+            self.handle = None
+            if response is None or not response.end_stream:
+                handle.reset()
+        self._stop_try_timeout()
+        self._retry_timer = self.manager.context.loop.call_later(state.back_off_s(), self._retry_now)
+        return True
+
+    def _retry_now(self) -> None:
+        self._retry_timer = None
+        if not self.done:
+            self._attempt()
+            self.manager.context.flush()
+
+    def _start_timeout(self, now: float) -> None:
+        seconds = self.timeout_s
+        assert seconds is not None
+        queue = self._deadline = self.manager.context.deadlines.queue("route", seconds)
+        queue.add(self, now)
+
+    def _start_try_timeout(self, now: float) -> None:
+        seconds = self._try_limit
+        assert seconds is not None
+        if self.timeout_s is not None and seconds >= self.timeout_s:
+            return
+        queue = self._try_deadline = self.manager.context.deadlines.queue("per try", seconds)
+        queue.add(self, now)
+
+    def _stop_try_timeout(self) -> None:
+        if self._try_deadline is not None:
+            self._try_deadline.discard(self)
+            self._try_deadline = None
+
+    def _stop_timers(self) -> None:
+        """The upstream's part is over; the manager's own time-outs end with the stream."""
+        if self._deadline is not None:
+            self._deadline.discard(self)
+            self._deadline = None
+        if self._try_deadline is not None:
+            self._try_deadline.discard(self)
+            self._try_deadline = None
+
+    def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
+        """The route's or the attempt's time is up."""
+        if self.done:
+            return
+        manager = self.manager
+        if queue is manager.request_queue:
+            manager.stats.downstream_rq_timeout += 1
+            self.send_local_reply(408, b"request timeout", details="request_overall_timeout")
+            return
+        if queue is manager.max_duration_queue:
+            manager.stats.downstream_rq_max_duration_reached += 1
+            self.send_local_reply(
+                504 if self.request_done else 408,
+                b"downstream duration timeout",
+                details="max_duration_timeout",
+                flag=flags.DURATION_TIMEOUT,
+            )
+            return
+        cluster = self.cluster
+        assert cluster is not None
+        endpoint = self.upstream
+        per_try = queue is self._try_deadline
+        if per_try:
+            self._try_deadline = None
+            cluster.stats.upstream_rq_per_try_timeout += 1
+        else:
+            self._deadline = None
+            cluster.stats.upstream_rq_timeout += 1
+        if endpoint is not None:
+            endpoint.stats.rq_timeout += 1
+            if cluster.tracks_results:
+                cluster.on_result(endpoint, 504)
+        if per_try and self.retry is not None and self.retry.wants_timeout() and self._schedule_retry():
+            return
+        self._charge(504, local=True)
+        self.send_local_reply(
+            504,
+            b"upstream request timeout",
+            details="upstream_per_try_timeout" if per_try else "response_timeout",
+            flag=flags.UPSTREAM_REQUEST_TIMEOUT,
+        )
+
+
+def _detail(reason: ResetReason) -> str:
+    return reason.value.replace(" ", "_")

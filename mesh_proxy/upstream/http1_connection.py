@@ -1,0 +1,282 @@
+"""One HTTP/1 connection to an endpoint: feeds the codec, hands events to the request it carries, flushes once per turn."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING, cast
+
+from mesh_codecs.errors import ResetReason
+from mesh_codecs.events import (
+    ConnectionFailed,
+    Data,
+    Event,
+    InformationalHeaders,
+    RequestHeaders,
+    ResponseHeaders,
+    StreamReset,
+    Trailers,
+)
+from mesh_codecs.headers import Headers
+from mesh_codecs.http1 import UpstreamHttp1
+from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW, address_of, write_all
+
+if TYPE_CHECKING:
+    from mesh_proxy.upstream.handle import UpstreamCallbacks
+    from mesh_proxy.upstream.http1_pool import Http1Pool
+
+
+class Http1UpstreamConnection(asyncio.Protocol):
+    """Protocol of the transport, and `UpstreamHandle` of the request in progress."""
+
+    __slots__ = (
+        "_dirty",
+        "_local_address",
+        "_read_pauses",
+        "_request_ended",
+        "_stream_id",
+        "callbacks",
+        "closed",
+        "codec",
+        "context",
+        "endpoint",
+        "last_used",
+        "pool",
+        "protocol",
+        "requests",
+        "started",
+        "stats",
+        "transport",
+    )
+
+    def __init__(self, pool: Http1Pool) -> None:
+        self.pool = pool
+        self.context = pool.context
+        self.endpoint = pool.endpoint
+        self.stats = pool.cluster.stats
+        self.codec = UpstreamHttp1(pool.settings)
+        self.transport: asyncio.Transport
+        self.callbacks: UpstreamCallbacks | None = None
+        """the request that has this connection, until its response is complete"""
+        self.protocol = b"HTTP/1.1"
+        self.requests = 0
+        self.started = self.last_used = monotonic()
+        self.closed = False
+        self._request_ended = False
+        self._stream_id = 0
+        self._read_pauses = 0
+        self._dirty = False
+        self._local_address = b""
+
+    @property
+    def local_address(self) -> bytes:
+        """Our end of the connection, as logs print it."""
+        if not self._local_address:
+            self._local_address = address_of(self.transport.get_extra_info("sockname"))
+        return self._local_address
+
+    # -- the loop's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
+        limit = self.pool.cluster.config.per_connection_buffer_limit_bytes
+        if 0 < limit < WATERMARK_HIGH:
+            transport.set_write_buffer_limits(limit, limit // 4)
+        else:
+            transport.set_write_buffer_limits(WATERMARK_HIGH, WATERMARK_LOW)
+
+    def data_received(self, data: bytes) -> None:
+        self.stats.upstream_cx_rx_bytes_total += len(data)
+        if self.callbacks is not None:
+            self.callbacks.upstream_wire_bytes_received += len(data)
+        self._dispatch(self.codec.receive_data(data))
+        self.context.flush()
+
+    def eof_received(self) -> bool:
+        self._dispatch(self.codec.receive_eof())
+        self.context.flush()
+        if self.callbacks is None:
+            self.close()
+        # A tunnel may still carry the other direction; everything else is over.
+        return not self.closed
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        callbacks = self.callbacks
+        stats = self.stats
+        stats.upstream_cx_length_ms.record((monotonic() - self.started) * 1000)
+        if callbacks is not None:
+            stats.upstream_cx_destroy_with_active_rq += 1
+            stats.upstream_cx_destroy_remote_with_active_rq += 1
+            self._end_request()
+            callbacks.on_upstream_reset(ResetReason.CONNECTION_TERMINATION, "", "")
+        self.pool.lost(self)
+        self.context.flush()
+
+    def pause_writing(self) -> None:
+        self.stats.upstream_flow_control_backed_up_total += 1
+        if self.callbacks is not None:
+            self.callbacks.on_upstream_writable(False)
+
+    def resume_writing(self) -> None:
+        self.stats.upstream_flow_control_drained_total += 1
+        if self.callbacks is not None:
+            self.callbacks.on_upstream_writable(True)
+        self.context.flush()
+
+    # -- events of the codec
+
+    def _dispatch(self, events: list[Event]) -> None:
+        now = monotonic()
+        reusable = False
+        for event in events:
+            callbacks = self.callbacks
+            if callbacks is None:
+                # Nobody asked: bytes without a request, or after the end of the response.
+                reusable = False
+                self.close()
+                break
+            kind = type(event)
+            if kind is ResponseHeaders:
+                assert isinstance(event, ResponseHeaders)
+                if event.end_stream:
+                    reusable = self._response_complete()
+                callbacks.on_upstream_headers(event, now)
+            elif kind is Data:
+                assert isinstance(event, Data)
+                if event.end_stream:
+                    reusable = self._response_complete()
+                callbacks.on_upstream_data(event, now)
+            elif kind is Trailers:
+                assert isinstance(event, Trailers)
+                reusable = self._response_complete()
+                callbacks.on_upstream_trailers(event.headers, now)
+            elif kind is InformationalHeaders:
+                assert isinstance(event, InformationalHeaders)
+                callbacks.on_upstream_informational(event)
+            elif kind is ConnectionFailed:
+                assert isinstance(event, ConnectionFailed)
+                self.stats.upstream_cx_protocol_error += 1
+                self._end_request()
+                self.close()
+                callbacks.on_upstream_reset(ResetReason.PROTOCOL_ERROR, "", event.error.code)
+            elif kind is StreamReset:
+                assert isinstance(event, StreamReset)
+                self._end_request()
+                self.close()
+                callbacks.on_upstream_reset(event.reason, "", "")
+        if reusable and not self.closed:
+            self.last_used = now
+            self.pool.release(self)
+
+    def _response_complete(self) -> bool:
+        """The last byte of the response is parsed. True when the connection can take another request."""
+        reusable = self._request_ended and self.codec.can_reuse
+        self._end_request()
+        limit = self.pool.cluster.config.max_requests_per_connection
+        if limit and self.requests >= limit:
+            self.stats.upstream_cx_max_requests += 1
+            reusable = False
+        if not reusable:
+            self.close()
+        return reusable
+
+    # -- the router's side
+
+    def begin(self, callbacks: UpstreamCallbacks) -> None:
+        """Take the connection for one request."""
+        self.callbacks = callbacks
+        self._request_ended = False
+        self.requests += 1
+        self.pool.resources.add_request()
+        stats = self.stats
+        stats.upstream_rq_total += 1
+        stats.upstream_rq_active += 1
+        endpoint_stats = self.endpoint.stats
+        endpoint_stats.rq_total += 1
+        endpoint_stats.rq_active += 1
+
+    def _end_request(self) -> None:
+        self.callbacks = None
+        self.pool.resources.remove_request()
+        self.stats.upstream_rq_active -= 1
+        self.endpoint.stats.rq_active -= 1
+        while self._read_pauses:
+            self.resume_reading()
+
+    def send_request(self, request: RequestHeaders) -> None:
+        """Send the head."""
+        stream_id = self.codec.open_stream()
+        assert stream_id is not None, "the pool gave out a busy connection"
+        self._stream_id = request.stream_id = stream_id
+        self.codec.send(request)
+        if request.end_stream:
+            self._request_ended = True
+        self._touch()
+
+    def send_data(self, data: bytes, end_stream: bool) -> None:
+        """Send a piece of the body."""
+        self.codec.send(Data(self._stream_id, data, end_stream))
+        if end_stream:
+            self._request_ended = True
+        self._touch()
+
+    def send_trailers(self, headers: Headers) -> None:
+        """Send trailers and end the request."""
+        self.codec.send(Trailers(self._stream_id, headers))
+        self._request_ended = True
+        self._touch()
+
+    def reset(self) -> None:
+        """Give the request up: on HTTP/1 that ends the connection."""
+        if self.callbacks is not None:
+            self.stats.upstream_cx_destroy_with_active_rq += 1
+            self.stats.upstream_cx_destroy_local_with_active_rq += 1
+            self._end_request()
+        self.closed = True
+        self.transport.abort()
+
+    def pause_reading(self) -> None:
+        """Counted: several blockers may hold the connection."""
+        self._read_pauses += 1
+        if self._read_pauses == 1 and not self.closed:
+            self.stats.upstream_flow_control_paused_reading_total += 1
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Undo one `pause_reading`."""
+        self._read_pauses -= 1
+        if self._read_pauses == 0 and not self.closed:
+            self.stats.upstream_flow_control_resumed_reading_total += 1
+            self.transport.resume_reading()
+
+    def close(self) -> None:
+        """Close once what was gathered is written."""
+        if not self.closed:
+            self.flush()
+            self.closed = True
+            self.pool.withdraw(self)
+            self.transport.close()
+
+    # -- output
+
+    def _touch(self) -> None:
+        if not self._dirty:
+            self._dirty = True
+            self.context.dirty.append(self)
+
+    def flush(self) -> None:
+        """Write what the codec gathered."""
+        self._dirty = False
+        if self.closed:
+            return
+        size = write_all(self.transport, self.codec.data_to_send())
+        self.stats.upstream_cx_tx_bytes_total += size
+        if self.callbacks is not None:
+            self.callbacks.upstream_wire_bytes_sent += size
+        if self.codec.eof_wanted:
+            self.transport.write_eof()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "busy" if self.callbacks is not None else "idle"
+        return f"<Http1UpstreamConnection {self.endpoint.address} {state} requests={self.requests}>"

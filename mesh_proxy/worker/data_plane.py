@@ -1,0 +1,195 @@
+"""One worker's data plane: listeners, clusters and everything between, driven by `mesh_proxy.worker.main`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import socket
+from collections.abc import Mapping
+from typing import Any, Final
+
+from mesh_proxy.access_log import AccessLogger, SinkSet
+from mesh_proxy.config.errors import ConfigError
+from mesh_proxy.config.model import (
+    ConnectionLimitConfig,
+    FilterChainConfig,
+    HttpManagerConfig,
+    ListenerConfig,
+    TcpProxyConfig,
+    WorkerSnapshot,
+)
+from mesh_proxy.context import WorkerContext
+from mesh_proxy.listener.connection_limit import ConnectionLimit
+from mesh_proxy.listener.listener import Listener, ProtocolFactory, listener_prefix
+from mesh_proxy.network.http_connection import HttpConnection
+from mesh_proxy.network.http_manager import HttpManager
+from mesh_proxy.network.local_address import local_ip
+from mesh_proxy.network.tcp_proxy import TcpConnection, TcpProxy
+from mesh_proxy.stats.registry import StatRegistry
+from mesh_proxy.upstream.endpoint import Endpoint
+from mesh_proxy.upstream.manager import ClusterManager
+from mesh_proxy.worker.interface import SocketKey
+from mesh_proxy.worker.options import WorkerOptions
+from mesh_proxy.worker.shared import SharedTables
+
+_log = logging.getLogger("main")
+
+RESERVED_DESCRIPTORS: Final = 64
+"""Kept free for logs, the control channel, DNS and the loop itself."""
+DRAIN_POLL_S: Final = 0.05
+
+
+class DataPlane:
+    """See `mesh_proxy.worker.interface.DataPlaneApi`."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, worker_index: int, options: WorkerOptions, shared: SharedTables | None
+    ) -> None:
+        self.worker_index = worker_index
+        self.options = options
+        self.registry = StatRegistry()
+        self._context = WorkerContext(loop, self.registry)
+        self._runtime: dict[str, Any] = {}
+        self._context.runtime = self._runtime
+        self._context.clusters = ClusterManager(loop, self.registry, self._runtime, on_endpoint_removed=_drain_pools)
+        self._context.service_cluster = options.service_cluster.encode()
+        self._context.service_node = options.service_node.encode()
+        self._context.local_ip = local_ip(options.local_address_ip_version)
+        self._context.fd_budget = max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS, 16)
+        self._sinks = SinkSet(self.registry, flush_interval_s=options.file_flush_interval_s)
+        self._listeners: dict[str, Listener] = {}
+        self._old_listeners: list[Listener] = []
+        """dropped or replaced, with connections that still finish"""
+
+    async def apply(self, snapshot: WorkerSnapshot, sockets: dict[SocketKey, socket.socket]) -> None:
+        """Make a version live. New listeners are compiled before anything changes, so that a bad one changes nothing."""
+        context = self._context
+        self._runtime.clear()
+        self._runtime.update(snapshot.runtime)
+        context.max_connections = snapshot.max_downstream_connections
+        fresh: dict[str, Listener] = {}
+        for config in snapshot.listeners:
+            old = self._listeners.get(config.name)
+            if old is None or old.config != config:
+                fresh[config.name] = self._compile_listener(config)
+        context.clusters.apply(snapshot.clusters)
+        await context.clusters.warm(WARM_DEADLINE_S)
+        wanted = {config.name for config in snapshot.listeners}
+        for name in [*fresh, *(set(self._listeners) - wanted)]:
+            gone = self._listeners.pop(name, None)
+            if gone is not None:
+                self._old_listeners.append(gone)
+                gone.stop_listening()
+                gone.start_drain()
+        self._listeners.update(fresh)
+        for (name, _), listening in sockets.items():
+            listener = self._listeners.get(name)
+            if listener is None:
+                listening.close()
+            else:
+                listener.add_socket(listening)
+
+    def _compile_listener(self, config: ListenerConfig) -> Listener:
+        loggers = tuple(AccessLogger(log, self._sinks, self._context.runtime) for log in config.access_logs)
+        try:
+            return Listener(config, self._context, self._compile_chain, loggers)
+        except ValueError as error:
+            raise ConfigError(f"listeners[{config.name}]", str(error)) from error
+
+    def _compile_chain(self, chain: FilterChainConfig, listener: Listener) -> ProtocolFactory:
+        factory: ProtocolFactory | None = None
+        limits: list[ConnectionLimitConfig] = []
+        for config in chain.filters:
+            if isinstance(config, ConnectionLimitConfig):
+                limits.append(config)
+            elif isinstance(config, HttpManagerConfig):
+                manager = HttpManager(config, self._context, self._sinks, listener_prefix(listener.config))
+                factory = _http_factory(manager)
+            elif isinstance(config, TcpProxyConfig):
+                factory = _tcp_factory(TcpProxy(config, self._context, self._sinks))
+        if factory is None:
+            raise ValueError(f"filter chain {chain.name!r} has no terminal filter")
+        for limit in limits:
+            factory = ConnectionLimit(limit, self._context, factory).make
+        return factory
+
+    # -- the end of things
+
+    def start_drain(self, *, inbound_only: bool = False, graceful: bool = True) -> None:
+        """Ask callers to go away; see the interface."""
+        if not inbound_only:
+            self._context.draining = True
+        for listener in self._selected(inbound_only):
+            listener.start_drain()
+            if not graceful:
+                listener.stop_listening()
+
+    def stop_listening(self, *, inbound_only: bool = False) -> None:
+        """Stop accepting."""
+        for listener in self._selected(inbound_only):
+            listener.stop_listening()
+
+    def _selected(self, inbound_only: bool) -> list[Listener]:
+        return [one for one in self._listeners.values() if not inbound_only or one.config.traffic_direction == "INBOUND"]
+
+    @property
+    def active_connections(self) -> int:
+        """Downstream connections that are open now."""
+        return self._context.active_connections
+
+    async def wait_drained(self, deadline_s: float) -> bool:
+        """Wait until no downstream connection is left."""
+        loop = self._context.loop
+        deadline = loop.time() + deadline_s
+        while self._context.active_connections:
+            if loop.time() >= deadline:
+                return False
+            await asyncio.sleep(DRAIN_POLL_S)
+        return True
+
+    def set_health_check_failed(self, failed: bool) -> None:
+        """`/healthcheck/fail` and `/healthcheck/ok`: responses ask callers to go elsewhere while it is failed."""
+        self._context.health_check_failed = failed
+
+    def reopen_logs(self) -> None:
+        """Close and open again the access-log files."""
+        self._sinks.reopen()
+
+    def describe_clusters(self) -> list[dict[str, Any]]:
+        """For `/clusters`."""
+        return self._context.clusters.describe()
+
+    def set_log_levels(self, levels: Mapping[str, str]) -> None:
+        """Nothing of ours caches a level."""
+
+    def close(self) -> None:
+        """Abort everything."""
+        for listener in [*self._listeners.values(), *self._old_listeners]:
+            listener.close()
+        for cluster in self._context.clusters:
+            for endpoint in cluster.endpoints:
+                for pool in endpoint.pools.values():
+                    pool.close()
+        self._context.clusters.close()
+        self._context.deadlines.close()
+        self._sinks.close()
+
+
+WARM_DEADLINE_S: Final = 10.0
+"""How long a start or an update waits for the first answers of DNS; then it goes on with what there is."""
+
+
+def _http_factory(manager: HttpManager) -> ProtocolFactory:
+    return lambda info, listener: HttpConnection(manager, info, listener)
+
+
+def _tcp_factory(proxy: TcpProxy) -> ProtocolFactory:
+    return lambda info, listener: TcpConnection(proxy, info, listener)
+
+
+def _drain_pools(endpoint: Endpoint) -> None:
+    """An endpoint left its cluster: idle connections to it close, busy ones after their response."""
+    endpoint.removed = True
+    for pool in endpoint.pools.values():
+        pool.drain()
