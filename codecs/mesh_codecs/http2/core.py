@@ -1,0 +1,198 @@
+"""What both halves of an HTTP/2 connection share: streams, windows, output, and the ways in which things end."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mesh_codecs.errors import LocalProtocolError, RemoteProtocolError, ResetReason
+from mesh_codecs.events import ConnectionFailed, Event, StreamReset
+from mesh_codecs.http2 import frames
+from mesh_codecs.http2.flood import FloodGuard
+from mesh_codecs.http2.frames import ConnectionFault, StreamFault
+from mesh_codecs.http2.hpack_decoder import HpackDecoder
+from mesh_codecs.http2.hpack_encoder import HpackEncoder
+from mesh_codecs.http2.settings import Http2Settings
+from mesh_codecs.http2.state import CLOSED, HALF_CLOSED_LOCAL, ILLEGAL, NEXT, Stream
+
+_RESETS_REMEMBERED: Final = 256
+"""streams that we reset and whose late frames are dropped in silence; older ones are answered by STREAM_CLOSED"""
+ASSUMED_MAX_STREAMS: Final = 100
+"""concurrent streams that we allow ourselves before the peer's SETTINGS arrive"""
+
+
+class Core:
+    """State of one connection. `_Sender` and `_Receiver` build on it; nothing here is for the outside."""
+
+    def __init__(self, downstream: bool, settings: Http2Settings) -> None:
+        self.downstream: Final = downstream
+        """True: the peer opens the streams; False: we do"""
+        self.settings: Final = settings
+        self._streams: dict[int, Stream] = {}
+        self._owed: dict[int, int] = {}
+        """bytes not yet acknowledged of streams that ended in good order"""
+        self._we_reset: dict[int, None] = {}
+        self._gone: set[int] = set()
+        """streams reset during the read whose events the caller is still working on: what it sends there is dropped"""
+        self._last_peer_id = 0
+        """highest stream id that the peer opened"""
+        self._next_id = 1
+        """upstream side: the id of our next stream"""
+        self._ignore_above = frames.LARGEST_STREAM_ID
+        """after our final GOAWAY: newer streams of the peer are dropped (RFC 9113, 6.8)"""
+
+        self._send_window = frames.DEFAULT_WINDOW
+        self._recv_window = max(settings.initial_connection_window_size, frames.DEFAULT_WINDOW)
+        self._unreturned = 0
+        """connection bytes whose credit is not yet worth a WINDOW_UPDATE"""
+        self._local_initial_window = max(settings.initial_stream_window_size, frames.DEFAULT_WINDOW)
+        """enforced on new streams; a setting below the protocol's default holds only once it was acknowledged"""
+        self._settings_acknowledged = False
+
+        # What the peer's SETTINGS say.
+        self._settings_received = False
+        self._peer_initial_window = frames.DEFAULT_WINDOW
+        self._peer_max_frame_size = frames.DEFAULT_MAX_FRAME_SIZE
+        self._peer_max_streams = ASSUMED_MAX_STREAMS
+        self._peer_allows_connect = False
+
+        self._decoder = HpackDecoder(settings.hpack_table_size, settings.max_headers_count, settings.max_header_list_size)
+        self._encoder = HpackEncoder(settings.hpack_table_size)
+        self._guard = FloodGuard(settings)
+
+        self._last_sent_id = 0
+        """upstream side: the highest id that we used"""
+        self._memo_out: dict[object, bytes] = {}
+        """encoded blocks by what they say; void when our dynamic table changes"""
+
+        self._out: list[bytes] = []
+        self._out_large = False
+        """some buffer of the output is too large to be worth joining"""
+        self._failed = False
+        """the farewell is in the output and nothing more is read or sent"""
+        self._peer_goaway = False
+        self._draining = 0
+        """0: no; 1: first GOAWAY sent; 2: final GOAWAY sent"""
+        self._drain_at = 0.0
+        """when the final GOAWAY goes out at the latest; 0.0: the clock has not been seen yet"""
+
+        if not downstream:
+            self._out.append(frames.PREFACE)
+        self._out.append(frames.settings_frame(settings.as_frame_values(downstream)))
+        if self._recv_window > frames.DEFAULT_WINDOW:
+            self._out.append(frames.window_update_frame(0, self._recv_window - frames.DEFAULT_WINDOW))
+
+    # Output.
+
+    def data_to_send(self) -> list[bytes]:
+        """Everything to write, in order; the codec forgets it. Small frames of one loop turn come as one buffer."""
+        out = self._out
+        if not out:
+            return out
+        self._out = []
+        self._guard.outbound_control = 0
+        if self._out_large:
+            self._out_large = False
+        elif len(out) > 1:
+            return [b"".join(out)]
+        return out
+
+    # The end of streams.
+
+    def _advance(self, stream: Stream, step: int) -> bool:
+        """Move a stream on; False where the table forbids it. A closed stream is forgotten."""
+        state = NEXT[stream.state][step]
+        if state == ILLEGAL:
+            return False
+        stream.state = state
+        if state == CLOSED:
+            del self._streams[stream.id]
+            if stream.owed:
+                self._owed[stream.id] = stream.owed
+        return True
+
+    def _abandon(self, stream: Stream) -> None:
+        """A stream ended by a reset: its undelivered bytes will not be acknowledged, so their credit goes back now."""
+        stream.state = CLOSED
+        self._streams.pop(stream.id, None)
+        self._gone.add(stream.id)
+        if stream.owed:
+            self._return_connection_credit(stream.owed)
+            stream.owed = 0
+
+    def _queue_reset(self, stream_id: int, error_code: int) -> None:
+        self._out.append(frames.rst_stream_frame(stream_id, error_code))
+        if len(self._we_reset) >= _RESETS_REMEMBERED:
+            del self._we_reset[next(iter(self._we_reset))]
+        self._we_reset[stream_id] = None
+
+    # Credit.
+
+    def acknowledge(self, stream_id: int, size: int) -> None:
+        """`size` bytes (`Data.flow_size`) were delivered: the peer may send as many again."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            if size > stream.owed:
+                raise LocalProtocolError("http2.acknowledged_too_much", detail=f"stream {stream_id}")
+            stream.owed -= size
+            if stream.state <= HALF_CLOSED_LOCAL:  # the peer may still send
+                stream.unreturned += size
+                if stream.unreturned * 2 >= self._local_initial_window:
+                    self._out.append(frames.window_update_frame(stream_id, stream.unreturned))
+                    stream.recv_window += stream.unreturned
+                    stream.unreturned = 0
+        else:
+            owed = self._owed.get(stream_id)
+            if owed is None:
+                return  # reset meanwhile: the credit went back then
+            if size > owed:
+                raise LocalProtocolError("http2.acknowledged_too_much", detail=f"stream {stream_id}")
+            if size == owed:
+                del self._owed[stream_id]
+            else:
+                self._owed[stream_id] = owed - size
+        self._return_connection_credit(size)
+
+    def _return_connection_credit(self, size: int) -> None:
+        self._unreturned += size
+        if self._unreturned * 2 >= max(self.settings.initial_connection_window_size, frames.DEFAULT_WINDOW) and not self._failed:
+            self._out.append(frames.window_update_frame(0, self._unreturned))
+            self._recv_window += self._unreturned
+            self._unreturned = 0
+
+    def send_window(self, stream_id: int) -> int:
+        """How many bytes `send(Data)` takes for this stream now."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return 0
+        window = stream.send_window
+        if window > self._send_window:
+            window = self._send_window
+        return window if window > 0 else 0
+
+    # Faults of the peer.
+
+    def _fail(self, fault: ConnectionFault, stream_id: int, events: list[Event]) -> None:
+        """Say GOAWAY and stop for good."""
+        if self._failed:
+            return
+        self._failed = True
+        last = min(self._last_peer_id, self._ignore_above)
+        self._out.append(frames.goaway_frame(last, fault.error_code, fault.why.encode()))
+        events.append(ConnectionFailed(stream_id, RemoteProtocolError(fault.why)))
+
+    def _reset_by_fault(self, fault: StreamFault, events: list[Event]) -> None:
+        """Say RST_STREAM because of the peer's fault.
+
+        Raises:
+            ConnectionFault: this happened too often.
+        """
+        stream_id = fault.stream_id
+        self._queue_reset(stream_id, fault.error_code)
+        self._guard.answer_queued()
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            self._abandon(stream)
+        if stream is not None or fault.error_code != frames.STREAM_CLOSED:
+            events.append(StreamReset(stream_id, ResetReason.PROTOCOL_ERROR, RemoteProtocolError(fault.why), fault.error_code))
+        if self.downstream:
+            self._guard.premature_end()

@@ -1,0 +1,301 @@
+"""The sending half: events into frames.
+
+Encoded header blocks are memoised under what they say, as long as our dynamic table stands still; a repeated head then costs
+one look-up.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mesh_codecs.errors import LocalProtocolError, ResetReason
+from mesh_codecs.events import (
+    Data,
+    Event,
+    GoAway,
+    InformationalHeaders,
+    RequestHeaders,
+    ResponseHeaders,
+    StreamReset,
+    Trailers,
+)
+from mesh_codecs.headers import Headers, Pairs
+from mesh_codecs.http2 import frames
+from mesh_codecs.http2.core import Core
+from mesh_codecs.http2.frames import pack_frame_header
+from mesh_codecs.http2.heads import CONNECTION_SPECIFIC, check_outgoing
+from mesh_codecs.http2.state import (
+    BODILESS,
+    HALF_CLOSED_LOCAL,
+    HALF_CLOSED_REMOTE,
+    HEAD_SENT,
+    IDLE,
+    OPEN,
+    SEND_END_STREAM,
+    TUNNEL,
+    Stream,
+)
+
+_MEMO_SIZE: Final = 32
+"""encoded blocks kept per connection"""
+_MEMO_LONGEST: Final = 512
+"""bytes; longer blocks are not kept"""
+_COPY_LIMIT: Final = 4096
+"""bodies up to this size are copied behind their frame header; larger ones stay their own buffer"""
+
+_RESET_CODES: Final[dict[ResetReason, int]] = {
+    ResetReason.LOCAL_RESET: frames.CANCEL,
+    ResetReason.REMOTE_RESET: frames.CANCEL,
+    ResetReason.REMOTE_REFUSED: frames.REFUSED_STREAM,
+    ResetReason.LOCAL_REFUSED: frames.REFUSED_STREAM,
+    ResetReason.PROTOCOL_ERROR: frames.PROTOCOL_ERROR,
+    ResetReason.CONNECTION_TERMINATION: frames.INTERNAL_ERROR,
+    ResetReason.LOCAL_CONNECTION_FAILURE: frames.CONNECT_ERROR,
+    ResetReason.REMOTE_CONNECTION_FAILURE: frames.CONNECT_ERROR,
+    ResetReason.CONNECTION_TIMEOUT: frames.CONNECT_ERROR,
+    ResetReason.OVERFLOW: frames.ENHANCE_YOUR_CALM,
+}
+"""what RST_STREAM says when the event names no code of its own"""
+
+
+_SENDING: Final = (OPEN, HALF_CLOSED_REMOTE)
+"""states in which our side of a stream is open"""
+
+
+class Sender(Core):
+    """Turns events into frames."""
+
+    def send(self, event: Event) -> None:
+        """Queue an event for the peer.
+
+        Connection-specific header fields are left out, `te` too unless it says `trailers`; 101 goes out as the 200 of an
+        extended CONNECT. What is sent on a stream that the peer reset, or on a connection that failed, in the same read whose
+        events the caller is still working on is dropped: it could not know.
+
+        Raises:
+            LocalProtocolError: the event does not fit the state, which is then unchanged.
+        """
+        if self._failed or (self._gone and event.stream_id in self._gone):
+            return
+        if isinstance(event, Data):
+            self._send_data(event)
+        elif isinstance(event, ResponseHeaders):
+            self._send_response(event)
+        elif isinstance(event, RequestHeaders):
+            self._send_request(event)
+        elif isinstance(event, Trailers):
+            self._send_trailers(event)
+        elif isinstance(event, StreamReset):
+            self._send_reset(event)
+        elif isinstance(event, InformationalHeaders):
+            self._send_informational(event)
+        elif isinstance(event, GoAway):
+            self._send_goaway(event)
+        else:
+            raise LocalProtocolError("http2.event_cannot_be_sent", detail=type(event).__name__)
+
+    # Heads.
+
+    def _send_request(self, event: RequestHeaders) -> None:
+        stream_id = event.stream_id
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.state != IDLE or self.downstream:
+            raise LocalProtocolError("http2.stream_not_opened", detail=f"stream {stream_id}")
+        if stream_id < self._last_sent_id:
+            raise LocalProtocolError("http2.stream_ids_out_of_order", detail=f"stream {stream_id}")
+        if self._peer_goaway:
+            raise LocalProtocolError("http2.peer_is_going_away")
+        if event.protocol and not self._peer_allows_connect:
+            raise LocalProtocolError("http2.extended_connect_not_offered")
+        block = self._block_of_request(event)
+        self._last_sent_id = stream_id
+        stream.state = OPEN
+        flags = HEAD_SENT
+        if event.method == b"HEAD":
+            flags |= BODILESS
+        if event.protocol:
+            flags |= TUNNEL
+        stream.flags = flags
+        self._guard.streams += 1
+        self._queue_block(stream, block, event.end_stream)
+
+    def _send_response(self, event: ResponseHeaders) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is None or stream.flags & HEAD_SENT or not self.downstream:
+            raise LocalProtocolError("http2.response_not_expected", detail=f"stream {event.stream_id}")
+        status = event.status
+        if status == 101:
+            if not stream.flags & TUNNEL:
+                raise LocalProtocolError("http2.upgrade_not_asked_for", detail=f"stream {event.stream_id}")
+            status = 200
+        block = self._fields_block(status, event.headers)
+        stream.flags |= HEAD_SENT
+        self._queue_block(stream, block, event.end_stream)
+
+    def _send_informational(self, event: InformationalHeaders) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is None or stream.flags & HEAD_SENT or not self.downstream:
+            raise LocalProtocolError("http2.response_not_expected", detail=f"stream {event.stream_id}")
+        self._queue_block(stream, self._fields_block(event.status, event.headers), False)
+
+    def _send_trailers(self, event: Trailers) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is None or not stream.flags & HEAD_SENT or stream.state not in _SENDING:
+            raise LocalProtocolError("http2.trailers_not_expected", detail=f"stream {event.stream_id}")
+        if not event.headers.first:  # all fields were taken out on the way: an empty DATA frame ends the stream as well
+            self._out.append(pack_frame_header(frames.DATA, frames.END_STREAM, stream.id))
+            self._advance(stream, SEND_END_STREAM)
+            return
+        self._queue_block(stream, self._fields_block(0, event.headers), True)
+
+    def _queue_block(self, stream: Stream, block: bytes, end_stream: bool) -> None:
+        size = len(block)
+        if size <= self._peer_max_frame_size:
+            flags = 0x5 if end_stream else 0x4  # END_HEADERS, END_STREAM
+            self._out.append(pack_frame_header(size << 8 | 1, flags, stream.id) + block)
+        else:
+            self._out.append(frames.header_frames(stream.id, end_stream, block, self._peer_max_frame_size))
+        if end_stream:
+            self._advance(stream, SEND_END_STREAM)
+
+    # Header blocks.
+
+    def _block_of_request(self, event: RequestHeaders) -> bytes:
+        headers = event.headers
+        key: object = None
+        if headers.more is None and not self._encoder.pending:
+            key = (event.method, event.scheme, event.authority, event.path, event.protocol, *headers.first.items())
+            block = self._memo_out.get(key)
+            if block is not None:
+                return block
+        pairs: Pairs
+        scheme = event.scheme or b"http"
+        if event.protocol:
+            pairs = [
+                (b":method", b"CONNECT"),
+                (b":protocol", event.protocol),
+                (b":scheme", scheme),
+                (b":path", event.path),
+            ]
+        elif event.method == b"CONNECT":
+            pairs = [(b":method", event.method)]
+        else:
+            pairs = [(b":method", event.method), (b":scheme", scheme), (b":path", event.path)]
+        if event.authority:
+            pairs.append((b":authority", event.authority))
+        return self._encode(key, pairs, headers)
+
+    def _fields_block(self, status: int, headers: Headers) -> bytes:
+        """The block of a response, or of trailers (status 0)."""
+        key: object = None
+        if headers.more is None and not self._encoder.pending:
+            key = (status, *headers.first.items())
+            block = self._memo_out.get(key)
+            if block is not None:
+                return block
+        return self._encode(key, [(b":status", b"%d" % status)] if status else [], headers)
+
+    def _encode(self, key: object, pairs: Pairs, headers: Headers) -> bytes:
+        first = headers.first
+        fields = list(first.items())
+        if headers.more is not None:
+            fields.extend(headers.more)
+        if b"te" in first or not CONNECTION_SPECIFIC.isdisjoint(first):
+            fields = [
+                (name, value)
+                for name, value in fields
+                if name not in CONNECTION_SPECIFIC and (name != b"te" or value == b"trailers")
+            ]
+        wrong = check_outgoing(fields) or _check_pseudo(pairs)
+        if wrong is not None:
+            raise LocalProtocolError(wrong)
+        encoder = self._encoder
+        block = encoder.encode(pairs + fields)
+        if encoder.changed:
+            self._memo_out.clear()
+        elif encoder.settled and key is not None and len(block) <= _MEMO_LONGEST:
+            if len(self._memo_out) >= _MEMO_SIZE:
+                self._memo_out.clear()
+            self._memo_out[key] = block
+        return block
+
+    # Bodies and ends.
+
+    def _send_data(self, event: Data) -> None:
+        stream_id = event.stream_id
+        stream = self._streams.get(stream_id)
+        if stream is None or not stream.flags & HEAD_SENT or stream.state not in _SENDING:
+            raise LocalProtocolError("http2.data_not_expected", detail=f"stream {stream_id}")
+        data = event.data
+        size = len(data)
+        if not size:
+            if not event.end_stream:
+                return
+        elif size > stream.send_window or size > self._send_window:
+            raise LocalProtocolError("http2.beyond_send_window", detail=f"stream {stream_id}: {size} bytes")
+        stream.send_window -= size
+        self._send_window -= size
+        out = self._out
+        limit = self._peer_max_frame_size
+        start = 0
+        while size - start > limit:
+            out.append(pack_frame_header(limit << 8, 0, stream_id))
+            out.append(data[start : start + limit])
+            self._out_large = True
+            self._guard.data_frames_sent += 1
+            start += limit
+        self._guard.data_frames_sent += 1
+        rest = size - start
+        head = pack_frame_header(rest << 8, 1 if event.end_stream else 0, stream_id)
+        if rest <= _COPY_LIMIT:
+            out.append(head + (data[start:] if start else data))
+        else:
+            out.append(head)
+            out.append(data[start:] if start else data)
+            self._out_large = True
+        if event.end_stream:
+            self._advance(stream, SEND_END_STREAM)
+
+    def _send_reset(self, event: StreamReset) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is None:
+            return  # the peer was quicker: nothing is left to reset
+        if stream.state == IDLE:  # opened but never used: the peer knows nothing of it
+            del self._streams[stream.id]
+            return
+        code = event.error_code
+        if not code and not (stream.state == HALF_CLOSED_LOCAL and self.downstream):
+            # After a whole response NO_ERROR asks the peer to stop sending its request (RFC 9113, 8.1).
+            code = _RESET_CODES[event.reason]
+        self._queue_reset(stream.id, code)
+        self._abandon(stream)
+
+    def _send_goaway(self, event: GoAway) -> None:
+        """A last word of the caller's own choice; new streams of the peer are ignored from now on."""
+        self._draining = 2
+        self._ignore_above = min(self._ignore_above, max(self._last_peer_id, 0))
+        self._out.append(frames.goaway_frame(self._ignore_above, event.error_code, event.debug))
+
+    def open_stream(self) -> int | None:
+        """Upstream side: the id of a new stream, or None when the peer takes no more now."""
+        if (
+            self.downstream
+            or self._failed
+            or self._peer_goaway
+            or self._draining
+            or len(self._streams) >= self._peer_max_streams
+            or len(self._streams) >= self.settings.max_concurrent_streams
+            or self._next_id > frames.LARGEST_STREAM_ID
+        ):
+            return None
+        stream_id = self._next_id
+        self._next_id += 2
+        self._streams[stream_id] = Stream(stream_id, IDLE, self._peer_initial_window, self._local_initial_window, -1, 0)
+        return stream_id
+
+
+def _check_pseudo(pairs: Pairs) -> str | None:
+    for name, value in pairs:
+        if not value or b"\n" in value or b"\r" in value or b"\x00" in value or (name != b":status" and b" " in value):
+            return "http2.invalid_pseudo_header"
+    return None
