@@ -19,6 +19,7 @@ from mesh_proxy.config.model import (
 from mesh_proxy.stats.registry import StatRegistry
 from mesh_proxy.upstream.endpoint import Endpoint
 from mesh_proxy.upstream.manager import ClusterManager
+from mesh_proxy.upstream.resolver import Done, Query
 
 
 def endpoint(address: str, **fields: Any) -> EndpointConfig:
@@ -115,3 +116,26 @@ class Bench:
                     found.append(getattr(group, rest))
         assert len(found) == 1, f"{name}: {found}"
         return found[0]
+
+
+class FakeResolver:
+    """Answers by hand, or from `answers` at once (that is, in the next turn of the loop)."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.answers: dict[str, list[str] | None] = {}
+        self.asked: list[tuple[str, str, float]] = []
+        self.open: list[Query] = []
+        self.closed = False
+
+    def resolve(self, name: str, family: str, done: Done) -> Query:
+        query = Query(name, family, done)
+        self.asked.append((name, family, self.loop.time()))
+        if name in self.answers:
+            self.loop.call_soon(query.finish, self.answers[name])
+        else:
+            self.open.append(query)
+        return query
+
+    def close(self) -> None:
+        self.closed = True

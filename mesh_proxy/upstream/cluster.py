@@ -76,11 +76,11 @@ class Cluster:
 
     __slots__ = (
         "_choose",
-        "_environment",
         "_levels",
         "config",
         "default",
         "endpoints",
+        "environment",
         "high",
         "name",
         "needs_context",
@@ -89,7 +89,7 @@ class Cluster:
     )
 
     def __init__(self, config: ClusterConfig, environment: Environment) -> None:
-        self._environment = environment
+        self.environment = environment
         self.name = config.name
         self.config = config
         self.endpoints: tuple[Endpoint, ...] = ()
@@ -183,12 +183,12 @@ class Cluster:
 
     def _remove(self, endpoint: Endpoint) -> None:
         endpoint.removed = True
-        self._environment.on_endpoint_removed(endpoint)
+        self.environment.on_endpoint_removed(endpoint)
 
     def update(self, config: ClusterConfig) -> None:
         """Take a new configuration of the same kind; counts, statistics and connections stay as far as they still fit."""
         old, self.config = self.config, config
-        runtime = self._environment.runtime
+        runtime = self.environment.runtime
         self.default.configure(config.thresholds, runtime, f"circuit_breakers.{config.name}.default.")
         self.high.configure(config.high_thresholds, runtime, f"circuit_breakers.{config.name}.high.")
         if old.alt_stat_name != config.alt_stat_name:
@@ -215,7 +215,9 @@ class Cluster:
         config = self.config
         sets = split(self.endpoints)
         factor = config.endpoints.overprovisioning_factor if config.endpoints is not None else 140
-        loads = distribute([(len(one.all), len(one.healthy), len(one.degraded)) for one in sets], factor, self._panic_threshold())
+        loads = distribute(
+            [(len(one.all), one.excluded, len(one.healthy), len(one.degraded)) for one in sets], factor, self._panic_threshold()
+        )
         levels: list[tuple[int, Choose]] = []
         for i, host_set in enumerate(sets):
             if loads.panic[i]:
@@ -232,9 +234,10 @@ class Cluster:
         stats.membership_total = len(self.endpoints)
         stats.membership_healthy = sum(len(one.healthy) for one in sets)
         stats.membership_degraded = sum(len(one.degraded) for one in sets)
+        stats.membership_excluded = sum(one.excluded for one in sets)
 
     def _panic_threshold(self) -> int:
-        value = self._environment.runtime.get("upstream.healthy_panic_threshold", self.config.panic_threshold_percent)
+        value = self.environment.runtime.get("upstream.healthy_panic_threshold", self.config.panic_threshold_percent)
         return min(100, int(float(value) + 0.5))
 
     def _over(self, host_set: HostSet, usable: Sequence[Endpoint], factor: int) -> Choose:
@@ -248,7 +251,7 @@ class Cluster:
 
     def _balancer(self, endpoints: Sequence[Endpoint]) -> Choose:
         config = self.config
-        return make_chooser(config.lb_policy, endpoints, self._environment.random, config.least_request_choice_count)
+        return make_chooser(config.lb_policy, endpoints, self.environment.random, config.least_request_choice_count)
 
     def _by_locality(self, host_set: HostSet, usable: Sequence[Endpoint], factor: int) -> Choose | None:
         """Locality first, by weight times availability, then an endpoint of it; None when no locality has a weight."""
@@ -260,14 +263,14 @@ class Cluster:
         choosers: list[Choose] = []
         effective: list[float] = []
         for locality, weight in weights.items():
-            total = sum(1 for endpoint in host_set.all if endpoint.locality == locality)
+            total = sum(1 for endpoint in host_set.all if endpoint.locality == locality and not endpoint.draining)
             here = [endpoint for endpoint in usable if endpoint.locality == locality]
             if weight and here:
                 choosers.append(self._balancer(here))
                 effective.append(weight * min(1.0, factor / 100.0 * len(here) / total))
         if not choosers:
             return None
-        next_locality = round_robin(choosers, effective, self._environment.random)
+        next_locality = round_robin(choosers, effective, self.environment.random)
         return lambda: next_locality()()
 
     def _in_panic(self, endpoints: Sequence[Endpoint]) -> Choose:
@@ -282,7 +285,7 @@ class Cluster:
         return panicking
 
     def _choose_level(self) -> Endpoint | None:
-        left = int(self._environment.random() * 100)
+        left = int(self.environment.random() * 100)
         for share, choose in self._levels:
             left -= share
             if left < 0:
@@ -305,13 +308,13 @@ class Cluster:
         return f"cluster.{sanitize(self.config.alt_stat_name or self.name)}."
 
     def _register_stats(self) -> None:
-        registry, prefix = self._environment.registry, self.stat_prefix
+        registry, prefix = self.environment.registry, self.stat_prefix
         self.stats = registry.get(ClusterStats, prefix)
         registry.get(CircuitBreakerStats, f"{prefix}circuit_breakers.default.").resources = self.default
         registry.get(CircuitBreakerStats, f"{prefix}circuit_breakers.high.").resources = self.high
 
     def _unregister_stats(self) -> None:
-        registry, prefix = self._environment.registry, self.stats.prefix
+        registry, prefix = self.environment.registry, self.stats.prefix
         registry.remove(self.stats)
         for priority in ("default", "high"):
             registry.remove(registry.get(CircuitBreakerStats, f"{prefix}circuit_breakers.{priority}."))

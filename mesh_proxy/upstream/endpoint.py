@@ -18,6 +18,7 @@ class Endpoint:
         "cluster_name",
         "config",
         "degraded",
+        "draining",
         "ejected",
         "healthy",
         "host",
@@ -67,6 +68,8 @@ class Endpoint:
         """by configuration and active health checks"""
         self.degraded = config.health_status == "DEGRADED"
         """healthy, but called only when the healthy ones do not suffice"""
+        self.draining = config.health_status == "DRAINING"
+        """not to be called, but no sign that the cluster is ill either"""
 
     def move(self, host: str) -> None:
         """Stand for another address from now on: the one endpoint of a LOGICAL_DNS cluster. Open connections stay."""

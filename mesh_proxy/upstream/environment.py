@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mesh_proxy.stats.registry import StatRegistry
 from mesh_proxy.upstream.balancers import Random
 from mesh_proxy.upstream.endpoint import Endpoint
+from mesh_proxy.upstream.resolver import Resolver
+
+if TYPE_CHECKING:
+    from mesh_proxy.upstream.cluster import Cluster
 
 
 class Environment:
     """One per cluster manager."""
 
-    __slots__ = ("loop", "on_endpoint_removed", "random", "registry", "runtime")
+    __slots__ = ("_warmed", "cold", "loop", "on_endpoint_removed", "random", "registry", "resolver", "runtime")
 
     def __init__(
         self,
@@ -23,7 +26,8 @@ class Environment:
         registry: StatRegistry,
         runtime: Mapping[str, Any],
         on_endpoint_removed: Callable[[Endpoint], None],
-        uniform: Random = random.random,
+        uniform: Random,
+        resolver: Resolver,
     ) -> None:
         self.loop = loop
         self.registry = registry
@@ -31,3 +35,19 @@ class Environment:
         self.on_endpoint_removed = on_endpoint_removed
         self.random = uniform
         """uniform in [0, 1)"""
+        self.resolver = resolver
+        self.cold: set[Cluster] = set()
+        """clusters that wait for a first answer"""
+        self._warmed: asyncio.Event | None = None
+        """made while somebody waits"""
+
+    def became_warm(self, cluster: Cluster) -> None:
+        """The cluster waits no more."""
+        self.cold.discard(cluster)
+        if self._warmed is not None:
+            self._warmed.set()
+
+    async def next_warm(self) -> None:
+        """Wait until `cold` has become smaller."""
+        self._warmed = asyncio.Event()
+        await self._warmed.wait()

@@ -4,7 +4,7 @@ The arithmetic is Envoy's, integers and roundings included (docs: load_balancing
 source/extensions/load_balancing_policies/common/load_balancer_impl.cc). Its steps:
 
 1. The availability of a priority is the percentage of its endpoints that are healthy, times the overprovisioning factor (1.4),
-   at most 100; the same for degraded ones.
+   at most 100; the same for degraded ones. Endpoints that drain do not count as there.
 2. Load goes to the priorities in order, as much as each is available; first to the healthy, what is left to the degraded, and
    what roundings leave over to the first that got any. Availabilities that do not reach 100 together are scaled up.
 3. While they do not reach 100 together, a priority with fewer usable endpoints than the panic threshold is in panic: its load
@@ -26,6 +26,8 @@ class HostSet:
     all: list[Endpoint] = field(default_factory=list)
     healthy: list[Endpoint] = field(default_factory=list)
     degraded: list[Endpoint] = field(default_factory=list)
+    excluded: int = 0
+    """those that drain: called in panic only, and left out of the percentages"""
 
 
 @dataclass(slots=True)
@@ -45,16 +47,19 @@ def split(endpoints: Iterable[Endpoint]) -> list[HostSet]:
             sets.append(HostSet())
         host_set = sets[endpoint.priority]
         host_set.all.append(endpoint)
+        if endpoint.draining:
+            host_set.excluded += 1
         if endpoint.healthy and not endpoint.ejected:
             (host_set.degraded if endpoint.degraded else host_set.healthy).append(endpoint)
     return sets
 
 
-def distribute(sizes: list[tuple[int, int, int]], overprovisioning_factor: int, panic_threshold_percent: int) -> Loads:
-    """The loads for (endpoints, healthy ones, degraded ones) per priority."""
+def distribute(sizes: list[tuple[int, int, int, int]], overprovisioning_factor: int, panic_threshold_percent: int) -> Loads:
+    """The loads for (endpoints, excluded ones among them, healthy ones, degraded ones) per priority."""
     factor = overprovisioning_factor
-    healthy = [min(100, factor * good // total) if total else 0 for total, good, _ in sizes]
-    degraded = [min(100, factor * poor // total) if total else 0 for total, _, poor in sizes]
+    counted = [total - excluded for total, excluded, _, _ in sizes]
+    healthy = [min(100, factor * size[2] // total) if total else 0 for total, size in zip(counted, sizes, strict=True)]
+    degraded = [min(100, factor * size[3] // total) if total else 0 for total, size in zip(counted, sizes, strict=True)]
     available = min(100, sum(healthy) + sum(degraded))
     loads = Loads([0] * len(sizes), [0] * len(sizes), [False] * len(sizes))
     if available:
@@ -70,11 +75,11 @@ def distribute(sizes: list[tuple[int, int, int]], overprovisioning_factor: int, 
         loads.healthy[0] = 100  # nobody is there, and nobody will be found
         return loads
     if available < 100:
-        for i, (total, good, poor) in enumerate(sizes):
+        for i, (total, (_, _, good, poor)) in enumerate(zip(counted, sizes, strict=True)):
             usable = 100.0 * (good + poor) / total if total else 0.0
             loads.panic[i] = usable < panic_threshold_percent
     if all(loads.panic):
-        _share_by_size(loads, [total for total, _, _ in sizes])
+        _share_by_size(loads, [size[0] for size in sizes])
     return loads
 
 

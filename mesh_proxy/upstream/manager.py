@@ -17,8 +17,18 @@ from mesh_proxy.stats.registry import StatRegistry
 from mesh_proxy.upstream.balancers import Random
 from mesh_proxy.upstream.cluster import Cluster
 from mesh_proxy.upstream.describe import describe_cluster
+from mesh_proxy.upstream.dns_clusters import LogicalDnsCluster, StrictDnsCluster
 from mesh_proxy.upstream.endpoint import Endpoint
 from mesh_proxy.upstream.environment import Environment
+from mesh_proxy.upstream.original_dst import OriginalDstCluster
+from mesh_proxy.upstream.resolver import Resolver, ThreadResolver
+
+_KINDS: dict[str, type[Cluster]] = {
+    "STRICT_DNS": StrictDnsCluster,
+    "LOGICAL_DNS": LogicalDnsCluster,
+    "ORIGINAL_DST": OriginalDstCluster,
+}
+"""STATIC and EDS are plain clusters"""
 
 FEW_CLUSTERS = 200
 """up to so many, all clusters are made at once; about 5 KB each with statistics"""
@@ -37,8 +47,11 @@ class ClusterManager:
         *,
         on_endpoint_removed: Callable[[Endpoint], None],
         uniform: Random = random.random,
+        resolver: Resolver | None = None,
     ) -> None:
-        self._environment = Environment(loop, registry, runtime, on_endpoint_removed, uniform)
+        if resolver is None:
+            resolver = ThreadResolver(loop)
+        self._environment = Environment(loop, registry, runtime, on_endpoint_removed, uniform, resolver)
         self._configs: dict[str, ClusterConfig] = {}
         self._clusters: dict[str, Cluster] = {}
 
@@ -72,7 +85,8 @@ class ClusterManager:
                 self._make(name)
 
     def _make(self, name: str) -> Cluster:
-        cluster = self._clusters[name] = Cluster(self._configs[name], self._environment)
+        config = self._configs[name]
+        cluster = self._clusters[name] = _KINDS.get(config.kind, Cluster)(config, self._environment)
         cluster.start()
         return cluster
 
@@ -94,6 +108,13 @@ class ClusterManager:
 
     async def warm(self, deadline_s: float) -> None:
         """Wait for the first answers of names that must be resolved (`wait_for_warm_on_init`), at most so long."""
+        environment = self._environment
+        try:
+            async with asyncio.timeout(deadline_s):
+                while any(cluster.config.wait_for_warm_on_init for cluster in environment.cold):
+                    await environment.next_warm()
+        except TimeoutError:
+            pass
 
     def describe(self) -> list[dict[str, Any]]:
         """Every cluster for `/clusters`, as plain values. Those that nobody used yet are made up from the configuration."""
@@ -106,7 +127,8 @@ class ClusterManager:
         return described
 
     def _stand_in(self, config: ClusterConfig) -> Cluster:
-        apart = Environment(self._environment.loop, StatRegistry(), self._environment.runtime, lambda _: None)
+        own = self._environment
+        apart = Environment(own.loop, StatRegistry(), own.runtime, lambda _: None, own.random, own.resolver)
         cluster = Cluster(config, apart)
         cluster.start()
         return cluster
@@ -116,3 +138,4 @@ class ClusterManager:
         for name in list(self._clusters):
             self._drop(name)
         self._configs = {}
+        self._environment.resolver.close()

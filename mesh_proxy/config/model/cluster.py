@@ -96,6 +96,12 @@ class ClusterConfig:
     high_thresholds: ThresholdsConfig = ThresholdsConfig()
     per_host_max_connections: int | None = None
     dns_refresh_rate_s: float = 5.0
+    dns_jitter_s: float = 0.0
+    """a random part of this is added to the refresh rate"""
+    dns_failure_refresh_base_s: float | None = None
+    """after failures: exponential back-off with full jitter from here; None = the refresh rate"""
+    dns_failure_refresh_max_s: float | None = None
+    """None = 10 * base"""
     respect_dns_ttl: bool = False
     dns_lookup_family: str = "AUTO"
     """`AUTO` (IPv6 first), `V4_ONLY`, `V6_ONLY`, `V4_PREFERRED` or `ALL`"""

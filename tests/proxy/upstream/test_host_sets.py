@@ -5,8 +5,8 @@ import pytest
 from mesh_proxy.upstream.host_sets import distribute
 
 
-def of_100(*healthy: int) -> list[tuple[int, int, int]]:
-    return [(100, percent, 0) for percent in healthy]
+def of_100(*healthy: int) -> list[tuple[int, int, int, int]]:
+    return [(100, 0, percent, 0) for percent in healthy]
 
 
 @pytest.mark.parametrize(
@@ -56,21 +56,21 @@ def test_panic_only_when_the_priorities_together_do_not_suffice(
 
 
 def test_total_panic_shares_by_the_number_of_endpoints() -> None:
-    result = distribute([(9, 0, 0), (1, 0, 0)], 140, 50)
+    result = distribute([(9, 0, 0, 0), (1, 0, 0, 0)], 140, 50)
     assert result.panic == [True, True]
     assert result.healthy == [90, 10]
-    assert distribute([(1, 0, 0), (1, 0, 0), (1, 0, 0)], 140, 50).healthy == [34, 33, 33]
+    assert distribute([(1, 0, 0, 0)] * 3, 140, 50).healthy == [34, 33, 33]
 
 
 def test_an_empty_priority_gets_nothing() -> None:
-    assert distribute([(0, 0, 0), (3, 3, 0)], 140, 50).healthy == [0, 100]
-    result = distribute([(0, 0, 0), (3, 0, 0)], 140, 50)
+    assert distribute([(0, 0, 0, 0), (3, 0, 3, 0)], 140, 50).healthy == [0, 100]
+    result = distribute([(0, 0, 0, 0), (3, 0, 0, 0)], 140, 50)
     assert result.healthy == [0, 100]
 
 
 def test_nobody_at_all() -> None:
-    assert distribute([(0, 0, 0)], 140, 50).healthy == [100]
-    result = distribute([(4, 0, 0)], 140, 0)
+    assert distribute([(0, 0, 0, 0)], 140, 50).healthy == [100]
+    result = distribute([(4, 0, 0, 0)], 140, 0)
     assert result.healthy == [100]
     assert result.panic == [False]
 
@@ -80,8 +80,17 @@ def test_nobody_at_all() -> None:
     [(100, 0, (100, 0)), (71, 29, (99, 1)), (50, 50, (70, 30)), (25, 65, (35, 65)), (5, 0, (100, 0)), (0, 5, (0, 100))],
 )
 def test_degraded_take_what_the_healthy_cannot(healthy: int, degraded: int, loads: tuple[int, int]) -> None:
-    result = distribute([(100, healthy, degraded)], 140, 0)
+    result = distribute([(100, 0, healthy, degraded)], 140, 0)
     assert (result.healthy[0], result.degraded[0]) == loads
+
+
+def test_draining_endpoints_are_no_sign_of_illness() -> None:
+    # Four of which one drains and one is degraded: 1/3 usable, hence panic; with two draining it is half, hence none.
+    result = distribute([(4, 1, 0, 1)], 140, 50)
+    assert result.panic == [True]
+    result = distribute([(4, 2, 0, 1)], 140, 50)
+    assert (result.panic, result.degraded) == ([False], [100])
+    assert distribute([(2, 2, 0, 0)], 140, 50).panic == [True]
 
 
 def test_the_factor_counts() -> None:
@@ -94,5 +103,5 @@ def test_loads_always_add_up() -> None:
         for b in range(0, 101, 9):
             for c in (0, 13, 100):
                 for threshold in (0, 50, 100):
-                    result = distribute([(100, a, (100 - a) // 2), (7, b * 7 // 100, 0), (100, c, 0)], 140, threshold)
+                    result = distribute([(100, 0, a, (100 - a) // 2), (7, 1, b * 6 // 100, 0), (100, 0, c, 0)], 140, threshold)
                     assert sum(result.healthy) + sum(result.degraded) == 100, (a, b, c, threshold)
