@@ -20,6 +20,7 @@ NORMALISE: tuple[tuple[str, str, str, str], ...] = (
     ("upstream[[]*.headers.x-envoy-expected-rq-timeout-ms", r"^\d+$", "<left>", "what is left when a retry starts"),
     ("log*.ms-*", r"^\d+$", "<ms>", "a duration; whether there is one is compared"),
     ("log*.at-*", r"\d", "9", "a time; its form is compared"),
+    ("note.*last_updated", r"\d", "9", "a time; its form is compared"),
     ("log*.id-*", r"^\d+$", "<id>", "a number that the proxy counts up"),
 )
 
@@ -35,7 +36,7 @@ def normalise(flat: Flat, ports: Mapping[str, int]) -> Flat:
     found: Flat = {}
     for path, value in flat.items():
         if port_pattern is not None:
-            value = port_pattern.sub(lambda m: f"<{names[m[0]]}>", value)
+            path, value = (port_pattern.sub(lambda m: f"<{names[m[0]]}>", text) for text in (path, value))
         for where, pattern, replacement, _ in NORMALISE:
             if fnmatchcase(path, where):
                 value = re.sub(pattern, replacement, value)
