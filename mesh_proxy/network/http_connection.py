@@ -145,36 +145,30 @@ class HttpConnection(asyncio.Protocol):
 
     def _dispatch(self, events: list[Event], now: float) -> None:
         for event in events:
-            kind = type(event)
-            if kind is RequestHeaders:
-                assert isinstance(event, RequestHeaders)
+            if isinstance(event, RequestHeaders):
                 self._begin_stream(event, now)
-            elif kind is ConnectionFailed:
-                assert isinstance(event, ConnectionFailed)
+            elif isinstance(event, ConnectionFailed):
                 self._protocol_error(event)
             else:
                 stream = self.stream
                 if stream is None:
                     continue
-                if kind is Data:
-                    assert isinstance(event, Data)
+                if isinstance(event, Data):
                     stream.on_request_data(event, now)
-                elif kind is Trailers:
-                    assert isinstance(event, Trailers)
+                elif isinstance(event, Trailers):
                     stream.on_request_trailers(event, now)
-                elif kind is StreamReset:
+                elif isinstance(event, StreamReset):
                     stream.on_downstream_gone(now)
         codec = self.codec
         if self.stream is None:
             if codec.closed:
                 self._close_after_flush()
-            else:
+            elif self.manager.head_queue is not None:
                 self._watch_head(now)
-        elif codec.pending_bytes > WATERMARK_HIGH and not self._pipeline_paused:
+        elif not events and codec.pending_bytes > WATERMARK_HIGH and not self._pipeline_paused:
             # Pipelined requests wait unparsed; stop reading until their turn comes.
             self._pipeline_paused = True
             self.pause_reading()
-        self._touch()
 
     def _watch_head(self, now: float) -> None:
         """Start the request-header time-out when a head has begun and is incomplete; stop it otherwise."""
@@ -208,6 +202,7 @@ class HttpConnection(asyncio.Protocol):
         error = event.error
         if error.status == 431:
             stats.downstream_rq_too_large += 1
+        self._touch()
         stream = self.stream
         if stream is None:
             self._log_unparsed(error.status, error.code, flags.DOWNSTREAM_PROTOCOL_ERROR)

@@ -83,17 +83,9 @@ def mutate(request: RequestHeaders, info: StreamInfo, manager: HttpManager) -> N
     if config.add_user_agent:
         _add_user_agent(request, manager)
     if config.generate_request_id and (manager.force_request_id or b"x-request-id" not in first):
-        digits = manager.context.random_hex()
-        headers.set(
-            b"x-request-id",
-            f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}".encode(),
-        )
+        headers.set(b"x-request-id", manager.context.request_id())
     if manager.via:
         _append(request, b"via", manager.via, b", ")
-
-
-_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
-"""RFC 4122: the two top bits of the 17th digit are 10."""
 
 
 def _use_remote_address(request: RequestHeaders, info: StreamInfo, manager: HttpManager, default_proto: bytes) -> None:

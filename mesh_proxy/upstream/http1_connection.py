@@ -136,32 +136,25 @@ class Http1UpstreamConnection(asyncio.Protocol):
                 reusable = False
                 self.close()
                 break
-            kind = type(event)
-            if kind is ResponseHeaders:
-                assert isinstance(event, ResponseHeaders)
+            if isinstance(event, ResponseHeaders):
                 if event.end_stream:
                     reusable = self._response_complete()
                 callbacks.on_upstream_headers(event, now)
-            elif kind is Data:
-                assert isinstance(event, Data)
+            elif isinstance(event, Data):
                 if event.end_stream:
                     reusable = self._response_complete()
                 callbacks.on_upstream_data(event, now)
-            elif kind is Trailers:
-                assert isinstance(event, Trailers)
+            elif isinstance(event, Trailers):
                 reusable = self._response_complete()
                 callbacks.on_upstream_trailers(event.headers, now)
-            elif kind is InformationalHeaders:
-                assert isinstance(event, InformationalHeaders)
+            elif isinstance(event, InformationalHeaders):
                 callbacks.on_upstream_informational(event)
-            elif kind is ConnectionFailed:
-                assert isinstance(event, ConnectionFailed)
+            elif isinstance(event, ConnectionFailed):
                 self.stats.upstream_cx_protocol_error += 1
                 self._end_request()
                 self.close()
                 callbacks.on_upstream_reset(ResetReason.PROTOCOL_ERROR, "", event.error.code)
-            elif kind is StreamReset:
-                assert isinstance(event, StreamReset)
+            elif isinstance(event, StreamReset):
                 self._end_request()
                 self.close()
                 callbacks.on_upstream_reset(event.reason, "", "")
