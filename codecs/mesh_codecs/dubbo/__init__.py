@@ -14,6 +14,7 @@ from mesh_codecs.dubbo.frame import (
 from mesh_codecs.dubbo.invocation import InvocationHead
 from mesh_codecs.dubbo.memo import Counters, HeadMemo
 from mesh_codecs.dubbo.message import DubboMessage
+from mesh_codecs.dubbo.replies import Refusal, error_response, exception_response, null_response, refuse
 
 __all__ = [
     "Attachments",
@@ -24,11 +25,16 @@ __all__ = [
     "HeadMemo",
     "InvocationHead",
     "MessageTooLarge",
+    "Refusal",
     "answer_heartbeat",
     "build_frame",
+    "error_response",
+    "exception_response",
     "heartbeat_request",
     "heartbeat_response",
+    "null_response",
     "readonly_event",
+    "refuse",
     "with_id",
     "writeable_event",
 ]

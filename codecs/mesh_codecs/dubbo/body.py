@@ -41,6 +41,20 @@ Changes = Mapping[bytes, bytes | None]
 """attachments to set, and those to remove (None)"""
 
 
+def plain_text(value: object) -> bytes | None:
+    """A plain value as text, as a Java peer reads one where it expects a string; None for null."""
+    if value is None:
+        return None
+    if value is True:
+        return b"true"
+    if value is False:
+        return b"false"
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    assert isinstance(value, int | float)
+    return str(value).encode() if isinstance(value, float) else b"%d" % value
+
+
 class Body(Protocol):
     """The bodies of one serialization. Every method but `head_end` raises RemoteProtocolError for malformed input, no other."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mesh_codecs.dubbo.body import Attachments, Changes
+from mesh_codecs.dubbo.body import Attachments, Changes, plain_text
 from mesh_codecs.dubbo.frame import HEADER_SIZE, HESSIAN2, with_body
 from mesh_codecs.dubbo.invocation import InvocationHead
 from mesh_codecs.errors import RemoteProtocolError
@@ -114,20 +114,6 @@ def _result_type(frame: bytes) -> tuple[int, int]:
     return (kind, pos) if 0 <= kind <= 5 else (-1, pos)
 
 
-def _plain_text(value: object) -> bytes | None:
-    """A plain value as the text that hessian-lite would read in its place."""
-    if value is None:
-        return None
-    if value is True:
-        return b"true"
-    if value is False:
-        return b"false"
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
-    assert isinstance(value, int | float)
-    return str(value).encode() if isinstance(value, float) else b"%d" % value
-
-
 def _read_map(frame: bytes, at: int, state: _State) -> Attachments:
     """Read the map at `at`. IndexError: cut short."""
     tables = state.tables
@@ -174,7 +160,7 @@ def _entry_part(frame: bytes, pos: int, tables: Tables) -> tuple[bytes | None, i
     plain, end = plain_at(frame, pos)
     if plain is NOT_PLAIN:
         return None, skip(frame, pos, 1, tables), False
-    return _plain_text(plain), end, True
+    return plain_text(plain), end, True
 
 
 def _referred(frame: bytes, at: int, state: _State) -> int:

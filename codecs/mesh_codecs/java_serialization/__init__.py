@@ -1,0 +1,7 @@
+"""Java's own object serialization as far as Dubbo's java, nativejava and compactedjava need it: primitive data between objects,
+stepping over objects, the entries of a map."""
+
+from mesh_codecs.java_serialization.primitives import PrimitiveReader
+from mesh_codecs.java_serialization.walker import MapEntries, Opaque, Walker
+
+__all__ = ["MapEntries", "Opaque", "PrimitiveReader", "Walker"]
