@@ -29,3 +29,10 @@ class ConfigError(MeshError):
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[str, str, tuple[tuple[str, str], ...]]]:
         return type(self), (self.path, self.why, self.problems[1:])
+
+
+def join(path: str, name: str) -> str:
+    """`path.name`, as shown to people: `static_resources` is left out, as everything is in there."""
+    if not path:
+        return "" if name == "static_resources" else name
+    return f"{path}.{name}"

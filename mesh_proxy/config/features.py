@@ -20,4 +20,4 @@ CLUSTER_TYPES: Final[set[str]] = {"STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGIN
 """of these and `EDS`"""
 
 OTHER: Final[set[str]] = set()
-"""of `outlier_detection`, `mirror`, `rds`"""
+"""of `local_reply`, `mirror`, `outlier_detection`, `rds`"""

@@ -2,7 +2,7 @@
 
 `google.protobuf.json_format` stops at the first fault and hides where an `Any` was; so the walk over message fields is ours,
 and only the well-known types (Duration, Struct, wrappers, …) are left to it. Like Envoy's C++ parser, both the proto name
-and the lowerCamel name of a field are known, null means "not set", and a number is taken where a string is wanted.
+and the lowerCamel name of a field are known, null means "not set", and numbers, booleans and enum numbers may be given as text.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from mesh_proxy.config import extensions
+from mesh_proxy.config.errors import join
 from mesh_proxy.config.problems import Problems
 
 _F = FieldDescriptor
@@ -36,6 +37,7 @@ _WRAPPED = {
     "UInt32Value": _F.CPPTYPE_UINT32,
     "UInt64Value": _F.CPPTYPE_UINT64,
 }
+_BOOLEANS = {"true": True, "t": True, "yes": True, "y": True, "1": True} | dict.fromkeys(("false", "f", "no", "n", "0"), False)
 _WELL_KNOWN = {
     "google.protobuf.Duration": "a duration such as 1.5s",
     "google.protobuf.Timestamp": "a time such as 2030-01-02T03:04:05Z",
@@ -197,13 +199,6 @@ class Parser:
             message.value = inner.SerializeToString(deterministic=True)
 
 
-def join(path: str, name: str) -> str:
-    """`path.name`, as shown to people: `static_resources` is left out, as everything is in there."""
-    if not path:
-        return "" if name == "static_resources" else name
-    return f"{path}.{name}"
-
-
 def kind_of(value: Any) -> str:
     """What a plain value is, in words for a message."""
     if value is None:
@@ -242,12 +237,13 @@ def _scalar(field: Any, value: Any) -> Any:
                 except UnicodeEncodeError:
                     raise Fault("is not valid text (a lone surrogate)") from None
             return value
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise Fault(f"must be a string, not {kind_of(value)}")
-        return str(value)
+        hint = "; put it in quotes" if isinstance(value, int | float) else ""
+        raise Fault(f"must be a string, not {kind_of(value)}{hint}")
     if kind == _F.CPPTYPE_BOOL:
         if value is True or value is False:
             return value
+        if isinstance(value, str) and value.lower() in _BOOLEANS:
+            return _BOOLEANS[value.lower()]
         raise Fault(f"must be true or false, not {kind_of(value)}")
     if kind == _F.CPPTYPE_ENUM:
         return _enum(field.enum_type, value)
@@ -268,7 +264,12 @@ def _integer(kind: int, value: Any) -> int:
             number = int(value) if value.strip() == value and "_" not in value else None
         except ValueError:
             number = None
-    elif isinstance(value, float):
+    if isinstance(value, str) and number is None:
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    if isinstance(value, float):
         number = int(value) if value == value and abs(value) < 2**63 and value == int(value) else None
     if isinstance(number, bool) or not isinstance(number, int):
         raise Fault(f"must be a whole number, not {kind_of(value)}")
@@ -281,6 +282,8 @@ def _integer(kind: int, value: Any) -> int:
 def _enum(descriptor: Any, value: Any) -> int:
     if isinstance(value, str) and value in descriptor.values_by_name:
         return int(descriptor.values_by_name[value].number)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and int(value) in descriptor.values_by_number:
+        return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and value in descriptor.values_by_number:
         return value
     names = ", ".join(v.name for v in descriptor.values if not v.GetOptions().deprecated)

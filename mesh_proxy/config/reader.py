@@ -15,9 +15,9 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
 from mesh_proxy.config import extensions
-from mesh_proxy.config.errors import ConfigError
+from mesh_proxy.config.errors import ConfigError, join
 from mesh_proxy.config.ignored import IGNORED
-from mesh_proxy.config.json_proto import Parser, join
+from mesh_proxy.config.json_proto import Parser
 from mesh_proxy.config.problems import Problems
 from mesh_proxy.config.rules import check_rules
 

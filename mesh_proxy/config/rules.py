@@ -14,7 +14,7 @@ import re2
 from google.protobuf.message import Message
 from validate import validate_pb2  # type: ignore[import-untyped]
 
-from mesh_proxy.config.json_proto import join
+from mesh_proxy.config.errors import join
 from mesh_proxy.config.problems import Problems
 
 Check = Callable[[Any], str | None]
@@ -227,9 +227,9 @@ def _enum(field: Any, rules: Any) -> Check:
 def _repeated(rules: Any) -> Check:
     low, high = rules.min_items, rules.max_items
     kind = rules.items.WhichOneof("type") if rules.HasField("items") else None
-    item = {"string": _string, "duration": _duration}.get(kind or "", _number)(getattr(rules.items, kind)) if kind else None
-    if kind in ("enum", "any", "bytes"):
-        item = None  # the parser has refused unknown names already
+    item: Check | None = None
+    if kind not in (None, "enum", "any", "bytes"):  # the parser has refused unknown names of enums already
+        item = {"string": _string, "duration": _duration}.get(kind, _number)(getattr(rules.items, kind))
 
     def check(values: Any) -> str | None:
         count = len(values)

@@ -1,20 +1,20 @@
 """YAML text as Envoy reads it, which is not quite YAML 1.1.
 
 libyaml composes the nodes; which scalar is a number or a boolean is decided here, because Envoy (through yaml-cpp) knows
-`y` and `on` as true, `010` as eight and `08` as 8.0, and no dates, sexagesimal numbers or merge keys. Of two equal keys the
-last one wins, as in Envoy, and the caller gets a warning. A value tagged `!ignore` is dropped: the place for anchors.
+`y` and `on` as true and `010` as eight, leaves fractions and huge numbers as text, and knows no dates, sexagesimal numbers
+or merge keys. Of two equal keys the last one wins, as in Envoy, and the caller gets a warning. An entry whose key is tagged
+`!ignore` is dropped: the place for anchors.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from typing import Any
 
 import yaml
 
-from mesh_proxy.config.errors import ConfigError
+from mesh_proxy.config.errors import ConfigError, join
 
 _Loader: type[Any] = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _BOOLEANS = {
@@ -33,8 +33,8 @@ _BOOLEANS = {
 }
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _INTEGER = re.compile(r"[-+]?(?:0[0-7]*|0[xX][0-9a-fA-F]+|[1-9][0-9]*)").fullmatch
-_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?").fullmatch
-_SPECIAL = re.compile(r"([-+]?)(?:\.inf|\.Inf|\.INF|(\.nan|\.NaN|\.NAN))").fullmatch
+_EXACT = 2**53
+"""Envoy keeps whole numbers beyond this as text"""
 _DEEPEST = 200
 """levels of nesting; no protobuf goes deeper than 100"""
 
@@ -75,9 +75,9 @@ def _value(node: yaml.Node, path: str, warn: Callable[[str, str], None], depth: 
         if not isinstance(key_node, yaml.ScalarNode):
             raise ConfigError(path, f"line {key_node.start_mark.line + 1}: a key must be a plain word")
         key = key_node.value
-        if value_node.tag == "!ignore":
+        if key_node.tag == "!ignore":
             continue
-        inner = f"{path}.{key}" if path else key
+        inner = join(path, key)
         if key in mapping:
             warn(inner, f"given twice, the last one (line {key_node.start_mark.line + 1}) wins")
         mapping[key] = _value(value_node, inner, warn, depth + 1)
@@ -95,9 +95,5 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     if _INTEGER(text):
         digits = text.lstrip("+-")
         number = int(digits, 8 if len(digits) > 1 and digits.isdigit() and digits[0] == "0" else 0)
-        return -number if text[0] == "-" else number
-    if _FLOAT(text):
-        return float(text)
-    if special := _SPECIAL(text):
-        return math.nan if special[2] else math.copysign(math.inf, -1 if special[1] == "-" else 1)
+        return text if number > _EXACT else -number if text[0] == "-" else number
     return text

@@ -18,6 +18,7 @@ from mesh_proxy.config.model.common import (
     AccessLogConfig,
     AccessLogFilterConfig,
     AddressConfig,
+    BodyFormatConfig,
     DataSourceConfig,
     FractionConfig,
     HeaderMatcherConfig,
@@ -28,7 +29,14 @@ from mesh_proxy.config.model.common import (
     StringMatcherConfig,
     StringMatchKind,
 )
-from mesh_proxy.config.model.http import Http1Config, HttpFilterConfig, HttpManagerConfig, RouterFilterConfig
+from mesh_proxy.config.model.http import (
+    Http1Config,
+    HttpFilterConfig,
+    HttpManagerConfig,
+    LocalReplyConfig,
+    LocalReplyMapperConfig,
+    RouterFilterConfig,
+)
 from mesh_proxy.config.model.listener import (
     ConnectionLimitConfig,
     FilterChainConfig,
@@ -59,6 +67,7 @@ __all__ = [
     "AccessLogFilterConfig",
     "AddressConfig",
     "AdminConfig",
+    "BodyFormatConfig",
     "BootstrapConfig",
     "ClusterActionConfig",
     "ClusterConfig",
@@ -80,6 +89,8 @@ __all__ = [
     "HttpManagerConfig",
     "ListenerConfig",
     "ListenerFilterConfig",
+    "LocalReplyConfig",
+    "LocalReplyMapperConfig",
     "LocalityConfig",
     "LocalityEndpointsConfig",
     "MirrorPolicyConfig",

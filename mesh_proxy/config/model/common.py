@@ -147,6 +147,19 @@ class AccessLogFilterConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BodyFormatConfig:
+    """How the body of a local reply is written (`SubstitutionFormatString`): `text` or `json`, never both."""
+
+    text: str | None = None
+    """a format string"""
+    json: dict[str, Any] | None = field(default=None, hash=False)
+    """nested; leaves are format strings"""
+    content_type: str = ""
+    """empty: `text/plain` or `application/json`"""
+    omit_empty_values: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccessLogConfig:
     """One access logger: a file or standard stream (`envoy.access_loggers.{file,stdout,stderr}`)."""
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mesh_proxy.config.model.common import AccessLogConfig
+from mesh_proxy.config.model.common import (
+    AccessLogConfig,
+    AccessLogFilterConfig,
+    BodyFormatConfig,
+    HeaderValueOptionConfig,
+)
 from mesh_proxy.config.model.route import RouteTableConfig, UpgradeConfig
 
 
@@ -40,6 +45,29 @@ class Http1Config:
     allow_absolute_url: bool = True
     enable_trailers: bool = False
     override_stream_error_on_invalid_http_message: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalReplyMapperConfig:
+    """One `ResponseMapper`: what a local reply that passes `filter` is changed into. The first that passes is the only one."""
+
+    filter: AccessLogFilterConfig
+    status: int | None = None
+    """None = unchanged"""
+    body: str | None = None
+    """replaces the body before it is formatted; None = unchanged"""
+    body_format: BodyFormatConfig | None = None
+    """instead of LocalReplyConfig.body_format"""
+    headers_to_add: tuple[HeaderValueOptionConfig, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalReplyConfig:
+    """`LocalReplyConfig`: how the answers that we make ourselves look."""
+
+    mappers: tuple[LocalReplyMapperConfig, ...] = ()
+    body_format: BodyFormatConfig | None = None
+    """None = the plain text of the reply"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,5 +137,4 @@ class HttpManagerConfig:
     forward_client_cert_details: str = "SANITIZE"
     set_current_client_cert_details: tuple[str, ...] = ()
     """of `subject`, `cert`, `chain`, `dns`, `uri`"""
-    local_reply: Any | None = None
-    """`local_reply_config` where supported"""
+    local_reply: LocalReplyConfig | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mesh_proxy.config.model.common import AccessLogConfig, AccessLogFilterConfig
+from mesh_proxy.config.model.common import AccessLogConfig, AccessLogFilterConfig, BodyFormatConfig
 from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.translate.common import fraction, required, text_of
 from mesh_proxy.config.translate.formats import check_format
@@ -70,6 +70,18 @@ def format_text(reader: Reader, kind: str) -> str:
     text = reader.text("text_format") if kind == "text_format" else text_of(required(reader, "text_format_source"))
     check_format(text, reader.at(kind))
     return text
+
+
+def body_format(reader: Reader) -> BodyFormatConfig:
+    """`SubstitutionFormatString` for a body."""
+    kind = reader.oneof("format")
+    options = reader.sub("json_format_options")
+    if options is not None:
+        options.flag("sort_properties")  # keys are always sorted
+    omit_empty, content_type = reader.flag("omit_empty_values"), reader.text("content_type")
+    if kind == "json_format":
+        return BodyFormatConfig(json=_json(reader, kind), content_type=content_type, omit_empty_values=omit_empty)
+    return BodyFormatConfig(text=format_text(reader, kind), content_type=content_type, omit_empty_values=omit_empty)
 
 
 def _json(reader: Reader, name: str) -> dict[str, Any]:

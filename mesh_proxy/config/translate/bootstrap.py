@@ -13,16 +13,18 @@ from mesh_proxy.config.model.listener import ListenerConfig
 from mesh_proxy.config.reader import Reader, struct_to_dict
 from mesh_proxy.config.translate.access_log import access_log
 from mesh_proxy.config.translate.cluster import translate_cluster
-from mesh_proxy.config.translate.common import address, required
+from mesh_proxy.config.translate.common import address, dns_resolver, required
 from mesh_proxy.config.translate.context import Context
 from mesh_proxy.config.translate.endpoint import locality
 from mesh_proxy.config.translate.listener import translate_listener
 
+_RE2 = "envoy.extensions.regex_engines.v3.GoogleRE2"
 _GLOBAL_CONNECTIONS = "overload.global_downstream_max_connections"
 
 
 def bootstrap(reader: Reader, context: Context, *, service_cluster: str, service_node: str) -> BootstrapConfig:
     """`envoy.config.bootstrap.v3.Bootstrap`. The flags `--service-cluster` and `--service-node` win over the file."""
+    _engines(reader)
     runtime = context.runtime = _runtime(reader)
     node = reader.sub("node")
     admin = reader.sub("admin")
@@ -32,7 +34,7 @@ def bootstrap(reader: Reader, context: Context, *, service_cluster: str, service
     if static is not None:
         clusters = _clusters(static, context)
         listeners = _listeners(static, context)
-        names = {cluster.name for cluster in clusters}
+        names = {message.name for message in static.raw("clusters")}
         for path, name in context.cluster_references:
             if name not in names:
                 context.problems.add(path, f"unknown cluster {name!r}")
@@ -46,6 +48,16 @@ def bootstrap(reader: Reader, context: Context, *, service_cluster: str, service
         header_prefix=reader.text("header_prefix", "x-envoy"),
         max_downstream_connections=_global_limit(runtime),
     )
+
+
+def _engines(reader: Reader) -> None:
+    engine = reader.sub("default_regex_engine")
+    if engine is not None:
+        engine.text("name")
+        extension = engine.extension()
+        if extension is not None and extension.type != _RE2:
+            raise extension.unsupported("regular expression engine")
+    dns_resolver(reader)
 
 
 def _clusters(static: Reader, context: Context) -> tuple[ClusterConfig, ...]:
@@ -78,8 +90,18 @@ def _listeners(static: Reader, context: Context) -> tuple[ListenerConfig, ...]:
         if listener.name in names:
             context.problems.add(f"{path}.name", f"another listener is named {listener.name!r} too")
         names.add(listener.name)
+        for other in result:
+            if _same_address(listener, other):
+                context.problems.add(f"{path}.address", f"listener {other.name!r} has the address {listener.address} already")
         result.append(listener)
     return tuple(result)
+
+
+def _same_address(listener: ListenerConfig, other: ListenerConfig) -> bool:
+    """Whether two listeners claim one address. Port 0 is another port for each, unless nothing is bound."""
+    mine = {listener.address, *listener.additional_addresses}
+    theirs = {other.address, *other.additional_addresses}
+    return any(address.path or address.port or not listener.bind_to_port for address in mine & theirs)
 
 
 def _node(reader: Reader | None, service_cluster: str, service_node: str) -> NodeConfig:

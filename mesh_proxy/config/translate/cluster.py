@@ -8,7 +8,7 @@ from mesh_proxy.config import features
 from mesh_proxy.config.model.cluster import ClusterConfig, EndpointSetConfig, OutlierDetectionConfig, ThresholdsConfig
 from mesh_proxy.config.model.common import AddressConfig
 from mesh_proxy.config.reader import Reader
-from mesh_proxy.config.translate.common import metadata, socket_address
+from mesh_proxy.config.translate.common import dns_resolver, metadata, socket_address
 from mesh_proxy.config.translate.context import Context, run
 from mesh_proxy.config.translate.endpoint import endpoint_set
 from mesh_proxy.config.translate.protocol import upstream_options
@@ -37,6 +37,7 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
     elif policy == "CLUSTER_PROVIDED":
         raise reader.error(f"a cluster of type {kind} provides no load balancer", "lb_policy")
     name = reader.text("name")
+    dns_resolver(reader)
     options = upstream_options(reader)
     breakers = reader.sub("circuit_breakers")
     low, high, per_host = _breakers(breakers) if breakers is not None else (ThresholdsConfig(), ThresholdsConfig(), None)

@@ -154,6 +154,23 @@ def header_value_option(reader: Reader) -> HeaderValueOptionConfig:
     return HeaderValueOptionConfig(name=name, value=value, action=action, keep_empty=reader.flag("keep_empty_value"))
 
 
+_RESOLVERS = (
+    "envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig",
+    "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+)
+
+
+def dns_resolver(reader: Reader) -> None:
+    """`typed_dns_resolver_config`: whichever is named, the system's resolver is used, so none of its options can be set."""
+    config = reader.sub("typed_dns_resolver_config")
+    if config is None:
+        return
+    config.text("name")
+    extension = config.extension()
+    if extension is not None and extension.type not in _RESOLVERS:
+        raise extension.unsupported("DNS resolver")
+
+
 def required(reader: Reader, name: str) -> Reader:
     """The reader of a message field that must be set."""
     inner = reader.sub(name)

@@ -53,5 +53,5 @@ def _checker() -> Callable[[str], object] | None:
     if not _found:
         _found.append(None)
         if importlib.util.find_spec("mesh_proxy.formatting") is not None:
-            _found[0] = getattr(importlib.import_module("mesh_proxy.formatting"), "check_format", None)
+            _found[0] = getattr(importlib.import_module("mesh_proxy.formatting"), "compile_format", None)
     return _found[0]

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from mesh_proxy.config import features, registry
 from mesh_proxy.config.errors import ConfigError
-from mesh_proxy.config.model.http import Http1Config, HttpFilterConfig, HttpManagerConfig, RouterFilterConfig
+from mesh_proxy.config.model.http import (
+    Http1Config,
+    HttpFilterConfig,
+    HttpManagerConfig,
+    LocalReplyConfig,
+    LocalReplyMapperConfig,
+    RouterFilterConfig,
+)
 from mesh_proxy.config.model.route import RouteTableConfig, UpgradeConfig
 from mesh_proxy.config.reader import Extension, Reader
-from mesh_proxy.config.translate.access_log import access_log
-from mesh_proxy.config.translate.common import cidr, required
+from mesh_proxy.config.translate.access_log import access_log, access_log_filter, body_format
+from mesh_proxy.config.translate.common import cidr, header_value_option, required, text_of
 from mesh_proxy.config.translate.context import Context
 from mesh_proxy.config.translate.route import route_table
 
@@ -43,6 +50,7 @@ def http_manager(reader: Reader, context: Context) -> HttpManagerConfig:
     stripped = reader.flag("strip_matching_host_port"), reader.flag("strip_any_host_port")
     if all(stripped):
         raise reader.error("cannot be given together with strip_matching_host_port", "strip_any_host_port")
+    local_reply = reader.sub("local_reply_config")
     slashes = reader.enum("path_with_escaped_slashes_action")
     return HttpManagerConfig(
         stat_prefix=reader.text("stat_prefix"),
@@ -94,6 +102,7 @@ def http_manager(reader: Reader, context: Context) -> HttpManagerConfig:
         proxy_100_continue=reader.flag("proxy_100_continue"),
         forward_client_cert_details=reader.enum("forward_client_cert_details"),
         set_current_client_cert_details=_cert_details(reader),
+        local_reply=_local_reply(local_reply) if local_reply is not None else None,
     )
 
 
@@ -166,6 +175,24 @@ def _upgrades(reader: Reader) -> tuple[UpgradeConfig, ...]:
             raise reader.error(f"another entry has the type {upgrade.upgrade_type} too", f"upgrade_configs[{i}].upgrade_type")
         seen.add(upgrade.upgrade_type)
     return upgrades
+
+
+def _local_reply(reader: Reader) -> LocalReplyConfig:
+    if "local_reply" not in features.OTHER:
+        raise reader.error("mapping local replies is not supported")
+    body = reader.sub("body_format")
+    return LocalReplyConfig(mappers=reader.each("mappers", _mapper), body_format=body_format(body) if body is not None else None)
+
+
+def _mapper(reader: Reader) -> LocalReplyMapperConfig:
+    body, override = reader.sub("body"), reader.sub("body_format_override")
+    return LocalReplyMapperConfig(
+        filter=access_log_filter(required(reader, "filter")),
+        status=reader.optional_number("status_code"),
+        body=text_of(body) if body is not None else None,
+        body_format=body_format(override) if override is not None else None,
+        headers_to_add=reader.each("headers_to_add", header_value_option),
+    )
 
 
 def _cert_details(reader: Reader) -> tuple[str, ...]:

@@ -60,13 +60,9 @@ def route_table(reader: Reader, context: Context, *, inline: bool = False) -> Ro
 
 
 def _check_hosts(reader: Reader, hosts: tuple[VirtualHostConfig, ...]) -> None:
-    names: set[str] = set()
     domains: set[str] = set()
     for i, host in enumerate(hosts):
         path = f"virtual_hosts[{i}]"
-        if host.name in names:
-            reader.problems.extend(reader.error(f"another virtual host is named {host.name!r} too", f"{path}.name"))
-        names.add(host.name)
         for j, domain in enumerate(host.domains):
             if domain in domains:
                 why = "only one virtual host may have the domain *" if domain == "*" else f"domain {domain} is taken already"
