@@ -50,8 +50,14 @@ _found: list[Callable[[str], object] | None] = []
 
 
 def _checker() -> Callable[[str], object] | None:
+    """The formatter's compiler, None as long as it does not know the operators of Envoy's default access log line."""
     if not _found:
         _found.append(None)
         if importlib.util.find_spec("mesh_proxy.formatting") is not None:
-            _found[0] = getattr(importlib.import_module("mesh_proxy.formatting"), "compile_format", None)
+            module = importlib.import_module("mesh_proxy.formatting")
+            try:
+                module.compile_format(module.DEFAULT_FORMAT)
+                _found[0] = module.compile_format
+            except ValueError:
+                pass
     return _found[0]
