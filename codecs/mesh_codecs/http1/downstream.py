@@ -22,18 +22,17 @@ from mesh_codecs.events import (
     Event,
     GoAway,
     InformationalHeaders,
-    RequestHeaders,
     ResponseHeaders,
     StreamReset,
     Trailers,
 )
-from mesh_codecs.headers import Headers
-from mesh_codecs.http1 import fields
 from mesh_codecs.http1.body import BodyReader, BodyWriter
-from mesh_codecs.http1.fields import CHUNKS, LENGTH, NO_BODY, RAW
-from mesh_codecs.http1.grammar import LOW_VERSION, REQUEST_HEAD, HeadBuffer, check_count, parse_fields, parse_request_line
-from mesh_codecs.http1.serialise import NOT_SENT, declared_length, reason, render_fields, status_line, without_hop_by_hop
-from mesh_codecs.http1.settings import UNLIMITED_WINDOW, Http1Settings, UnderscoreAction
+from mesh_codecs.http1.fields import LENGTH, NO_BODY, RAW
+from mesh_codecs.http1.grammar import REQUEST_HEAD, HeadBuffer
+from mesh_codecs.http1.heads import farewell, informational_head, response_head, tunnel_head
+from mesh_codecs.http1.requests import read_request_head
+from mesh_codecs.http1.serialise import reason
+from mesh_codecs.http1.settings import UNLIMITED_WINDOW, Http1Settings
 
 _HEAD: Final = 0
 _BODY: Final = 1
@@ -54,7 +53,6 @@ class DownstreamHttp1:
     __slots__ = (
         "_body",
         "_buffer",
-        "_check_underscores",
         "_closed",
         "_draining",
         "_head_sent",
@@ -62,7 +60,6 @@ class DownstreamHttp1:
         "_input",
         "_keep_alive",
         "_later",
-        "_max_count",
         "_max_head",
         "_method",
         "_minor",
@@ -80,8 +77,6 @@ class DownstreamHttp1:
     def __init__(self, settings: Http1Settings) -> None:
         self._settings = settings
         self._max_head = settings.max_head_bytes
-        self._max_count = settings.max_header_count
-        self._check_underscores = settings.headers_with_underscores_action is not UnderscoreAction.ALLOW
         self._input = _HEAD
         self._buffer = HeadBuffer(REQUEST_HEAD, settings.max_head_bytes, settings.max_header_count)
         self._partial = False
@@ -195,64 +190,14 @@ class DownstreamHttp1:
 
     def _receive_head(self, data: bytes, pos: int, end: int, events: list[Event]) -> int:
         """One event, two if a short body follows at once; returns where the rest of `data` begins."""
-        lines = data[pos:end].split(b"\r\n")
-        method, target, minor = parse_request_line(lines.pop(0))
-        if len(lines) > self._max_count:
-            check_count(lines, self._max_count)
-        pairs = parse_fields(lines)
-        # From here on the grammar of all lines is known to be good.
-        if not minor and not self._settings.accept_http_10:
-            raise RemoteProtocolError(LOW_VERSION, 426, "HTTP/1.0")
-        if self._check_underscores:
-            pairs = fields.apply_underscore_action(pairs, self._settings.headers_with_underscores_action)
-        headers = Headers(pairs)
-        first = headers.first
-        if headers.more is not None:
-            fields.check_repeats(headers)
-        flags = 0 if fields.HOP_BY_HOP.isdisjoint(first) else fields.take_hop_by_hop(headers)
-        length = 0
-        mode = NO_BODY
-        if flags & fields.CHUNKED:
-            if b"content-length" in first:
-                raise RemoteProtocolError(fields.BOTH_LENGTHS, 400, "Content-Length and Transfer-Encoding")
-            if not minor:
-                raise RemoteProtocolError(fields.INVALID_TRANSFER_ENCODING, 400, "Transfer-Encoding in HTTP/1.0")
-            mode = CHUNKS
-        elif b"content-length" in first:
-            length = fields.parse_content_length(first[b"content-length"])
-            if length:
-                mode = LENGTH
-        scheme = protocol = b""
-        host = first.pop(b"host", None)
-        if host is None:
-            authority = b"" if minor else self._settings.default_host_for_http_10
-        else:
-            if host not in fields.known_authorities:
-                fields.check_authority(host)
-            authority = host
-        path = target
-        if target[0] != 47 or method == b"CONNECT":
-            scheme, authority, path = self._special_target(method, target, host, authority)
-            if method == b"CONNECT":
-                fields.check_connect_framing(headers, mode)
-        end_stream = mode == NO_BODY
-        if end_stream:
-            if flags & fields.UPGRADE:
-                protocol = fields.take_upgrade(headers) if minor else b""
-            end_stream = not protocol and method != b"CONNECT"
-        if flags & fields.UPGRADE:
-            # With a body, or in HTTP/1.0, an upgrade is ignored (RFC 9110, 7.8 allows that always).
-            headers.remove(b"upgrade")
-        self._method = method
-        self._protocol = protocol
-        self._minor = minor
-        self._keep_alive = not flags & fields.CLOSE and (minor == 1 or flags & fields.KEEP_ALIVE != 0)
-        self._streams = self._stream = stream = self._streams + 1
-        events.append(
-            RequestHeaders(
-                stream, method, scheme, authority, path, headers, end_stream, protocol, b"HTTP/1.1" if minor else b"HTTP/1.0"
-            )
-        )
+        stream = self._streams + 1
+        head, mode, length, keep = read_request_head(stream, data[pos:end], self._settings)
+        events.append(head)
+        self._streams = self._stream = stream
+        self._method = head.method
+        self._protocol = head.protocol
+        self._minor = 0 if head.http_version == b"HTTP/1.0" else 1
+        self._keep_alive = keep
         pos = end + 4
         if mode == NO_BODY:
             self._input = _HOLD
@@ -265,40 +210,19 @@ class DownstreamHttp1:
             self._input = _BODY
         return pos
 
-    def _special_target(self, method: bytes, target: bytes, host: bytes | None, authority: bytes) -> tuple[bytes, bytes, bytes]:
-        """Scheme, authority and path where the target is no plain path."""
-        if method == b"CONNECT":
-            fields.check_connect_target(target)
-            return b"", target, b""
-        if target == b"*":
-            if method != b"OPTIONS":
-                raise RemoteProtocolError(fields.INVALID_URL, 400, "`*` is for OPTIONS only")
-            return b"", authority, target
-        if not self._settings.allow_absolute_url:
-            fields.split_absolute(target, None)
-            return b"", authority, target
-        return fields.split_absolute(target, host)
-
     def _fail(self, error: RemoteProtocolError, events: list[Event]) -> None:
-        """The connection ends with an answer of ours, if the request has none yet."""
         events.append(ConnectionFailed(self._stream, error))
         self.refuse(error.status, reason(error.status))
 
     def refuse(self, status: int, text: bytes) -> None:
-        """Answer the request in progress, or the head that never became one, with a plain text and end the connection."""
+        """Answer the request in progress, or the head that never became one, with a plain text, and end the connection.
+
+        If a response is under way, the connection just ends.
+        """
         self._closed = True
-        if self._head_sent:
-            return
-        server = self._settings.server_name
-        self._out.append(
-            b"%b\r\ncontent-length: %d\r\ncontent-type: text/plain\r\n%bconnection: close\r\n\r\n%b"
-            % (
-                status_line(status, 1),
-                len(text),
-                b"server: %b\r\n" % server if server else b"",
-                b"" if self._stream and self._method == b"HEAD" else text,
-            )
-        )
+        if not self._head_sent:
+            with_body = not self._stream or self._method != b"HEAD"
+            self._out.append(farewell(status, text, self._settings.server_name, with_body))
 
     def receive_eof(self) -> list[Event]:
         """See `Codec`. A client that closes its sending side while it waits for a response is taken as gone, as Envoy does."""
@@ -343,90 +267,35 @@ class DownstreamHttp1:
             raise LocalProtocolError("http1.wrong_state", 500, f"{type(event).__name__} does not fit here")
 
     def _send_head(self, event: ResponseHeaders) -> None:
-        status = event.status
-        headers = event.headers
         keep = self._keep_alive and not self._draining
-        if not NOT_SENT.isdisjoint(headers.first):
-            headers, close = without_hop_by_hop(headers)
-            keep = keep and not close
-        extra = b""
-        length = 0
-        if status < 200 or self._protocol or self._method == b"CONNECT":
-            if self._send_tunnel_head(status, headers, event.end_stream):
+        if self._protocol or self._method == b"CONNECT":
+            if event.status == 101 if self._protocol else 200 <= event.status < 300:
+                self._open_tunnel(event)
                 return
             # Refused. What came early was meant for the tunnel and must not be read as a request.
             keep = keep and self._method != b"CONNECT" and not self.pending_bytes
-        if self._method == b"HEAD" or status == 204 or status == 304:
-            mode = NO_BODY
-            if status == 204 and b"content-length" in headers.first:
-                headers = headers.copy()
-                headers.remove(b"content-length")
-        else:
-            length = declared_length(headers)
-            if event.end_stream:
-                mode = NO_BODY
-                if length < 0:
-                    extra = b"\r\ncontent-length: 0"
-                elif length:
-                    raise LocalProtocolError("http1.body_length", 500, "content-length of a response without a body")
-            elif length >= 0:
-                mode = LENGTH
-            elif self._minor:
-                mode = CHUNKS
-                extra = b"\r\ntransfer-encoding: chunked"
-            else:
-                mode = RAW
-                keep = False
-        if event.end_stream and self._input == _BODY:
-            keep = False
-        if not keep:
-            extra += b"\r\nconnection: close"
-        elif not self._minor:
-            extra += b"\r\nconnection: keep-alive"
-        self._write_head(status, headers, extra)
+        head, mode, length, keep = response_head(event, self._method, self._minor, keep, self._input == _BODY)
+        self._out.append(head)
+        self._head_sent = True
         self._keep_alive = keep
         self._writer.begin(mode, length)
         if event.end_stream:
             self._finish()
 
-    def _write_head(self, status: int, headers: Headers, extra: bytes) -> None:
-        block = render_fields(headers)
-        line = status_line(status, self._minor)
-        self._out.append(b"%b\r\n%b%b\r\n\r\n" % (line, block, extra) if block else b"%b%b\r\n\r\n" % (line, extra))
+    def _open_tunnel(self, event: ResponseHeaders) -> None:
+        self._out.append(tunnel_head(event, self._protocol, self._minor))
         self._head_sent = True
-
-    def _send_tunnel_head(self, status: int, headers: Headers, end_stream: bool) -> bool:
-        """True if the response makes a tunnel of the connection: 101 to an upgrade, 2xx to CONNECT (RFC 9110, 9.3.6)."""
-        if status == 101 and self._protocol:
-            extra = b"\r\nconnection: Upgrade\r\nupgrade: " + self._protocol
-        elif 200 <= status < 300 and self._method == b"CONNECT":
-            extra = b""
-        elif status < 200:
-            raise LocalProtocolError("http1.invalid_status", 500, f"{status} ends no request here")
-        else:
-            return False
-        if b"content-length" in headers.first:
-            headers = headers.copy()
-            headers.remove(b"content-length")
-        self._write_head(status, headers, extra)
         self._writer.begin(RAW, 0)
         self._body.begin(RAW, 0)
         self._input = _BODY
         self._resumable = len(self._held) > self._pos or len(self._later) > 0
-        if end_stream:
+        if event.end_stream:
             self._finish()
-        return True
 
     def _send_informational(self, event: InformationalHeaders) -> None:
-        if not 100 <= event.status < 200 or event.status == 101:
-            raise LocalProtocolError("http1.wrong_state", 500, f"{event.status} does not fit here")
-        if not self._minor:
-            return  # HTTP/1.0 does not know them (RFC 9110, 15.2)
-        headers = event.headers
-        if not NOT_SENT.isdisjoint(headers.first):
-            headers = without_hop_by_hop(headers)[0]
-        self._write_head(event.status, headers, b"")
-        self._head_sent = False
+        head = informational_head(event)
+        if self._minor:  # HTTP/1.0 does not know them (RFC 9110, 15.2)
+            self._out.append(head)
 
     def _finish(self) -> None:
         """The response is complete: the next request may come, if the connection persists."""

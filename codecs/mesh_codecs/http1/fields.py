@@ -11,7 +11,7 @@ from typing import Final
 from mesh_codecs.errors import RemoteProtocolError
 from mesh_codecs.headers import Headers
 from mesh_codecs.http1.grammar import CODEC_ERROR, Pair
-from mesh_codecs.http1.settings import UnderscoreAction
+from mesh_codecs.http1.settings import MAX_CONTENT_LENGTH_DIGITS, UnderscoreAction
 
 # How the end of a body is known. Plain ints: they are compared for every read.
 NO_BODY: Final = 0
@@ -171,7 +171,7 @@ def parse_content_length(value: bytes) -> int:
         RemoteProtocolError: it is anything else.
     """
     # bytes.isdigit() is true for ASCII digits only, and false for the empty string.
-    if value.isdigit() and len(value) <= 18:
+    if value.isdigit() and len(value) <= MAX_CONTENT_LENGTH_DIGITS:
         return int(value)
     raise RemoteProtocolError(CODEC_ERROR, 400, "malformed Content-Length")
 
@@ -202,23 +202,17 @@ def check_authority(authority: bytes) -> None:
         known_authorities.add(authority)
 
 
-def check_connect_target(target: bytes) -> None:
+def check_connect(target: bytes, headers: Headers, mode: int) -> None:
     """CONNECT names a host and a port, nothing else (RFC 9112, 3.2.3).
 
+    What follows its head is the tunnel's: a length or a coding would have two hops disagree on that. The codes are Envoy's.
+
     Raises:
-        RemoteProtocolError: it does not.
+        RemoteProtocolError: another target, or the head declares a body.
     """
     host, _, port = target.rpartition(b":")
     if not host or not port.isdigit() or len(port) > 5 or _AUTHORITY.fullmatch(target) is None:
         raise RemoteProtocolError(INVALID_URL, 400, "CONNECT target is not host:port")
-
-
-def check_connect_framing(headers: Headers, mode: int) -> None:
-    """What follows a CONNECT head is the tunnel's: a length or a coding would have two hops disagree on that. Codes are Envoy's.
-
-    Raises:
-        RemoteProtocolError: the head declares a body.
-    """
     if mode == CHUNKS:
         raise RemoteProtocolError(INVALID_TRANSFER_ENCODING, 501, "CONNECT with Transfer-Encoding")
     if mode == LENGTH:

@@ -1,4 +1,4 @@
-"""From the parts of a head to bytes: C-level joins, and status lines made once."""
+"""Status lines and field lines as bytes: made and checked once, then looked up and joined in C."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Final
 from mesh_codecs.errors import LocalProtocolError
 from mesh_codecs.headers import Headers
 from mesh_codecs.http1.grammar import NOT_KEPT, TABLE_ENTRIES, TABLE_LINE_BYTES, Pair
-from mesh_codecs.http1.settings import MAX_CONTENT_LENGTH_DIGITS
 
 # Envoy's wording (`Http::CodeUtility`), which is that of RFC 9110 with a few of its own.
 _REASONS: Final[dict[int, bytes]] = {
@@ -96,9 +95,6 @@ def status_line(status: int, minor: int) -> bytes:
     return line
 
 
-VISIBLE: Final = bytes((*range(0x21, 0x7F), *range(0x80, 0x100)))
-"""octets that a request line of ours may hold between its spaces"""
-
 # Lines made and checked once, as in `grammar`: the same bounds, and the same fields left out.
 _KEEP: Final = bytes(octet for octet in range(256) if octet not in b"\r\n\0")
 
@@ -130,37 +126,3 @@ def render_fields(headers: Headers) -> bytes:
     if headers.more is not None:
         block += b"\r\n" + b"\r\n".join(map(_lookup_line, headers.more))
     return block
-
-
-def declared_length(headers: Headers) -> int:
-    """What content-length says of a message of ours, or -1.
-
-    Raises:
-        LocalProtocolError: it says nothing clear.
-    """
-    value = headers.first.get(b"content-length")
-    if value is None:
-        return -1
-    if not value.isdigit() or len(value) > MAX_CONTENT_LENGTH_DIGITS:
-        raise LocalProtocolError("http1.body_length", 500, "malformed content-length")
-    if headers.more is not None and len(headers.get_all(b"content-length")) != 1:
-        raise LocalProtocolError("http1.body_length", 500, "more than one content-length")
-    return int(value)
-
-
-def without_hop_by_hop(headers: Headers) -> tuple[Headers, bool]:
-    """A copy without the fields that only the codec may write, and whether they asked to close the connection.
-
-    Codecs take these away on receipt; a filter or a local reply may have put `connection: close` back, which is the way to
-    ask for it."""
-    close = b"close" in (headers.get_joined(b"connection") or b"").lower()
-    rest = headers.copy()
-    for name in NOT_SENT:
-        rest.remove(name)
-    return rest, close
-
-
-NOT_SENT: Final = frozenset(
-    (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"http2-settings", b"host")
-)
-"""written from other parts of an event, or not at all; `host` would be a second one"""

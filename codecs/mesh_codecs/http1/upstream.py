@@ -12,8 +12,6 @@ the upstream will not read the rest as what it is.
 
 from __future__ import annotations
 
-import base64
-import os
 from typing import Final, final
 
 from mesh_codecs.errors import LocalProtocolError, RemoteProtocolError, ResetReason
@@ -34,7 +32,7 @@ from mesh_codecs.http1 import fields
 from mesh_codecs.http1.body import BodyReader, BodyWriter
 from mesh_codecs.http1.fields import CHUNKS, LENGTH, NO_BODY, RAW
 from mesh_codecs.http1.grammar import RESPONSE_HEAD, HeadBuffer, check_count, parse_fields, parse_status_line
-from mesh_codecs.http1.serialise import NOT_SENT, VISIBLE, declared_length, render_fields, without_hop_by_hop
+from mesh_codecs.http1.heads import request_head
 from mesh_codecs.http1.settings import (
     MAX_EARLY_TUNNEL_BYTES,
     MAX_INFORMATIONAL,
@@ -46,9 +44,6 @@ from mesh_codecs.http1.settings import (
 _IDLE: Final = 0
 _HEAD: Final = 1
 _BODY: Final = 2
-
-# Without a body these say nothing about its length; the others say `content-length: 0` (RFC 9110, 8.6).
-_BODILESS_METHODS: Final = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT"))
 
 
 @final
@@ -334,49 +329,11 @@ class UpstreamHttp1:
             self._early_end = True
 
     def _send_head(self, event: RequestHeaders) -> None:
-        method = event.method
-        headers = event.headers
-        protocol = event.protocol
-        if not NOT_SENT.isdisjoint(headers.first):
-            headers = without_hop_by_hop(headers)[0]
-        target = event.path
-        tunnel = False
-        mode = NO_BODY
-        length = 0
-        extra = b""
-        if protocol:
-            tunnel = True
-            if method == b"CONNECT":  # extended CONNECT of HTTP/2 (RFC 8441, 5)
-                method = b"GET"
-                headers = _with_websocket_key(protocol, headers)
-            extra = b"\r\nconnection: Upgrade\r\nupgrade: " + protocol
-        elif method == b"CONNECT":
-            tunnel = True
-            target = event.authority
-        else:
-            length = declared_length(headers)
-            if not event.end_stream:
-                if length >= 0:
-                    mode = LENGTH
-                else:
-                    mode = CHUNKS
-                    extra = b"\r\ntransfer-encoding: chunked"
-            elif length > 0:
-                raise LocalProtocolError("http1.body_length", 500, "content-length of a request without a body")
-            elif length < 0 and method not in _BODILESS_METHODS:
-                extra = b"\r\ncontent-length: 0"
-        if tunnel and b"content-length" in headers.first:
-            headers = headers.copy()
-            headers.remove(b"content-length")
-        block = render_fields(headers)
-        start = b"%b %b HTTP/1.1\r\nhost: %b" % (method, target, event.authority)
-        # The parts may hold neither space nor control: what the format put in must be all there is.
-        if start.translate(None, VISIBLE) != b"  \r\n " or protocol.translate(None, VISIBLE) or not method or not target:
-            raise LocalProtocolError("http1.invalid_characters", 500, "malformed method, target, authority or protocol")
-        self._out.append(b"%b\r\n%b%b\r\n\r\n" % (start, block, extra) if block else b"%b%b\r\n\r\n" % (start, extra))
+        head, method, mode, length = request_head(event)
+        self._out.append(head)
         self._method = method
-        self._protocol = protocol
-        self._tunnel_asked = tunnel
+        self._protocol = event.protocol
+        self._tunnel_asked = mode == RAW
         self._tunnel_refused = False
         self._early_size = 0
         self._early_end = False
@@ -412,12 +369,3 @@ class UpstreamHttp1:
     def handle_timer(self, now: float) -> list[Event]:
         """Nothing to do."""
         return []
-
-
-def _with_websocket_key(protocol: bytes, headers: Headers) -> Headers:
-    """A WebSocket opened over HTTP/2 has no key, and one over HTTP/1.1 must have one (RFC 6455, 4.1)."""
-    if protocol != b"websocket" or b"sec-websocket-key" in headers:
-        return headers
-    headers = headers.copy()
-    headers.set(b"sec-websocket-key", base64.b64encode(os.urandom(16)))
-    return headers

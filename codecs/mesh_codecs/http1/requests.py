@@ -1,0 +1,95 @@
+"""A request head as an event: the rules that need more than one line.
+
+Every line is known to be good before the first of them is applied, so that the verdict does not depend on how the bytes were cut.
+"""
+
+from __future__ import annotations
+
+from mesh_codecs.errors import RemoteProtocolError
+from mesh_codecs.events import RequestHeaders
+from mesh_codecs.headers import Headers
+from mesh_codecs.http1 import fields
+from mesh_codecs.http1.fields import CHUNKED, CHUNKS, CLOSE, HOP_BY_HOP, KEEP_ALIVE, LENGTH, NO_BODY, UPGRADE
+from mesh_codecs.http1.grammar import LOW_VERSION, check_count, parse_fields, parse_request_line
+from mesh_codecs.http1.settings import Http1Settings, UnderscoreAction
+
+
+def read_request_head(stream: int, head: bytes, settings: Http1Settings) -> tuple[RequestHeaders, int, int, bool]:
+    """The event, how the body ends, its length, and whether the connection may persist.
+
+    Args:
+        stream: id for the event
+        head: from the request line to before the CR LF that ends the last line
+        settings: what is allowed
+
+    Raises:
+        RemoteProtocolError: the request must be refused.
+    """
+    lines = head.split(b"\r\n")
+    method, target, minor = parse_request_line(lines.pop(0))
+    if len(lines) > settings.max_header_count:
+        check_count(lines, settings.max_header_count)
+    pairs = parse_fields(lines)
+    if not minor and not settings.accept_http_10:
+        raise RemoteProtocolError(LOW_VERSION, 426, "HTTP/1.0")
+    if settings.headers_with_underscores_action is not UnderscoreAction.ALLOW:
+        pairs = fields.apply_underscore_action(pairs, settings.headers_with_underscores_action)
+    headers = Headers(pairs)
+    first = headers.first
+    if headers.more is not None:
+        fields.check_repeats(headers)
+    flags = 0 if HOP_BY_HOP.isdisjoint(first) else fields.take_hop_by_hop(headers)
+    mode = NO_BODY
+    length = 0
+    if flags & CHUNKED:
+        if b"content-length" in first:
+            raise RemoteProtocolError(fields.BOTH_LENGTHS, 400, "Content-Length and Transfer-Encoding")
+        if not minor:
+            raise RemoteProtocolError(fields.INVALID_TRANSFER_ENCODING, 400, "Transfer-Encoding in HTTP/1.0")
+        mode = CHUNKS
+    elif b"content-length" in first:
+        length = fields.parse_content_length(first[b"content-length"])
+        if length:
+            mode = LENGTH
+    scheme = protocol = b""
+    host = first.pop(b"host", None)
+    if host is None:
+        authority = b"" if minor else settings.default_host_for_http_10
+    else:
+        if host not in fields.known_authorities:
+            fields.check_authority(host)
+        authority = host
+    path = target
+    end_stream = mode == NO_BODY
+    if method == b"CONNECT":
+        fields.check_connect(target, headers, mode)
+        authority = target
+        path = b""
+        end_stream = False
+    elif target[0] != 47:  # `/`
+        scheme, authority, path = _special_target(method, target, host, authority, settings.allow_absolute_url)
+    if flags & UPGRADE:
+        # With a body, or in HTTP/1.0, an upgrade is ignored (RFC 9110, 7.8 allows that always).
+        protocol = fields.take_upgrade(headers)
+        if not end_stream or not minor:
+            protocol = b""
+        elif protocol:
+            end_stream = False
+    keep = not flags & CLOSE and (minor == 1 or flags & KEEP_ALIVE != 0)
+    version = b"HTTP/1.1" if minor else b"HTTP/1.0"
+    event = RequestHeaders(stream, method, scheme, authority, path, headers, end_stream, protocol, version)
+    return event, mode, length, keep
+
+
+def _special_target(
+    method: bytes, target: bytes, host: bytes | None, authority: bytes, allow_absolute_url: bool
+) -> tuple[bytes, bytes, bytes]:
+    """Scheme, authority and path where the target does not begin with a slash."""
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise RemoteProtocolError(fields.INVALID_URL, 400, "`*` is for OPTIONS only")
+        return b"", authority, target
+    if not allow_absolute_url:
+        fields.split_absolute(target, None)
+        return b"", authority, target
+    return fields.split_absolute(target, host)
