@@ -15,6 +15,7 @@ from mesh_proxy.stats.group import sanitize
 from mesh_proxy.upstream.balancers import Choose, make_chooser, round_robin
 from mesh_proxy.upstream.endpoint import Endpoint
 from mesh_proxy.upstream.host_sets import HostSet, distribute, split
+from mesh_proxy.upstream.outlier import OutlierDetector
 from mesh_proxy.upstream.resources import CircuitBreakerStats, Resources
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Cluster:
         "high",
         "name",
         "needs_context",
+        "outlier",
         "stats",
         "tracks_results",
     )
@@ -97,12 +99,14 @@ class Cluster:
         """`pick` wants an LbContext"""
         self.tracks_results = False
         """`on_result` wants to know how requests ended"""
+        self.outlier: OutlierDetector | None = None
         self.default = Resources(config.thresholds, environment.runtime, f"circuit_breakers.{config.name}.default.")
         self.high = Resources(config.high_thresholds, environment.runtime, f"circuit_breakers.{config.name}.high.")
         self.stats: ClusterStats
         self._levels: tuple[tuple[int, Choose], ...] = ()
         self._choose: Choose = self._none
         self._register_stats()
+        self._set_outlier_detection()
 
     def start(self) -> None:
         """Take the members that the configuration names. Subclasses begin to resolve."""
@@ -126,6 +130,8 @@ class Cluster:
 
     def on_result(self, endpoint: Endpoint, status: int) -> None:
         """A request to the endpoint ended with this HTTP status, or what stands for it (`tracks_results` only)."""
+        if self.outlier is not None:
+            self.outlier.on_result(endpoint, status)
 
     def resources(self, priority: str) -> Resources:
         """The circuit breaker of a routing priority, `DEFAULT` or `HIGH`."""
@@ -176,6 +182,8 @@ class Cluster:
         self.endpoints = tuple(endpoints)
         if changed or gone:
             self.stats.membership_change += 1
+        if self.outlier is not None:
+            self.outlier.watch(self.endpoints)
         self.refresh()
         for endpoint in gone:
             self._remove(endpoint)
@@ -194,6 +202,7 @@ class Cluster:
         if old.alt_stat_name != config.alt_stat_name:
             self._unregister_stats()
             self._register_stats()
+        self._set_outlier_detection()
         self.renew_members(any(getattr(old, name) != getattr(config, name) for name in CONNECTION_FIELDS))
 
     def renew_members(self, renew: bool) -> None:
@@ -203,10 +212,28 @@ class Cluster:
     def close(self) -> None:
         """The cluster was removed: its endpoints drain, its statistics are withdrawn."""
         endpoints, self.endpoints = self.endpoints, ()
+        if self.outlier is not None:
+            self.outlier.close()
+            self.outlier = None
         self.refresh()
         for endpoint in endpoints:
             self._remove(endpoint)
         self._unregister_stats()
+
+    def _set_outlier_detection(self) -> None:
+        config, outlier = self.config.outlier_detection, self.outlier
+        if config is None:
+            if outlier is not None:
+                outlier.close()
+            self.outlier = None
+        elif outlier is None or outlier.prefix != self.stat_prefix:
+            if outlier is not None:
+                outlier.close()
+            self.outlier = OutlierDetector(config, self.environment, self.stat_prefix, self.refresh)
+            self.outlier.watch(self.endpoints)
+        else:
+            outlier.configure(config)
+        self.tracks_results = self.outlier is not None
 
     # -- choosing
 
@@ -300,7 +327,7 @@ class Cluster:
 
     def describe_outlier(self) -> dict[str, float] | None:
         """The outlier detector's figures for `/clusters`; None without one."""
-        return None
+        return self.outlier.describe() if self.outlier is not None else None
 
     @property
     def stat_prefix(self) -> str:

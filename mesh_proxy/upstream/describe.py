@@ -69,6 +69,6 @@ def describe_endpoint(endpoint: Endpoint) -> dict[str, Any]:
         "sub_zone": endpoint.locality.sub_zone,
         "canary": bool(isinstance(lb_metadata, dict) and lb_metadata.get("canary")),
         "priority": endpoint.priority,
-        "success_rate": -1.0,
+        "success_rate": endpoint.monitor.success_rate if endpoint.monitor is not None else -1.0,
         "local_origin_success_rate": -1.0,
     }

@@ -10,6 +10,7 @@ from mesh_proxy.stats.registry import StatRegistry
 from mesh_proxy.upstream.balancers import Random
 from mesh_proxy.upstream.endpoint import Endpoint
 from mesh_proxy.upstream.resolver import Resolver
+from mesh_proxy.upstream.ticker import Ticker
 
 if TYPE_CHECKING:
     from mesh_proxy.upstream.cluster import Cluster
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 class Environment:
     """One per cluster manager."""
 
-    __slots__ = ("_warmed", "cold", "loop", "on_endpoint_removed", "random", "registry", "resolver", "runtime")
+    __slots__ = ("_warmed", "cold", "loop", "on_endpoint_removed", "random", "registry", "resolver", "runtime", "ticker")
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Environment:
         self.random = uniform
         """uniform in [0, 1)"""
         self.resolver = resolver
+        self.ticker = Ticker(loop)
         self.cold: set[Cluster] = set()
         """clusters that wait for a first answer"""
         self._warmed: asyncio.Event | None = None

@@ -138,4 +138,5 @@ class ClusterManager:
         for name in list(self._clusters):
             self._drop(name)
         self._configs = {}
+        self._environment.ticker.close()
         self._environment.resolver.close()

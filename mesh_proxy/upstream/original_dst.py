@@ -88,6 +88,8 @@ class OriginalDstCluster(Cluster):
     def _changed(self) -> None:
         self.endpoints = tuple(self._by_address.values())
         self.stats.membership_change += 1
+        if self.outlier is not None:
+            self.outlier.watch(self.endpoints)
         self.refresh()
 
     def refresh(self) -> None:

@@ -75,6 +75,17 @@ class OutlierDetectionConfig:
     max_ejection_percent: int = 10
     enforcing_consecutive_5xx: int = 100
     enforcing_consecutive_gateway_failure: int = 0
+    success_rate_minimum_hosts: int = 5
+    success_rate_request_volume: int = 100
+    success_rate_stdev_factor: int = 1900
+    """thousandths"""
+    enforcing_success_rate: int = 100
+    failure_percentage_threshold: int = 85
+    failure_percentage_minimum_hosts: int = 5
+    failure_percentage_request_volume: int = 50
+    enforcing_failure_percentage: int = 0
+    max_ejection_time_jitter_s: float = 0.0
+    always_eject_one_host: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
