@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 
 import pytest
-from parity import Pair, StartError, envoy_binary, under_test
+from parity import Pair, StartError, Suite, envoy_binary, under_test
 
 
 @pytest.fixture(scope="module")
@@ -15,10 +15,13 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
         pytest.skip("Envoy is not installed: `make envoy` installs it, or MESH_PROXY_ENVOY names a binary")
     if under_test() == "mesh-proxy" and importlib.util.find_spec("mesh_proxy.cli") is None:
         pytest.skip("there is no mesh_proxy.cli yet to compare with Envoy")
-    pair = Pair(request.module.SUITE)
+    suite: Suite = request.module.SUITE
+    pair = Pair(suite)
     try:
         pair.start()
     except StartError as error:
+        if suite.optional and "not supported" in str(error):
+            pytest.skip(suite.optional)
         pytest.fail(str(error), pytrace=False)
     try:
         yield pair

@@ -18,18 +18,6 @@ ROUTES = """
 - {match: {prefix: /maintenance}, route: {cluster: maintenance}}
 - {match: {prefix: /up}, route: {cluster: a}}
 """
-MAPPED = """
-local_reply_config:
-  mappers:
-  - filter: {status_code_filter: {comparison: {op: EQ, value: {default_value: 404, runtime_key: none}}}}
-    status_code: 410
-    body: {inline_string: gone}
-    headers_to_add: [{header: {key: x-mapped, value: "yes"}}]
-  - filter: {response_flag_filter: {flags: [UF]}}
-    status_code: 502
-    body_format_override: {json_format: {code: "%RESPONSE_CODE%", why: "%RESPONSE_CODE_DETAILS%", body: "%LOCAL_REPLY_BODY%"}}
-  body_format: {text_format_source: {inline_string: "[%RESPONSE_CODE%] %LOCAL_REPLY_BODY% %REQ(:path)%\\n"}}
-"""
 
 
 def bad(name: str, raw: bytes, status: int, details: str = "", **more: Any) -> Case:
@@ -42,7 +30,6 @@ SUITE = Suite(
     bootstrap(
         [
             http("main", ROUTES),
-            http("mapped", ROUTES, MAPPED),
             http("small", ROUTES, "max_request_headers_kb: 4"),
             http("few", ROUTES, "common_http_protocol_options: {max_headers_count: 10}"),
             http("http10", ROUTES, "http_protocol_options: {accept_http_10: true, default_host_for_http_10: ten.test}"),
@@ -106,10 +93,6 @@ SUITE = Suite(
         Case("http_10", b"GET /up HTTP/1.0\r\n\r\n", 200, "a", listener="http10", want={"upstream.headers.host": "ten.test"}),
         Case("http_10_keep_alive", b"GET /up HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\n\r\n", 200, "a", listener="http10"),
         Case("http_10_chunked_upstream", b"GET /up HTTP/1.0\r\nhost: a\r\n\r\n", 200, "a", listener="http10", replies=(Reply(framing="chunked"),)),
-        Case("mapped_status", req("GET", "/none"), 410, "", listener="mapped", want={"response.headers.x-mapped": "yes"}),
-        Case("mapped_flag", req("GET", "/refused"), 502, "", listener="mapped", want={"response.headers.content-type": "application/json"}),
-        Case("mapped_body_format", req("GET", "/empty"), 503, "", listener="mapped"),
-        Case("mapped_not_upstream", req("GET", "/up"), 404, "a", listener="mapped", replies=(Reply(status=404),)),
     ),
 )  # fmt: skip
 

@@ -43,6 +43,8 @@ def half_close_after_request(pair: Pair, side: Side, seen: Observation) -> None:
     """A client that ends its side after the request."""
     with Client(side, "main") as client:
         client.send(req("GET", "/half"))
+        while not side.upstream.received:
+            client.stream.wait_end(0.01)
         client.half_close()
         seen.responses.append(client.response())
         pair.leave(client, seen, 1.0)
@@ -85,7 +87,6 @@ SUITE = Suite(
             http("nocont", ROUTES, "proxy_100_continue: true"),
             http("trailers", ROUTES, "http_protocol_options: {enable_trailers: true}"),
             http("onlyone", ROUTES, "common_http_protocol_options: {max_requests_per_connection: 1}"),
-            http("propercase", ROUTES, "http_protocol_options: {header_key_format: {proper_case_words: {}}}"),
         ],
         [
             cluster("a", "a"),
@@ -127,7 +128,6 @@ SUITE = Suite(
         Case("response_large_chunked", req("GET", "/"), 200, replies=(Reply(body=BIG, framing="chunked"),)),
         Case("response_large_until_close", req("GET", "/"), 200, replies=(Reply(body=BIG, framing="close"),)),
         Case("response_slow_body", req("GET", "/"), 200, replies=(Reply(body_delay=0.05),)),
-        Case("response_proper_case", req("GET", "/"), 200, listener="propercase"),
         Case("response_odd_status", req("GET", "/"), 299, replies=(Reply(status=299),)),
         Case("response_reason_is_replaced", req("GET", "/"), 200, replies=(Reply(raw=b"HTTP/1.1 200 Fabulous\r\ncontent-length: 0\r\n\r\n"),)),
         Case("response_without_reason", req("GET", "/"), 200, replies=(Reply(raw=b"HTTP/1.1 200 \r\ncontent-length: 0\r\n\r\n"),)),

@@ -1,5 +1,7 @@
 """Protocol upgrades and CONNECT: accepted, refused, disabled, and what flows through the tunnel."""
 
+from typing import Any
+
 import pytest
 from parity import Case, Client, Observation, Pair, Reply, Side, Suite, bootstrap, cluster, http, req
 
@@ -28,6 +30,11 @@ WEBSOCKET = (
     "sec-websocket-version: 13",
 )
 ACCEPT = Reply(status=101, headers=(("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),))
+
+UNASKED_502: Any = {
+    "accept": {"*": "RFC 9110 15.2.2: a 101 nobody asked for is the upstream's fault; Envoy passes it on"},
+    "ours": {"response.status": "502"},
+}
 
 
 def tunnel(listener: str, request: bytes, method: str = "GET", size: int = 5):
@@ -97,7 +104,7 @@ SUITE = Suite(
         Case("upgrade_of_other_kind", req("GET", "/", *WEBSOCKET), 403, "", listener="other"),
         Case("upgrade_h2c_is_ignored", req("GET", "/", "connection: upgrade, http2-settings", "upgrade: h2c", "http2-settings: AAMAAABkAAQAAP__"), 200, listener="plain"),
         Case("upgrade_without_connection", req("GET", "/", "upgrade: websocket"), None, listener="plain"),
-        Case("unasked_101", req("GET", "/"), 101, replies=(Reply(raw=b"HTTP/1.1 101 Switching Protocols\r\n\r\n", ending="close"),)),
+        Case("unasked_101", req("GET", "/"), 101, replies=(Reply(raw=b"HTTP/1.1 101 Switching Protocols\r\n\r\n", ending="close"),), **UNASKED_502),
         Case("connect_terminated", run=tunnel("main", req("CONNECT", "b.test:443", host="b.test:443"), "CONNECT"), status=200, want={"note.echo": "True"}),
         Case("connect_not_configured", req("CONNECT", "b.test:443", host="b.test:443"), None, listener="plain"),
         Case("connect_without_route", req("CONNECT", "b.test:443", host="b.test:443"), None, listener="noconnect"),

@@ -26,6 +26,10 @@ STRICT_400: Any = {
     "accept": {"*": "RFC 9112 3.2: more than one host field must be answered with 400; Envoy takes the first or joins them"},
     "ours": {"response.status": "400"},
 }
+OTHER_HOST_400: Any = {
+    "accept": {"*": "an absolute target and a host field that disagree are a smuggling vector; Envoy takes the target"},
+    "ours": {"response.status": "400"},
+}
 
 SUITE = Suite(
     bootstrap(
@@ -75,8 +79,10 @@ SUITE = Suite(
         Case("missing_host", req("GET", "/x", host=None), 400, ""),
         Case("empty_host", req("GET", "/x", host=""), 200),
         Case("two_hosts", req("GET", "/x", "host: exact.test", host="unknown.test"), 200, **STRICT_400),
-        Case("absolute_form_wins", req("GET", "http://exact.test/y?z=1", host="unknown.test"), 200, want={"log.route": "exact"}),
-        Case("absolute_form_https", req("GET", "https://exact.test/y", host="unknown.test"), 200),
+        Case("absolute_form", req("GET", "http://exact.test/y?z=1", host="exact.test"), 200, want={"log.route": "exact"}),
+        Case("absolute_form_https", req("GET", "https://exact.test/y", host="exact.test"), 200),
+        Case("absolute_form_upper_case", req("GET", "HTTP://exact.test/y", host="exact.test"), 200),
+        Case("absolute_form_and_other_host", req("GET", "http://exact.test/y?z=1", host="unknown.test"), 200, **OTHER_HOST_400),
         Case("absolute_form_without_path", req("GET", "http://exact.test", host="exact.test"), 200),
         Case("require_tls_all", req("GET", "/p?q=1", host="tls-all.test"), 301, ""),
         Case("require_tls_external", req("GET", "/p?q=1", host="tls-external.test"), 301, ""),

@@ -197,6 +197,8 @@ class Case:
 class Suite:
     config: dict[str, Any]
     cases: tuple[Case, ...] = ()
+    optional: str = ""
+    """Why the proxy under test may refuse this configuration (the suite is skipped then)."""
 
     def __post_init__(self) -> None:
         names = [case.name for case in self.cases]

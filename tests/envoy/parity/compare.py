@@ -47,12 +47,25 @@ def normalise(flat: Flat, ports: Mapping[str, int]) -> Flat:
 def differences(case: str, envoy: Flat, ours: Flat, accepted: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """(path, Envoy's value, our value) for each path that differs and is not accepted; a missing value is `<absent>`."""
     allowed = [path for pattern, path, _ in ACCEPTED if fnmatchcase(case, pattern)] + list(accepted)
+    envoy, ours = _fold(envoy, ours), _fold(ours, envoy)
     found = []
     for path in sorted(envoy.keys() | ours.keys(), key=_rank):
         left, right = envoy.get(path, "<absent>"), ours.get(path, "<absent>")
         if left != right and not any(fnmatchcase(path, pattern) for pattern in allowed):
             found.append((path, left, right))
     return found
+
+
+def _fold(one: Flat, other: Flat) -> Flat:
+    """`one`, with each upstream request and log line that the other side lacks altogether folded into one entry."""
+    lacking = {room for path in one if (room := path.partition(".")[0]).startswith(("upstream", "log"))}
+    lacking -= {path.partition(".")[0] for path in other}
+    folded = {path: value for path, value in one.items() if path.partition(".")[0] not in lacking}
+    for room in lacking:
+        folded[room] = ", ".join(
+            f"{p.partition('.')[2]}={v}" for p, v in one.items() if p.startswith(f"{room}.") and "headers" not in p
+        )
+    return folded
 
 
 def _rank(path: str) -> tuple[int, str]:
