@@ -10,24 +10,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mesh_proxy import __version__
 from mesh_proxy.cli.arguments import UsageError, help_text, parse_arguments, program_name, wants
 from mesh_proxy.cli.options import Options
+from mesh_proxy.cli.version import version_line
 from mesh_proxy.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from mesh_proxy.supervisor.run import Loader
     from mesh_proxy.worker.interface import DataPlaneFactory
-
-
-def version_line(prog: str = "mesh-proxy") -> str:
-    """In Envoy's form: `<program>  version: <revision>/<version>/<status>/<build type>/<TLS library>`."""
-    return f"{prog}  version: {version_string()}"
-
-
-def version_string() -> str:
-    """As `/server_info` shows it: revision/version/status/build/TLS library, in Envoy's form."""
-    return f"0/{__version__}/Clean/RELEASE/OpenSSL"
 
 
 def main(argv: Sequence[str] | None = None, *, factory: DataPlaneFactory | None = None, load: Loader | None = None) -> int:

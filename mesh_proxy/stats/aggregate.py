@@ -1,13 +1,14 @@
 """Sums over workers: what the living ones show in their pages, plus what the dead ones and removed groups had counted.
 
 Counters, histograms and codes of the dead stay in the sums for ever, so that no counter ever goes back; their gauges go with
-them. A group is known by its class name and prefix.
+them. A group is known by its class name and prefix. Sums are made one group at a time while somebody iterates, because a proxy
+with ten thousand clusters has a million statistics.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import add
 from typing import Final
 
@@ -16,7 +17,7 @@ from mesh_proxy.stats.page import HISTOGRAM, PageReader, shape_of
 from mesh_proxy.worker.messages import GroupShape, Layout, Region
 
 GroupKey = tuple[str, str]
-"""(class name, prefix)"""
+"""(prefix, class name)"""
 _BUCKET_COUNT: Final = len(BUCKETS_MS) + 1
 
 
@@ -33,59 +34,61 @@ class GroupSum:
         self.histograms: list[tuple[list[int], float]] = [([0] * _BUCKET_COUNT, 0.0) for _ in shape.histograms]
         """(count per bucket, sum)"""
         self.codes: list[dict[int, int]] = [{} for _ in shape.code_tables]
-        self.by_worker: dict[int, tuple[int, ...]] = {}
+        self.by_worker: dict[int, Sequence[int]] = {}
         """worker index -> its ints, for the statistics that Envoy shows per worker"""
 
-    def add_region(self, data: bytes, offset: int, *, gauges: bool = True, worker: int | None = None) -> None:
+    def add_region(self, data: bytes, region: Region, *, gauges: bool = True, worker: int | None = None) -> None:
         """Add what stands in a page."""
         shape = self.shape
         total = len(self.ints)
-        values: tuple[int, ...] = struct.unpack_from(f"={total}q", data, offset)
+        values: tuple[int, ...] = struct.unpack_from(f"={total}q", data, region.offset)
         if not gauges:
             values = values[: len(shape.counters)] + (0,) * len(shape.gauges)
-        self.ints = list(map(add, self.ints, values))
+        self._add_ints(values)
         if worker is not None:
             self.by_worker[worker] = values
-        position = offset + total * 8
+        position = region.offset + total * 8
         for index, (counts, total_sum) in enumerate(self.histograms):
             *more, more_sum = HISTOGRAM.unpack_from(data, position)
             self.histograms[index] = (list(map(add, counts, more)), total_sum + more_sum)
             position += HISTOGRAM.size
-
-    def add_codes(self, data: bytes, region: Region) -> None:
-        """Add the code tables of a page."""
-        shape = self.shape
-        position = region.offset + len(self.ints) * 8 + len(shape.histograms) * HISTOGRAM.size
         for table in self.codes:
             (used,) = struct.unpack_from("=q", data, position)
             flat = struct.unpack_from(f"={min(used, region.code_slots) * 2}q", data, position + 8)
-            for code, count in zip(flat[::2], flat[1::2], strict=True):
-                table[code] = table.get(code, 0) + count
+            _add_codes(table, zip(flat[::2], flat[1::2], strict=True))
             position += 8 + region.code_slots * 16
 
     def add_group(self, group: StatGroup) -> None:
         """Add a group of this process."""
         shape = self.shape
-        names = (*shape.counters, *shape.gauges)
-        self.ints = [value + getattr(group, name) for value, name in zip(self.ints, names, strict=True)]
+        self._add_ints([getattr(group, name) for name in (*shape.counters, *shape.gauges)])
         for index, name in enumerate(shape.histograms):
             counts, total = self.histograms[index]
             histogram = getattr(group, name)
             self.histograms[index] = (list(map(add, counts, histogram.counts)), total + histogram.total)
         for table, name in zip(self.codes, shape.code_tables, strict=True):
-            for code, count in getattr(group, name).items():
-                table[code] = table.get(code, 0) + count
+            _add_codes(table, getattr(group, name).items())
 
     def add_sum(self, other: GroupSum) -> None:
         """Add another sum of the same shape."""
-        self.ints = list(map(add, self.ints, other.ints))
+        self._add_ints(other.ints)
         self.histograms = [
             (list(map(add, counts, more)), total + more_total)
             for (counts, total), (more, more_total) in zip(self.histograms, other.histograms, strict=True)
         ]
         for table, more_codes in zip(self.codes, other.codes, strict=True):
-            for code, count in more_codes.items():
-                table[code] = table.get(code, 0) + count
+            _add_codes(table, more_codes.items())
+
+    def _add_ints(self, values: Sequence[int]) -> None:
+        old = self.ints
+        self.ints = list(map(add, old, values))
+        for index in self.shape.shared:
+            self.ints[index] = max(old[index], values[index])
+
+
+def _add_codes(table: dict[int, int], pairs: Iterable[tuple[int, int]]) -> None:
+    for code, count in pairs:
+        table[code] = table.get(code, 0) + count
 
 
 class WorkerStats:
@@ -94,8 +97,8 @@ class WorkerStats:
     def __init__(self, index: int, reader: PageReader) -> None:
         self.index = index
         self.reader = reader
-        self._shapes: dict[int, GroupShape] = {}
         self.regions: dict[GroupKey, Region] = {}
+        self._shapes: dict[int, GroupShape] = {}
         self._by_offset: dict[int, GroupKey] = {}
 
     def shape(self, region: Region) -> GroupShape:
@@ -107,17 +110,15 @@ class WorkerStats:
         for shape in layout.shapes:
             self._shapes[shape.shape_id] = shape
         for region in layout.regions:
-            key = (self._shapes[region.shape_id].name, region.prefix)
+            key = (region.prefix, self._shapes[region.shape_id].name)
             self.regions[key] = region
             self._by_offset[region.offset] = key
 
     def forget(self, offset: int) -> tuple[GroupKey, Region] | None:
         """The group at this offset is gone."""
         key = self._by_offset.pop(offset, None)
-        if key is None:
-            return None
-        region = self.regions.get(key)
-        if region is None or region.offset != offset:
+        region = self.regions.get(key) if key is not None else None
+        if key is None or region is None or region.offset != offset:
             return None
         del self.regions[key]
         return key, region
@@ -158,52 +159,78 @@ class StatsAggregator:
             self._retire(worker, data, key, region)
         worker.reader.close()
 
-    def collect(self) -> dict[GroupKey, GroupSum]:
-        """The sums of this moment."""
-        sums: dict[GroupKey, GroupSum] = {}
-        for worker in self._workers.values():
-            data = worker.reader.read()
-            for key, region in worker.regions.items():
-                total = sums.get(key)
-                if total is None:
-                    total = sums[key] = GroupSum(worker.shape(region), region.prefix)
-                total.add_region(data, region.offset, worker=worker.index)
-                if total.codes:
-                    total.add_codes(data, region)
-        for key, retired in self._retired.items():
-            total = sums.get(key)
-            if total is None:
-                total = sums[key] = GroupSum(retired.shape, retired.prefix)
-            total.add_sum(retired)
-        return sums
-
-    def reset_counters(self) -> None:
-        """Forget what the dead counted (`/reset_counters`)."""
-        self._retired.clear()
-
     def _retire(self, worker: WorkerStats, data: bytes, key: GroupKey, region: Region) -> None:
         retired = self._retired.get(key)
         if retired is None:
             retired = self._retired[key] = GroupSum(worker.shape(region), region.prefix)
-        retired.add_region(data, region.offset, gauges=False)
-        if retired.codes:
-            retired.add_codes(data, region)
+        retired.add_region(data, region, gauges=False)
+
+    def reset_counters(self) -> None:
+        """Forget what the dead counted, except in histograms (`/reset_counters`)."""
+        for retired in self._retired.values():
+            retired.ints = [0] * len(retired.ints)
+            retired.codes = [dict.fromkeys(table, 0) for table in retired.codes]
+
+    def snapshot(self, local: Iterable[StatGroup] = (), zeros: ZeroGroups | None = None) -> StatsSnapshot:
+        """The sums of this moment, with groups of this process and groups that nobody has touched yet."""
+        pages = [(worker, worker.reader.read()) for worker in self._workers.values()]
+        return StatsSnapshot(pages, self._retired, local, zeros)
 
 
-def add_groups(sums: dict[GroupKey, GroupSum], groups: Iterable[StatGroup]) -> None:
-    """Add groups that live in this process."""
-    for group in groups:
-        kind = type(group)
-        key = (kind.__name__, group.prefix)
-        total = sums.get(key)
-        if total is None:
-            total = sums[key] = GroupSum(shape_of(kind, -1), group.prefix)
-        total.add_group(group)
+class ZeroGroups:
+    """Groups that exist by configuration but that no worker has made: one set of zeros for all of them."""
+
+    def __init__(self, kind: type[StatGroup], prefixes: Iterable[str]) -> None:
+        self.sum = GroupSum(shape_of(kind, -1), "")
+        self.prefixes = tuple(prefixes)
 
 
-def add_zeros(sums: dict[GroupKey, GroupSum], kind: type[StatGroup], prefixes: Iterable[str]) -> None:
-    """Groups that exist by configuration but that no worker has touched: one shape for all, values that nobody stored."""
-    shape = shape_of(kind, -1)
-    for prefix in prefixes:
-        if (kind.__name__, prefix) not in sums:
-            sums[kind.__name__, prefix] = GroupSum(shape, prefix)
+class StatsSnapshot:
+    """Iterate for the sum of every group, in the order of the prefixes. Good for one iteration at a time."""
+
+    def __init__(
+        self,
+        pages: Sequence[tuple[WorkerStats, bytes]],
+        retired: Mapping[GroupKey, GroupSum],
+        local: Iterable[StatGroup],
+        zeros: ZeroGroups | None,
+    ) -> None:
+        self._pages = [(worker, dict(worker.regions), data) for worker, data in pages]
+        self._retired = dict(retired)
+        self._local: dict[GroupKey, StatGroup] = {(group.prefix, type(group).__name__): group for group in local}
+        self._zeros = zeros
+
+    def __iter__(self) -> Iterator[GroupSum]:
+        keys = self._retired.keys() | self._local.keys()
+        for _, regions, _ in self._pages:
+            keys |= regions.keys()
+        zero_keys: set[GroupKey] = set()
+        if self._zeros is not None:
+            name = self._zeros.sum.shape.name
+            zero_keys = {(prefix, name) for prefix in self._zeros.prefixes} - keys
+        for key in sorted(keys | zero_keys):
+            if key in zero_keys:
+                assert self._zeros is not None
+                self._zeros.sum.prefix = key[0]
+                yield self._zeros.sum
+            else:
+                yield self._sum(key)
+
+    def _sum(self, key: GroupKey) -> GroupSum:
+        total: GroupSum | None = None
+        for worker, regions, data in self._pages:
+            region = regions.get(key)
+            if region is not None:
+                if total is None:
+                    total = GroupSum(worker.shape(region), key[0])
+                total.add_region(data, region, worker=worker.index)
+        if (group := self._local.get(key)) is not None:
+            if total is None:
+                total = GroupSum(shape_of(type(group), -1), key[0])
+            total.add_group(group)
+        if (retired := self._retired.get(key)) is not None:
+            if total is None:
+                total = GroupSum(retired.shape, key[0])
+            total.add_sum(retired)
+        assert total is not None
+        return total

@@ -91,6 +91,23 @@ class ClusterStats(StatGroup):
         "max_host_weight",
         "version",
     )
+    SHARED: ClassVar[frozenset[str]] = frozenset(
+        {
+            "membership_change",
+            "membership_total",
+            "membership_healthy",
+            "membership_degraded",
+            "membership_excluded",
+            "max_host_weight",
+            "version",
+            "lb_subsets_active",
+            "update_attempt",
+            "update_success",
+            "update_failure",
+            "update_empty",
+            "update_no_rebuild",
+        }
+    )
     HISTOGRAMS: ClassVar[tuple[str, ...]] = ("upstream_cx_connect_ms", "upstream_cx_length_ms", "upstream_rq_time")
     CODES: ClassVar[str] = "upstream_rq"
     __slots__ = (*COUNTERS, *GAUGES, *HISTOGRAMS, "codes", "external_codes", "internal_codes", "retry_codes")

@@ -39,6 +39,8 @@ class StatGroup:
     COUNTERS: ClassVar[tuple[str, ...]] = ()
     GAUGES: ClassVar[tuple[str, ...]] = ()
     HISTOGRAMS: ClassVar[tuple[str, ...]] = ()
+    SHARED: ClassVar[frozenset[str]] = frozenset()
+    """those that say the same in every worker (the members of a cluster, say): over workers the largest counts, not the sum"""
     CODES: ClassVar[str] = ""
     """base name of the per-code counters, e.g. `upstream_rq`; empty for none. They live in the attribute `codes`."""
     CODE_DETAIL: ClassVar[bool] = True
@@ -61,3 +63,14 @@ class StatGroup:
 def sanitize(name: str) -> str:
     """A name as it stands in statistics: Envoy replaces `:` (and the null byte) by `_`."""
     return name.replace("://", "_").replace(":", "_").replace("\0", "_")
+
+
+def reset_group(group: StatGroup) -> None:
+    """Set the counters of a group to zero; gauges and histograms stay, as with Envoy."""
+    for name in group.COUNTERS:
+        setattr(group, name, 0)
+    if group.CODES:
+        for name in dir(group):
+            if name == "codes" or name.endswith("_codes"):
+                table = getattr(group, name)
+                table.update(dict.fromkeys(table, 0))

@@ -57,6 +57,7 @@ def shape_of(kind: type[StatGroup], shape_id: int) -> GroupShape:
         counters=kind.COUNTERS,
         gauges=kind.GAUGES,
         histograms=kind.HISTOGRAMS,
+        shared=tuple(index for index, name in enumerate((*kind.COUNTERS, *kind.GAUGES)) if name in kind.SHARED),
         codes=kind.CODES,
         code_detail=kind.CODE_DETAIL,
         code_tables=tuple(sorted(name for name in slots if name == "codes" or name.endswith("_codes"))),

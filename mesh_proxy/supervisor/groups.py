@@ -130,3 +130,29 @@ class ServerStats(StatGroup):
     uptime: int
     version: int
     initialization_time_ms: Histogram
+
+
+class RuntimeStats(StatGroup):
+    """`runtime.*`."""
+
+    COUNTERS: ClassVar[tuple[str, ...]] = ("load_error", "load_success", "deprecated_feature_use", "override_dir_not_exists")
+    GAUGES: ClassVar[tuple[str, ...]] = ("admin_overrides_active", "num_keys", "num_layers")
+    __slots__ = (*COUNTERS, *GAUGES)
+
+    load_error: int
+    load_success: int
+    deprecated_feature_use: int
+    override_dir_not_exists: int
+    admin_overrides_active: int
+    num_keys: int
+    num_layers: int
+
+
+class WatchdogStats(StatGroup):
+    """`main_thread.*` and `workers.*`; what hangs is killed and counted as `supervisor.worker_hangs`."""
+
+    COUNTERS: ClassVar[tuple[str, ...]] = ("watchdog_miss", "watchdog_mega_miss")
+    __slots__ = COUNTERS
+
+    watchdog_miss: int
+    watchdog_mega_miss: int

@@ -6,46 +6,34 @@ import asyncio
 import dataclasses
 import enum
 import logging
+import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from mesh_proxy.cli.options import Options
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.bootstrap import BootstrapConfig, NodeConfig, WorkerSnapshot
-from mesh_proxy.logs import reopen_log
-from mesh_proxy.stats.aggregate import StatsAggregator
-from mesh_proxy.supervisor.groups import ClusterManagerStats, ListenerManagerStats, ServerStats, SupervisorStats
+from mesh_proxy.logs import current_levels, reopen_log, set_levels
+from mesh_proxy.stats.aggregate import StatsAggregator, StatsSnapshot
+from mesh_proxy.stats.names import HistogramStat
+from mesh_proxy.supervisor.admin import AdminListener
+from mesh_proxy.supervisor.memory import ProcessMemory, measure
 from mesh_proxy.supervisor.pool import StartError, WorkerPool
+from mesh_proxy.supervisor.published import HistogramIntervals, PublishedStats
 from mesh_proxy.supervisor.sockets import ListenSockets
 from mesh_proxy.supervisor.spawner_client import SpawnerClient
+from mesh_proxy.supervisor.stage import Stage
 from mesh_proxy.tasks import create_task
 from mesh_proxy.worker import messages as m
 
+FLUSH_TIMEOUT_S: Final = 0.2
+"""how long a look at the statistics waits for workers; their pages are at most a second old anyhow"""
+MEMORY_AGE_S: Final = 5.0
+"""how old `server.memory_*` may be"""
+
 _log = logging.getLogger("main")
-
-
-class Stage(enum.Enum):
-    """Where the supervisor stands; the values are Envoy's words (`envoy.admin.v3.ServerInfo.State`)."""
-
-    PRE_INITIALIZING = "PRE_INITIALIZING"
-    """reading the configuration"""
-    INITIALIZING = "INITIALIZING"
-    """workers start and get the first version"""
-    LIVE = "LIVE"
-    DRAINING = "DRAINING"
-    STOPPED = "STOPPED"
-
-
-STATE_NUMBERS: Final = {
-    Stage.LIVE: 0,
-    Stage.DRAINING: 1,
-    Stage.PRE_INITIALIZING: 2,
-    Stage.INITIALIZING: 3,
-    Stage.STOPPED: 1,
-}
-"""`server.state`"""
 
 
 class Command(enum.Enum):
@@ -81,13 +69,14 @@ class Supervisor:
         self.snapshot: WorkerSnapshot | None = None
         self.health_check_failed = False
         self.listeners_stopped = False
-        self.aggregator = StatsAggregator()
-        self.stats = SupervisorStats("supervisor.")
-        self.listener_stats = ListenerManagerStats("listener_manager.")
-        self.cluster_stats = ClusterManagerStats("cluster_manager.")
-        self.server_stats = ServerStats("server.")
+        aggregator = StatsAggregator()
+        self.stats = PublishedStats(aggregator)
         self.sockets = ListenSockets(options.concurrency)
-        self.pool = WorkerPool(loop, spawner, self.sockets, self.aggregator, self.stats, concurrency=options.concurrency)
+        self.pool = WorkerPool(loop, spawner, self.sockets, aggregator, self.stats.supervisor, concurrency=options.concurrency)
+        self._admin = AdminListener(loop, self)
+        self._measured: list[ProcessMemory] = []
+        self._measured_at = float("-inf")
+        self._intervals = HistogramIntervals(self.bootstrap.stats_flush_interval_s)
         self._loop = loop
         self._load = load
         self._spawner = spawner
@@ -126,8 +115,8 @@ class Supervisor:
                 if self.stage is Stage.INITIALIZING:
                     self.stage = Stage.LIVE
                     took = (time.monotonic() - self.started_monotonic) * 1000
-                    self.server_stats.initialization_time_ms.record(took)
-                    self.listener_stats.workers_started = 1
+                    self.stats.server.initialization_time_ms.record(took)
+                    self.stats.listeners.workers_started = 1
                     _log.info("all workers are live after %d ms; starting main dispatch loop", took)
             case Command.START_FAILED:
                 if self.stage in (Stage.PRE_INITIALIZING, Stage.INITIALIZING):
@@ -168,6 +157,7 @@ class Supervisor:
         self.submit(Command.STOPPED)
 
     async def _close(self) -> None:
+        self._admin.close()
         self.sockets.close()
         self._spawner.close()
         _log.info("exiting")
@@ -198,7 +188,13 @@ class Supervisor:
         self.bootstrap = dataclasses.replace(bootstrap, node=self._node(bootstrap.node))
         for path, text in bootstrap.warnings:
             _log.warning("%s: %s", path, text)
-        self.server_stats.static_unknown_fields = bootstrap.unknown_static_fields
+        self.stats.server.static_unknown_fields = bootstrap.unknown_static_fields
+        if self.bootstrap.admin is not None:
+            await self._admin.start(self.bootstrap.admin, self.options.admin_address_path)
+        self.stats.configure(self.bootstrap.clusters)
+        self.stats.runtime.num_keys = len(self.bootstrap.runtime)
+        self.stats.runtime.load_success += 1
+        self._intervals = HistogramIntervals(self.bootstrap.stats_flush_interval_s)
         self.sockets.bind(self.bootstrap.listeners)
         if self.stage is not Stage.PRE_INITIALIZING:
             return
@@ -214,15 +210,15 @@ class Supervisor:
             header_prefix=self.bootstrap.header_prefix,
             max_downstream_connections=self.bootstrap.max_downstream_connections,
         )
-        self.cluster_stats.cluster_added += len(self.bootstrap.clusters)
-        self.cluster_stats.active_clusters = len(self.bootstrap.clusters)
-        self.listener_stats.listener_added += len(self.bootstrap.listeners)
-        self.listener_stats.total_listeners_warming = len(self.bootstrap.listeners)
+        self.stats.clusters.cluster_added += len(self.bootstrap.clusters)
+        self.stats.clusters.active_clusters = len(self.bootstrap.clusters)
+        self.stats.listeners.listener_added += len(self.bootstrap.listeners)
+        self.stats.listeners.total_listeners_warming = len(self.bootstrap.listeners)
         await self.pool.apply(self.snapshot)
-        self.listener_stats.total_listeners_warming = 0
-        self.listener_stats.total_listeners_active = len(self.bootstrap.listeners)
+        self.stats.listeners.total_listeners_warming = 0
+        self.stats.listeners.total_listeners_active = len(self.bootstrap.listeners)
         # Envoy counts one success per listener and worker.
-        self.listener_stats.listener_create_success += len(self.bootstrap.listeners) * self.options.concurrency
+        self.stats.listeners.listener_create_success += len(self.bootstrap.listeners) * self.options.concurrency
 
     def _node(self, node: NodeConfig) -> NodeConfig:
         """--service-zone wins over the bootstrap's node; the loader has done the same for the other two flags."""
@@ -231,6 +227,61 @@ class Supervisor:
         return dataclasses.replace(node, locality=dataclasses.replace(node.locality, zone=self.options.service_zone))
 
     # What the admin interface may ask for.
+
+    @property
+    def state(self) -> str:
+        """In Envoy's words: who fails health checks says DRAINING."""
+        return Stage.DRAINING.value if self.health_check_failed else self.stage.value
+
+    @property
+    def uptime_s(self) -> int:
+        """Whole seconds since the start."""
+        return int(time.monotonic() - self.started_monotonic)
+
+    def process_ids(self) -> list[tuple[str, int]]:
+        """(role, pid) of every process of this tree."""
+        workers = [(f"worker {handle.index}", handle.pid) for handle in self.pool.workers if handle.pid]
+        return [("supervisor", os.getpid()), ("spawner", self._spawner.pid), *workers]
+
+    async def fresh_stats(self) -> StatsSnapshot:
+        """All statistics. Workers with few groups write them to their pages first, so that a person sees what he just did."""
+        await self.pool.ask(m.Flush, timeout_s=FLUSH_TIMEOUT_S)
+        self.stats.look(
+            state=self.state,
+            concurrency=self.options.concurrency,
+            epoch=self.options.restart_epoch,
+            uptime_s=self.uptime_s,
+            connections=self.pool.active_connections,
+            memory=self._memory(),
+        )
+        return self.stats.snapshot()
+
+    def _memory(self) -> list[ProcessMemory]:
+        """At most a few seconds old: the kernel walks all page tables for it."""
+        now = time.monotonic()
+        if now - self._measured_at > MEMORY_AGE_S:
+            self._measured_at = now
+            self._measured = measure(self.process_ids())
+        return self._measured
+
+    def histogram_intervals(self) -> Callable[[HistogramStat], list[int]]:
+        """For one look at the histograms."""
+        self._intervals.begin_look()
+        return self._intervals.counts
+
+    def set_log_levels(self, levels: Mapping[str, str]) -> None:
+        """In all processes, and in workers to come."""
+        set_levels(levels)
+        self.pool.broadcast(m.SetLogLevels(current_levels()), sticky="levels")
+
+    def reset_counters(self) -> None:
+        """/reset_counters."""
+        self.stats.reset_counters()
+        self.pool.broadcast(m.ResetCounters())
+
+    def stop_now(self) -> None:
+        """/quitquitquit."""
+        self.submit(Command.STOP)
 
     def reopen_logs(self) -> None:
         """SIGUSR1 and /reopen_logs."""
@@ -255,5 +306,5 @@ class Supervisor:
     def _stop_listening(self, inbound_only: bool) -> None:
         if not inbound_only:
             self.listeners_stopped = True
-        self.listener_stats.listener_stopped += 1
+        self.stats.listeners.listener_stopped += 1
         self.pool.broadcast(m.StopListening(inbound_only=inbound_only), sticky="stop_listening")

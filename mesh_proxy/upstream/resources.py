@@ -133,6 +133,7 @@ class CircuitBreakerStats(StatGroup):
         "remaining_rq",
         "remaining_retries",
     )
+    SHARED: ClassVar[frozenset[str]] = frozenset({"cx_open", "cx_pool_open", "rq_pending_open", "rq_open", "rq_retry_open"})
     __slots__ = ("resources",)
 
     def __init__(self, prefix: str) -> None:

@@ -15,6 +15,7 @@ import uvloop
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.bootstrap import WorkerSnapshot
 from mesh_proxy.logs import configure_logging, reopen_log, set_levels
+from mesh_proxy.stats.group import reset_group
 from mesh_proxy.stats.page import PageWriter
 from mesh_proxy.tasks import create_task
 from mesh_proxy.worker import messages as m
@@ -27,6 +28,8 @@ FLUSH_INTERVAL_S: Final = 1.0
 """how often counts go to the shared page: what a crash may lose, and how old a scrape may be"""
 FLUSH_SLICE: Final = 250
 """groups written per callback, about a millisecond"""
+FLUSH_ON_DEMAND: Final = 1000
+"""more groups than this are not written because somebody looks: it would hold up the traffic for milliseconds"""
 ORPHAN_DRAIN_S: Final = 5.0
 """longest drain when the supervisor is gone; the spawner kills after 10 s"""
 
@@ -114,8 +117,12 @@ class _Worker:
                 if not self._applying:
                     self._applying = True
                     create_task(self._apply_all(), name="apply")
+            case m.ResetCounters():
+                for group in self._plane.registry:
+                    reset_group(group)
             case m.Flush(request_id):
-                self._flush_now()
+                if len(self._plane.registry) <= FLUSH_ON_DEMAND:
+                    self._flush_now()
                 self._channel.send(m.Flushed(request_id))
             case m.FreeRegions(offsets):
                 self._page.free(offsets)

@@ -92,9 +92,14 @@ class DescribeClusters:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """Write all counts into the page now; answered by Flushed with the same id."""
+    """Write all counts into the page now if they are few; answered by Flushed with the same id."""
 
     request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResetCounters:
+    """Set every counter to zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +168,8 @@ class GroupShape:
     counters: tuple[str, ...]
     gauges: tuple[str, ...]
     histograms: tuple[str, ...]
+    shared: tuple[int, ...]
+    """indices into counters + gauges of those that are the same in every worker"""
     codes: str
     code_detail: bool
     code_tables: tuple[str, ...]

@@ -1,0 +1,89 @@
+"""The admin interface's socket: bound, written down, served."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mesh_proxy.admin.endpoints import answer
+from mesh_proxy.admin.server import AdminServer
+from mesh_proxy.config.errors import ConfigError
+from mesh_proxy.config.model.bootstrap import AdminConfig
+from mesh_proxy.config.model.common import AddressConfig
+from mesh_proxy.supervisor.sockets import bind_unix
+
+if TYPE_CHECKING:
+    from mesh_proxy.supervisor.supervisor import Supervisor
+
+UNIX_MODE = 0o600
+"""of the admin socket when the configuration names none: who can write to it steers the proxy"""
+
+_log = logging.getLogger("admin")
+
+
+class AdminListener:
+    """Idle until the configuration is known."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._server = AdminServer(loop, functools.partial(answer, supervisor))
+        self._path = ""
+
+    async def start(self, config: AdminConfig, address_path: str) -> None:
+        """Bind and serve. Raises ConfigError."""
+        address = config.address
+        try:
+            sock = _bind(address)
+        except OSError as error:
+            raise ConfigError("admin.address", f"cannot bind {address}: {error.strerror}") from None
+        if address.path:
+            self._path = "" if address.path.startswith("@") else address.path
+            local = address.path
+        else:
+            local = str(AddressConfig(host=address.host, port=sock.getsockname()[1]))
+        self._supervisor.stats.extra += self._server.stats.groups
+        await self._server.start(sock)
+        _log.info("admin address: %s", local)
+        if config.access_logs:
+            _log.warning("admin.access_log: not written yet")
+        if address_path:
+            _write_address(address_path, local)
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.close()
+        if self._path:
+            try:
+                os.unlink(self._path)
+            except OSError:
+                pass  # somebody else removed it
+
+
+def _write_address(path: str, address: str) -> None:
+    try:
+        Path(path).write_text(address)
+    except OSError as error:
+        _log.error("cannot write the admin address to %s: %s", path, error.strerror)
+
+
+def _bind(address: AddressConfig) -> socket.socket:
+    if address.path:
+        return bind_unix(dataclasses.replace(address, mode=address.mode or UNIX_MODE))
+    v6 = ":" in address.host
+    sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if v6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address.ipv4_compat else 1)
+        sock.bind((address.host, address.port))
+        sock.listen(128)
+    except OSError:
+        sock.close()
+        raise
+    return sock
