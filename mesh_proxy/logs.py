@@ -214,9 +214,9 @@ def parse_component_levels(text: str) -> tuple[tuple[str, str], ...]:
 
 def _component_level(item: str) -> tuple[str, str]:
     name, colon, level = item.partition(":")
-    level = canonical_level(level)
     if not colon or not name:
         raise ValueError(f"component log level {item!r} is not of the form name:level")
+    level = canonical_level(level)
     if name not in COMPONENTS:
         raise ValueError(f"unknown log component {name!r}; known are {', '.join(COMPONENTS)}")
     return name, level

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mesh_proxy.admin.exchange import AdminRequest, AdminResponse, text, to_json
 from mesh_proxy.admin.regex import BadRegex, compile_regex
+from mesh_proxy.admin.server_info import user_agent
 
 if TYPE_CHECKING:
     from mesh_proxy.supervisor.supervisor import Supervisor
@@ -68,6 +69,8 @@ def dumps(supervisor: Supervisor, named: Named, *, include_eds: bool = False) ->
         if kind in by_kind and (kind == "Bootstrap" or kind == "Listener" or named(view.name)):
             by_kind[kind].append((view.name, view.type_url, json.loads(view.json)))
     bootstraps = [resource for _, _, resource in by_kind["Bootstrap"]]
+    for bootstrap in bootstraps:
+        bootstrap["node"] = {**bootstrap.get("node", {}), **user_agent()}
     configs: list[dict[str, Any]] = [
         {
             "@type": f"{_ADMIN}BootstrapConfigDump",

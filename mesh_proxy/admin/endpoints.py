@@ -106,6 +106,12 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(path="/reopen_logs", handler=control.reopen_logs, help="reopen log files", mutates=True),
     Endpoint(path="/reset_counters", handler=control.reset_counters, help="set every counter to zero", mutates=True),
     Endpoint(path="/runtime", handler=server_info.runtime, help="runtime values"),
+    Endpoint(
+        path="/runtime_modify",
+        handler=control.runtime_modify,
+        help="override runtime values (needs an admin layer)",
+        mutates=True,
+    ),
     Endpoint(path="/server_info", handler=server_info.server_info, help="version, state and command line"),
     Endpoint(
         path="/stats",

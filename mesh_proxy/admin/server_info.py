@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mesh_proxy import __version__
 from mesh_proxy.admin.exchange import AdminRequest, AdminResponse, text, to_json
 from mesh_proxy.cli.version import version_string
+from mesh_proxy.config.model.bootstrap import NodeConfig
 from mesh_proxy.config.model.common import AddressConfig
 from mesh_proxy.logs import DEFAULT_FORMAT
 from mesh_proxy.supervisor.memory import measure
@@ -31,19 +32,6 @@ def hot_restart_version(supervisor: Supervisor, request: AdminRequest) -> AdminR
 def server_info(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
     """`envoy.admin.v3.ServerInfo`."""
     uptime = f"{supervisor.uptime_s}s"
-    major, minor, patch = (int(part) for part in __version__.split("."))
-    node = supervisor.bootstrap.node
-    node_json: dict[str, Any] = {
-        "id": node.id,
-        "cluster": node.cluster,
-        "user_agent_name": "mesh-proxy",
-        "user_agent_build_version": {"version": {"major_number": major, "minor_number": minor, "patch": patch}},
-    }
-    if node.metadata:
-        node_json["metadata"] = dict(node.metadata)
-    locality = {name: getattr(node.locality, name) for name in ("region", "zone", "sub_zone")}
-    if any(locality.values()):
-        node_json["locality"] = {name: value for name, value in locality.items() if value}
     return to_json(
         {
             "version": version_string(),
@@ -52,9 +40,29 @@ def server_info(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
             "uptime_all_epochs": uptime,
             "hot_restart_version": "disabled",
             "command_line_options": _command_line(supervisor),
-            "node": node_json,
+            "node": node_json(supervisor.bootstrap.node),
         }
     )
+
+
+def user_agent() -> dict[str, Any]:
+    """What the server adds to the node that is configured."""
+    major, minor, patch = (int(part) for part in __version__.split("."))
+    return {
+        "user_agent_name": "mesh-proxy",
+        "user_agent_build_version": {"version": {"major_number": major, "minor_number": minor, "patch": patch}},
+    }
+
+
+def node_json(node: NodeConfig) -> dict[str, Any]:
+    """`envoy.config.core.v3.Node`."""
+    found = {"id": node.id, "cluster": node.cluster, **user_agent()}
+    if node.metadata:
+        found["metadata"] = dict(node.metadata)
+    locality = {name: value for name in ("region", "zone", "sub_zone") if (value := getattr(node.locality, name))}
+    if locality:
+        found["locality"] = locality
+    return found
 
 
 def _command_line(supervisor: Supervisor) -> dict[str, Any]:
@@ -117,9 +125,12 @@ def init_dump(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
 
 
 def memory(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
-    """`envoy.admin.v3.Memory` over all processes; pages that they share count once. `processes` is ours."""
+    """`envoy.admin.v3.Memory` over all processes; pages that they share count once. `?by_process` is ours."""
     processes = measure(supervisor.process_ids())
     physical = sum(process.pss for process in processes)
+    by_process = [
+        {"name": process.name, "pid": process.pid, "pss": str(process.pss), "rss": str(process.rss)} for process in processes
+    ]
     return to_json(
         {
             "allocated": str(sum(process.private for process in processes)),
@@ -128,10 +139,7 @@ def memory(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
             "pageheap_free": "0",
             "total_thread_cache": "0",
             "total_physical_bytes": str(physical),
-            "processes": [
-                {"name": process.name, "pid": process.pid, "pss": str(process.pss), "rss": str(process.rss)}
-                for process in processes
-            ],
+            **({"processes": by_process} if request.flag("by_process") else {}),
         }
     )
 

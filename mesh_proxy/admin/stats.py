@@ -33,7 +33,7 @@ async def stats(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
     if format_ == "prometheus":
         return await prometheus(supervisor, request)
     if format_ not in ("text", "json"):
-        return text("usage: /stats?format=(json|prometheus|text)\n\n", 400)
+        return text("usage: /stats?format=(html|active-html|json|prometheus|text)\n\n", 400)
     kind = {name.lower(): name for name in TYPES}.get(request.query.get("type", "All").lower())
     if kind is None:
         return text("invalid &type= param", 400)
