@@ -19,5 +19,5 @@ LB_POLICIES: Final[set[str]] = {"ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "CLUST
 CLUSTER_TYPES: Final[set[str]] = {"STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGINAL_DST"}
 """of these and `EDS`"""
 
-OTHER: Final[set[str]] = set()
+OTHER: Final[set[str]] = {"outlier_detection"}
 """of `local_reply`, `mirror`, `outlier_detection`, `rds`"""

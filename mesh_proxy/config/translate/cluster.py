@@ -42,8 +42,10 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
     breakers = reader.sub("circuit_breakers")
     low, high, per_host = _breakers(breakers) if breakers is not None else (ThresholdsConfig(), ThresholdsConfig(), None)
     common = reader.sub("common_lb_config")
+    panic, weighted = _common_lb(common) if common is not None else (50.0, False)
     socket = reader.sub("transport_socket")
     outlier = reader.sub("outlier_detection")
+    failure_refresh = reader.sub("dns_failure_refresh_rate")
     choices = reader.sub("least_request_lb_config")
     eds = reader.sub("eds_cluster_config")
     if eds is not None:
@@ -64,6 +66,9 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
         high_thresholds=high,
         per_host_max_connections=per_host,
         dns_refresh_rate_s=reader.seconds("dns_refresh_rate", 5.0) or 5.0,
+        dns_jitter_s=reader.seconds("dns_jitter", 0.0) or 0.0,
+        dns_failure_refresh_base_s=failure_refresh.seconds("base_interval") if failure_refresh is not None else None,
+        dns_failure_refresh_max_s=failure_refresh.seconds("max_interval") if failure_refresh is not None else None,
         respect_dns_ttl=reader.flag("respect_dns_ttl"),
         dns_lookup_family=reader.enum("dns_lookup_family"),
         wait_for_warm_on_init=reader.flag("wait_for_warm_on_init", True),
@@ -77,7 +82,8 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
         transport_socket=upstream_transport(socket) if socket is not None else None,
         bind_address=_bind_address(reader),
         tcp_keepalive=_keepalive(reader),
-        panic_threshold_percent=_common_lb(common) if common is not None else 50.0,
+        panic_threshold_percent=panic,
+        locality_weighted=weighted,
         outlier_detection=_outlier_detection(outlier) if outlier is not None else None,
         metadata=metadata(reader),
         original_dst_http_header=_original_dst(reader, kind),
@@ -129,9 +135,9 @@ def _thresholds(reader: Reader) -> ThresholdsConfig:
     )
 
 
-def _common_lb(reader: Reader) -> float:
-    """`CommonLbConfig`: the panic threshold is all of it that is supported."""
-    return reader.percent("healthy_panic_threshold", 50.0)
+def _common_lb(reader: Reader) -> tuple[float, bool]:
+    """`CommonLbConfig`: the panic threshold, and whether localities share the load by weight."""
+    return reader.percent("healthy_panic_threshold", 50.0), reader.sub("locality_weighted_lb_config") is not None
 
 
 def _bind_address(reader: Reader) -> AddressConfig | None:
@@ -175,4 +181,14 @@ def _outlier_detection(reader: Reader) -> OutlierDetectionConfig:
         max_ejection_percent=reader.number("max_ejection_percent", 10),
         enforcing_consecutive_5xx=reader.number("enforcing_consecutive_5xx", 100),
         enforcing_consecutive_gateway_failure=reader.number("enforcing_consecutive_gateway_failure", 0),
+        success_rate_minimum_hosts=reader.number("success_rate_minimum_hosts", 5),
+        success_rate_request_volume=reader.number("success_rate_request_volume", 100),
+        success_rate_stdev_factor=reader.number("success_rate_stdev_factor", 1900),
+        enforcing_success_rate=reader.number("enforcing_success_rate", 100),
+        failure_percentage_threshold=reader.number("failure_percentage_threshold", 85),
+        failure_percentage_minimum_hosts=reader.number("failure_percentage_minimum_hosts", 5),
+        failure_percentage_request_volume=reader.number("failure_percentage_request_volume", 50),
+        enforcing_failure_percentage=reader.number("enforcing_failure_percentage", 0),
+        max_ejection_time_jitter_s=reader.seconds("max_ejection_time_jitter", 0.0) or 0.0,
+        always_eject_one_host=reader.flag("always_eject_one_host"),
     )
