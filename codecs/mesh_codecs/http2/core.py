@@ -15,7 +15,7 @@ from mesh_codecs.http2.settings import Http2Settings
 from mesh_codecs.http2.state import CLOSED, HALF_CLOSED_LOCAL, ILLEGAL, NEXT, Stream
 
 _RESETS_REMEMBERED: Final = 256
-"""streams that we reset and whose late frames are dropped in silence; older ones are answered by STREAM_CLOSED"""
+"""streams that we reset and whose late frames are dropped in silence"""
 ASSUMED_MAX_STREAMS: Final = 100
 """concurrent streams that we allow ourselves before the peer's SETTINGS arrive"""
 
@@ -30,9 +30,12 @@ class Core:
         self._streams: dict[int, Stream] = {}
         self._owed: dict[int, int] = {}
         """bytes not yet acknowledged of streams that ended in good order"""
-        self._we_reset: dict[int, None] = {}
+        self._we_reset: dict[int, int] = {}
+        """streams that we reset -> bytes of DATA that may still be on their way to us; -1: none, the peer had ended them"""
         self._gone: set[int] = set()
         """streams reset during the read whose events the caller is still working on: what it sends there is dropped"""
+        self._forgotten_up_to = 0
+        """highest stream that we reset and forgot: late frames up to here may be honest"""
         self._last_peer_id = 0
         """highest stream id that the peer opened"""
         self._next_id = 1
@@ -119,11 +122,13 @@ class Core:
             self._return_connection_credit(stream.owed)
             stream.owed = 0
 
-    def _queue_reset(self, stream_id: int, error_code: int) -> None:
+    def _queue_reset(self, stream_id: int, error_code: int, in_flight: int) -> None:
         self._out.append(frames.rst_stream_frame(stream_id, error_code))
         if len(self._we_reset) >= _RESETS_REMEMBERED:
-            del self._we_reset[next(iter(self._we_reset))]
-        self._we_reset[stream_id] = None
+            oldest = next(iter(self._we_reset))
+            del self._we_reset[oldest]
+            self._forgotten_up_to = max(self._forgotten_up_to, oldest)
+        self._we_reset[stream_id] = in_flight
 
     # Credit.
 
@@ -187,11 +192,17 @@ class Core:
             ConnectionFault: this happened too often.
         """
         stream_id = fault.stream_id
-        self._queue_reset(stream_id, fault.error_code)
-        self._guard.answer_queued()
         stream = self._streams.get(stream_id)
         if stream is not None:
             self._abandon(stream)
+        if fault.error_code == frames.STREAM_CLOSED:
+            in_flight = -1
+        elif stream is not None:
+            in_flight = max(stream.recv_window, 0)
+        else:  # the fault was in the head
+            in_flight = self._local_initial_window
+        self._queue_reset(stream_id, fault.error_code, in_flight)
+        self._guard.answer_queued()
         if stream is not None or fault.error_code != frames.STREAM_CLOSED:
             events.append(StreamReset(stream_id, ResetReason.PROTOCOL_ERROR, RemoteProtocolError(fault.why), fault.error_code))
         if self.downstream:

@@ -268,7 +268,7 @@ class Receiver(ControlReceiver):
         """A header block on a stream that is over, or that never was."""
         if not stream_id & 1 or (not self.downstream and stream_id > self._last_sent_id):
             raise ConnectionFault(PROTOCOL_ERROR, "http2.headers_on_idle_stream")
-        if stream_id not in self._we_reset and stream_id <= self._ignore_above:
+        if stream_id not in self._we_reset and self._forgotten_up_to < stream_id <= self._ignore_above:
             raise ConnectionFault(STREAM_CLOSED, "http2.headers_on_closed_stream")
         self._guard.control_frame()
         self._decode(block)
@@ -339,7 +339,7 @@ class Receiver(ControlReceiver):
         if stream_id > self._ignore_above:
             return
         if len(self._streams) >= self.settings.max_concurrent_streams:
-            self._queue_reset(stream_id, frames.REFUSED_STREAM)
+            self._queue_reset(stream_id, frames.REFUSED_STREAM, self._local_initial_window)
             self._guard.answer_queued()
             if self._settings_acknowledged:  # until then the peer cannot know better
                 self._guard.premature_end()
@@ -421,7 +421,7 @@ class Receiver(ControlReceiver):
         stream = self._streams.get(stream_id)
         if stream is None:
             self._return_connection_credit(size)
-            self._late_data(stream_id)
+            self._late_data(stream_id, size)
             return
         if stream.state == HALF_CLOSED_REMOTE:
             self._return_connection_credit(size)
@@ -445,7 +445,7 @@ class Receiver(ControlReceiver):
         elif size:  # padding alone: there is nothing that the caller could deliver
             self.acknowledge(stream_id, size)
 
-    def _late_data(self, stream_id: int) -> None:
+    def _late_data(self, stream_id: int, size: int) -> None:
         """DATA on a stream that is over, or that never was."""
         if self.downstream:
             if stream_id > self._last_peer_id or not stream_id & 1:
@@ -454,9 +454,18 @@ class Receiver(ControlReceiver):
                 return
         elif stream_id > self._last_sent_id or not stream_id & 1:
             raise ConnectionFault(PROTOCOL_ERROR, "http2.data_on_idle_stream")
-        if stream_id not in self._we_reset:
+        in_flight = self._we_reset.get(stream_id)
+        if in_flight is None:
+            if stream_id > self._forgotten_up_to:
+                raise ConnectionFault(STREAM_CLOSED, "http2.data_on_closed_stream")
             self._guard.control_frame()
-            raise StreamFault(stream_id, STREAM_CLOSED, "http2.data_on_closed_stream")
+            return
+        if in_flight < 0:
+            self._guard.control_frame()
+        elif size > in_flight:
+            raise ConnectionFault(FLOW_CONTROL_ERROR, "http2.stream_window_exceeded")
+        else:
+            self._we_reset[stream_id] = in_flight - size
 
 
 def _unpad(payload: bytes) -> bytes:

@@ -267,7 +267,7 @@ class Sender(Core):
         if not code and not (stream.state == HALF_CLOSED_LOCAL and self.downstream):
             # After a whole response NO_ERROR asks the peer to stop sending its request (RFC 9113, 8.1).
             code = _RESET_CODES[event.reason]
-        self._queue_reset(stream.id, code)
+        self._queue_reset(stream.id, code, max(stream.recv_window, 0))
         self._abandon(stream)
 
     def _send_goaway(self, event: GoAway) -> None:

@@ -27,7 +27,8 @@ def export_state(codec: Http2Codec) -> bytes:
             "last_peer_id": codec._last_peer_id,
             "next_id": codec._next_id,
             "last_sent_id": codec._last_sent_id,
-            "we_reset": list(codec._we_reset),
+            "we_reset": list(codec._we_reset.items()),
+            "forgotten_up_to": codec._forgotten_up_to,
             "send_window": codec._send_window,
             "recv_window": codec._recv_window,
             # What was read but not delivered stays with the old process; its credit is due all the same.
@@ -61,9 +62,9 @@ def import_state(state: bytes) -> Http2Codec:
     try:
         values: dict[str, Any] = json.loads(state)
         if values["version"] != _VERSION:
-            raise ValueError(f"HTTP/2 state of version {values['version']!r}, not {_VERSION}")
+            raise ValueError(f"version {values['version']!r}, not {_VERSION}")
         return _rebuild(values)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"not a state of an HTTP/2 connection: {error!r}") from None
 
 
@@ -72,7 +73,8 @@ def _rebuild(values: dict[str, Any]) -> Http2Codec:
     codec._last_peer_id = values["last_peer_id"]
     codec._next_id = values["next_id"]
     codec._last_sent_id = values["last_sent_id"]
-    codec._we_reset = dict.fromkeys(values["we_reset"])
+    codec._we_reset = {stream_id: in_flight for stream_id, in_flight in values["we_reset"]}
+    codec._forgotten_up_to = values["forgotten_up_to"]
     codec._send_window = values["send_window"]
     codec._recv_window = values["recv_window"]
     codec._local_initial_window = values["local_initial_window"]

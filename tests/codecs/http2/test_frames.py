@@ -91,12 +91,12 @@ CONNECTION_FAULTS = {
     "6.10 CONTINUATION without HEADERS": (OPEN + frame(CONTINUATION, END_HEADERS, 1), PROTOCOL),
     "6.10 CONTINUATION on another stream": (frame(HEADERS, 0, 1, b"\x82") + frame(CONTINUATION, 4, 3), PROTOCOL),
     "5.1 HEADERS after RST_STREAM of the peer": (OPEN + rst(1, 8) + headers(1), CLOSED),
+    "5.1 DATA after RST_STREAM of the peer": (OPEN + rst(1, 8) + data(1, b"x"), CLOSED),
 }
 
 STREAM_FAULTS = {
     "5.1 DATA after END_STREAM": (DONE + data(1, b"x"), CLOSED),
     "5.1 HEADERS after END_STREAM": (DONE + headers(1), CLOSED),
-    "5.1 DATA after RST_STREAM of the peer": (OPEN + rst(1, 8) + data(1, b"x"), CLOSED),
     "5.3.1 depends on itself": (
         frame(HEADERS, END_HEADERS | END_STREAM | PRIORITY_FLAG, 1, b"\0\0\0\x01\x10" + block(GET)),
         PROTOCOL,
@@ -178,6 +178,18 @@ def test_late_frames_on_a_stream_that_we_reset_are_dropped() -> None:
     assert (answer.kind, answer.number) == (RST_STREAM, 7)
     events = codec.receive_data(data(1, b"x") + headers(1, [(b":bad", b"trailers")]) + headers(3))
     assert [e.stream_id for e in events] == [3]
+    assert codec.data_to_send() == []
+
+
+def test_late_frames_are_dropped_however_many_streams_we_reset() -> None:
+    codec = upstream((3, 1000), max_concurrent_streams=1000)
+    ids = [request(codec) for _ in range(400)]
+    for stream_id in ids:
+        codec.send(StreamReset(stream_id, ResetReason.LOCAL_RESET))
+    codec.data_to_send()
+    for stream_id in ids[:50] + ids[-50:]:
+        raw = headers(stream_id, [(b":status", b"200")], end=False) + data(stream_id, b"x", end=True)
+        assert codec.receive_data(raw) == []
     assert codec.data_to_send() == []
 
 

@@ -1,0 +1,65 @@
+"""Conformance by h2spec 2.6: 147 strict cases for the side that is called, 57 of `h2specd` for the side that calls.
+
+Both are Go programs of github.com/summerwind/h2spec, looked for on the PATH and in `go env GOPATH`/bin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from http2_support import calling
+from http2_support.serving import start_server
+
+from mesh_codecs.http2 import Http2Settings
+
+pytestmark = pytest.mark.slow
+_SUMMARY = re.compile(rb"(\d+) tests, (\d+) passed, (\d+) skipped, (\d+) failed")
+
+
+def tool(name: str) -> str:
+    """The path of a tool, or a skip that says what is missing."""
+    places = os.pathsep.join(
+        [os.environ.get("PATH", ""), os.path.join(os.environ.get("GOPATH", os.path.expanduser("~/go")), "bin")]
+    )
+    found = shutil.which(name, path=places)
+    if found is None:
+        pytest.skip(f"{name} is not installed (see github.com/summerwind/h2spec)")
+    return found
+
+
+async def output_of(*command: str) -> bytes:
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL)
+    out, _ = await asyncio.wait_for(process.communicate(), 120)
+    return out
+
+
+def judge(out: bytes, at_least: int) -> None:
+    summary = _SUMMARY.search(out)
+    assert summary is not None, out.decode(errors="replace")[-2000:]
+    total, passed, skipped, failed = (int(group) for group in summary.groups())
+    assert (skipped, failed) == (0, 0), out.decode(errors="replace")[-4000:]
+    assert total == passed >= at_least  # 2.2 has one case fewer than 2.6
+
+
+def test_called_side() -> None:
+    program = tool("h2spec")
+
+    async def run() -> bytes:
+        server = await start_server(Http2Settings())
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            return await output_of(program, "--strict", "-h", "127.0.0.1", "-p", str(port), "-o", "2")
+
+    judge(asyncio.run(run()), 146)
+
+
+def test_calling_side() -> None:
+    program = tool("h2specd")
+    client = f"{sys.executable} {Path(calling.__file__)}"
+    judge(asyncio.run(output_of(program, "--strict", "-e", client)), 57)
