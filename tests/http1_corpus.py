@@ -204,7 +204,8 @@ REQUESTS: list[Request] = [
     # Connection
     ("connection nominates", _get(b"Connection: X-A, X-B\r\nX-A: 1\r\nX-C: 2"), None),
     ("connection nominates content-length", _post(b"Connection: content-length\r\nContent-Length: 5", b"hello"), None),
-    ("connection nominates host", _get(b"Connection: host, authorization\r\nAuthorization: x"), None),
+    ("connection nominates authorization", _get(b"Connection: authorization\r\nAuthorization: x"), None),
+    ("connection nominates host", _get(b"Connection: Host"), 400),
     ("connection nominates x-forwarded-for", _get(b"Connection: X-Forwarded-For\r\nX-Forwarded-For: 1.2.3.4"), 400),
     ("connection option is no token", _get(b"Connection: a b"), 400),
     ("upgrade to h2c", _get(b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA"), None),
@@ -266,6 +267,7 @@ CODES: dict[str, str] = {
     "connect with body": "http1.body_disallowed",
     "connect chunked": "http1.invalid_transfer_encoding",
     "connection nominates x-forwarded-for": "http1.connection_header_rejected",
+    "connection nominates host": "http1.connection_header_rejected",
     "chunk size 0x": "http1.codec_error",
     "too many fields": "http1.too_many_headers",
     "head too large": "http1.headers_too_large",

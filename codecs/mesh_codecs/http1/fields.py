@@ -40,14 +40,15 @@ HOP_BY_HOP: Final = frozenset(
 )
 
 # Nominating these is an attack, not a wish: a forwarding field that disappears at this hop changes who the next one believes to
-# have been called by. Envoy answers 400.
+# have been called by, and without Host the message changes its meaning. Envoy answers 400 to all but the last two; those tell who
+# the caller is.
 _NEVER_NOMINATED: Final = frozenset(
-    (b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-client-cert", b"forwarded")
+    (b"host", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-client-cert", b"forwarded")
 )
 # Nominating these is ignored. RFC 9110 forbids it for fields meant for all recipients; removing them would change the framing,
-# the route, or who the caller is. A client with an over-long Connection field is still served.
+# the route, or the credentials. A client with an over-long Connection field is still served.
 _KEPT: Final = frozenset(
-    (b"content-length", b"host", b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"cache-control", b"te")
+    (b"content-length", b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"cache-control", b"te")
 )
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

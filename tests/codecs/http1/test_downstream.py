@@ -87,7 +87,7 @@ class TestRequests:
             (b"Connection: X-A, x-b ,\r\nX-A: 1\r\nX-B: 2\r\nX-C: 3", [(b"x-c", b"3")]),
             (b"Connection: X-A\r\nConnection: X-B\r\nX-A: 1\r\nX-B: 2", []),
             (b"Connection: close, X-A\r\nX-A: 1\r\nX-A: 2", []),
-            (b"Connection: authorization, content-length, host\r\nAuthorization: x", [(b"authorization", b"x")]),
+            (b"Connection: authorization, content-length\r\nAuthorization: x", [(b"authorization", b"x")]),
             (b"Connection:\r\nAccept: a", [(b"accept", b"a")]),
             (b"Keep-Alive: timeout=5\r\nProxy-Connection: keep-alive", []),
             (b"Connection: close\r\nKeep-Alive: timeout=5", []),
