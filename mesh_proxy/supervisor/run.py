@@ -14,14 +14,17 @@ from mesh_proxy.cli.options import Options
 from mesh_proxy.config.model.bootstrap import BootstrapConfig
 from mesh_proxy.logs import configure_logging
 from mesh_proxy.supervisor.spawner import start_spawner
+from mesh_proxy.upstream import resource_table
 from mesh_proxy.worker.interface import DataPlaneFactory
 from mesh_proxy.worker.main import run_worker
 from mesh_proxy.worker.shared import SharedTables
 
 Loader = Callable[[Options], BootstrapConfig]
 
-SHARED_TABLES: dict[str, int] = {}
-"""name -> bytes of the tables that all workers share"""
+
+def shared_tables(worker_count: int) -> dict[str, int]:
+    """name -> bytes of the tables that all workers share."""
+    return {resource_table.TABLE_NAME: resource_table.table_size(worker_count)}
 
 
 def load_configuration(options: Options, load: Loader | None = None) -> BootstrapConfig:
@@ -50,7 +53,7 @@ def run(options: Options, *, factory: DataPlaneFactory | None = None, load: Load
         return 1
     if factory is None:
         factory = importlib.import_module("mesh_proxy.worker.data_plane").DataPlane
-    shared = SharedTables(SHARED_TABLES, worker_count=options.concurrency)
+    shared = SharedTables(shared_tables(options.concurrency), worker_count=options.concurrency)
     entry = functools.partial(run_worker, options=options.for_workers(), shared=shared, factory=factory)
     spawner_pid, spawner_socket = start_spawner(entry)
 

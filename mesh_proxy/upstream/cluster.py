@@ -16,7 +16,8 @@ from mesh_proxy.upstream.balancers import Choose, make_chooser, round_robin
 from mesh_proxy.upstream.endpoint import Endpoint
 from mesh_proxy.upstream.host_sets import HostSet, distribute, split
 from mesh_proxy.upstream.outlier import OutlierDetector
-from mesh_proxy.upstream.resources import CircuitBreakerStats, Resources
+from mesh_proxy.upstream.resource_table import SharedResources
+from mesh_proxy.upstream.resources import CircuitBreakerStats, RemainingStats, Resources
 
 if TYPE_CHECKING:
     from mesh_codecs.headers import Headers
@@ -100,8 +101,7 @@ class Cluster:
         self.tracks_results = False
         """`on_result` wants to know how requests ended"""
         self.outlier: OutlierDetector | None = None
-        self.default = Resources(config.thresholds, environment.runtime, f"circuit_breakers.{config.name}.default.")
-        self.high = Resources(config.high_thresholds, environment.runtime, f"circuit_breakers.{config.name}.high.")
+        self.default, self.high = self._make_resources()
         self.stats: ClusterStats
         self._levels: tuple[tuple[int, Choose], ...] = ()
         self._choose: Choose = self._none
@@ -136,6 +136,15 @@ class Cluster:
     def resources(self, priority: str) -> Resources:
         """The circuit breaker of a routing priority, `DEFAULT` or `HIGH`."""
         return self.high if priority == "HIGH" else self.default
+
+    def _make_resources(self) -> tuple[Resources, Resources]:
+        table, runtime, prefix = self.environment.table, self.environment.runtime, f"circuit_breakers.{self.name}."
+        kind = Resources if table is None else SharedResources
+        default = kind(self.config.thresholds, runtime, prefix + "default.")
+        high = kind(self.config.high_thresholds, runtime, prefix + "high.")
+        if table is not None and isinstance(default, SharedResources) and isinstance(high, SharedResources):
+            table.enter(self.name, default, high)
+        return default, high
 
     # -- membership
 
@@ -201,7 +210,7 @@ class Cluster:
         self.high.configure(config.high_thresholds, runtime, f"circuit_breakers.{config.name}.high.")
         if old.alt_stat_name != config.alt_stat_name:
             self._unregister_stats()
-            self._register_stats()
+        self._register_stats()
         self._set_outlier_detection()
         self.renew_members(any(getattr(old, name) != getattr(config, name) for name in CONNECTION_FIELDS))
 
@@ -219,6 +228,8 @@ class Cluster:
         for endpoint in endpoints:
             self._remove(endpoint)
         self._unregister_stats()
+        if self.environment.table is not None:
+            self.environment.table.leave(self.name, self.default)
 
     def _set_outlier_detection(self) -> None:
         config, outlier = self.config.outlier_detection, self.outlier
@@ -337,14 +348,18 @@ class Cluster:
     def _register_stats(self) -> None:
         registry, prefix = self.environment.registry, self.stat_prefix
         self.stats = registry.get(ClusterStats, prefix)
-        registry.get(CircuitBreakerStats, f"{prefix}circuit_breakers.default.").resources = self.default
-        registry.get(CircuitBreakerStats, f"{prefix}circuit_breakers.high.").resources = self.high
+        for priority, resources in (("default", self.default), ("high", self.high)):
+            scope = f"{prefix}circuit_breakers.{priority}."
+            registry.get(CircuitBreakerStats, scope).resources = resources
+            if resources.track_remaining:
+                registry.get(RemainingStats, scope).resources = resources
 
     def _unregister_stats(self) -> None:
         registry, prefix = self.environment.registry, self.stats.prefix
         registry.remove(self.stats)
         for priority in ("default", "high"):
-            registry.remove(registry.get(CircuitBreakerStats, f"{prefix}circuit_breakers.{priority}."))
+            for kind in (CircuitBreakerStats, RemainingStats):
+                registry.remove(registry.get(kind, f"{prefix}circuit_breakers.{priority}."))
 
     def __repr__(self) -> str:
         return f"<Cluster {self.name} {self.config.kind} {self.stats.membership_healthy}/{len(self.endpoints)} healthy>"

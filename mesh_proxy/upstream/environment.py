@@ -10,6 +10,7 @@ from mesh_proxy.stats.registry import StatRegistry
 from mesh_proxy.upstream.balancers import Random
 from mesh_proxy.upstream.endpoint import Endpoint
 from mesh_proxy.upstream.resolver import Resolver
+from mesh_proxy.upstream.resource_table import ResourceTable
 from mesh_proxy.upstream.ticker import Ticker
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class Environment:
     """One per cluster manager."""
 
-    __slots__ = ("_warmed", "cold", "loop", "on_endpoint_removed", "random", "registry", "resolver", "runtime", "ticker")
+    __slots__ = ("_warmed", "cold", "loop", "on_endpoint_removed", "random", "registry", "resolver", "runtime", "table", "ticker")
 
     def __init__(
         self,
@@ -29,6 +30,7 @@ class Environment:
         on_endpoint_removed: Callable[[Endpoint], None],
         uniform: Random,
         resolver: Resolver,
+        table: ResourceTable | None = None,
     ) -> None:
         self.loop = loop
         self.registry = registry
@@ -37,6 +39,8 @@ class Environment:
         self.random = uniform
         """uniform in [0, 1)"""
         self.resolver = resolver
+        self.table = table
+        """where circuit breakers count for all workers; None: for this one alone"""
         self.ticker = Ticker(loop)
         self.cold: set[Cluster] = set()
         """clusters that wait for a first answer"""

@@ -63,7 +63,7 @@ class Http1Pool:
         idle = self.idle
         resources = self.resources
         if idle:
-            if resources.requests >= resources.max_requests:
+            if not resources.can_create_request():
                 self._overflow(callbacks)
                 return
             connection = idle.pop()
@@ -71,7 +71,7 @@ class Http1Pool:
             callbacks.on_pool_ready(connection)
             return
         stats = self.cluster.stats
-        if resources.pending_requests >= resources.max_pending_requests:
+        if not resources.can_create_pending():
             self._overflow(callbacks)
             return
         if len(self.connecting) <= len(self.pending):
@@ -178,7 +178,7 @@ class Http1Pool:
             callbacks = self.pending.popleft()
             self.resources.remove_pending()
             stats.upstream_rq_pending_active -= 1
-            if self.resources.requests >= self.resources.max_requests:
+            if not self.resources.can_create_request():
                 self._overflow(callbacks)
                 continue
             connection.begin(callbacks)

@@ -22,6 +22,7 @@ from mesh_proxy.upstream.endpoint import Endpoint
 from mesh_proxy.upstream.environment import Environment
 from mesh_proxy.upstream.original_dst import OriginalDstCluster
 from mesh_proxy.upstream.resolver import Resolver, ThreadResolver
+from mesh_proxy.upstream.resource_table import ResourceTable
 
 _KINDS: dict[str, type[Cluster]] = {
     "STRICT_DNS": StrictDnsCluster,
@@ -48,10 +49,11 @@ class ClusterManager:
         on_endpoint_removed: Callable[[Endpoint], None],
         uniform: Random = random.random,
         resolver: Resolver | None = None,
+        table: ResourceTable | None = None,
     ) -> None:
         if resolver is None:
             resolver = ThreadResolver(loop)
-        self._environment = Environment(loop, registry, runtime, on_endpoint_removed, uniform, resolver)
+        self._environment = Environment(loop, registry, runtime, on_endpoint_removed, uniform, resolver, table)
         self._configs: dict[str, ClusterConfig] = {}
         self._clusters: dict[str, Cluster] = {}
 
@@ -79,6 +81,8 @@ class ClusterManager:
                 else:
                     self._drop(name)
         self._configs = wanted
+        if self._environment.table is not None:
+            self._environment.table.assign(wanted)
         few = len(wanted) <= FEW_CLUSTERS
         for name, config in wanted.items():
             if name not in self._clusters and (few or config.kind in ("STRICT_DNS", "LOGICAL_DNS")):

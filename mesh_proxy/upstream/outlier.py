@@ -50,6 +50,7 @@ class OutlierStats(StatGroup):
         "ejections_total",
     )
     GAUGES: ClassVar[tuple[str, ...]] = ("ejections_active",)
+    SHARED: ClassVar[frozenset[str]] = frozenset(GAUGES)
     __slots__ = (*COUNTERS, *GAUGES)
 
     ejections_consecutive_5xx: int

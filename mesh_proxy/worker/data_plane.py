@@ -29,6 +29,7 @@ from mesh_proxy.network.tcp_proxy import TcpConnection, TcpProxy
 from mesh_proxy.stats.registry import StatRegistry
 from mesh_proxy.upstream.endpoint import Endpoint
 from mesh_proxy.upstream.manager import ClusterManager
+from mesh_proxy.upstream.resource_table import ResourceTable
 from mesh_proxy.worker.interface import SocketKey
 from mesh_proxy.worker.options import WorkerOptions
 from mesh_proxy.worker.shared import SharedTables
@@ -52,7 +53,13 @@ class DataPlane:
         self._context = WorkerContext(loop, self.registry)
         self._runtime: dict[str, Any] = {}
         self._context.runtime = self._runtime
-        self._context.clusters = ClusterManager(loop, self.registry, self._runtime, on_endpoint_removed=_drain_pools)
+        self._context.clusters = ClusterManager(
+            loop,
+            self.registry,
+            self._runtime,
+            on_endpoint_removed=_drain_pools,
+            table=ResourceTable.of(shared, worker_index),
+        )
         self._context.service_cluster = options.service_cluster.encode()
         self._context.service_node = options.service_node.encode()
         self._context.local_ip = local_ip(options.local_address_ip_version)

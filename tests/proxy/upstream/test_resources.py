@@ -62,7 +62,6 @@ def test_gauges_are_worked_out_when_read() -> None:
     prefix = "cluster.c.circuit_breakers."
     assert bench.stat(prefix + "default.cx_open") == 0
     assert bench.stat(prefix + "default.remaining_cx") == 1
-    assert bench.stat(prefix + "high.remaining_cx") == 0  # not tracked
     one.default.add_connection()
     one.default.add_request()
     assert bench.stat(prefix + "default.cx_open") == 1
@@ -70,7 +69,12 @@ def test_gauges_are_worked_out_when_read() -> None:
     assert bench.stat(prefix + "default.rq_open") == 0
     assert bench.stat(prefix + "default.remaining_rq") == 1
     assert bench.stat(prefix + "high.cx_open") == 0
-    for name in ("rq_pending_open", "rq_retry_open", "cx_pool_open", "remaining_cx_pools"):
+    for name in ("rq_pending_open", "rq_retry_open", "cx_pool_open"):
         assert bench.stat(prefix + "default." + name) == 0
     assert bench.stat(prefix + "default.remaining_pending") == 1024
     assert bench.stat(prefix + "default.remaining_retries") == 3
+    assert bench.stat(prefix + "default.remaining_cx_pools") > 1 << 60
+    tracked = [group.prefix for group in bench.registry if "remaining_cx" in group.GAUGES]
+    assert tracked == [prefix + "default."]
+    bench.manager.close()
+    assert len(bench.registry) == 0
