@@ -130,6 +130,11 @@ def at_once(target: str, count: int):
     return run
 
 
+def original_destination(pair: Pair, side: Side, seen: Observation) -> None:
+    """The header names the endpoint."""
+    pair.talk(side, seen, req("GET", "/original/", f"x-envoy-original-dst-host: 127.0.0.1:{side.ports['up.c']}"))
+
+
 def per_connection(pair: Pair, side: Side, seen: Observation) -> None:
     with Client(side, "main") as client:
         for _ in range(5):
@@ -157,6 +162,8 @@ SUITE = Suite(
         Case("strict_dns", req("GET", "/strict/"), 200, "a"),
         Case("logical_dns", req("GET", "/logical/"), 200, "a"),
         Case("dns_finds_nothing", req("GET", "/unresolved/"), 503, "", want={"log.flags": "UH"}),
+        Case("original_dst_by_header", run=original_destination, status=200, to="c"),
+        Case("original_dst_bad_header", req("GET", "/original/", "x-envoy-original-dst-host: nonsense"), 503, ""),
         Case("original_dst_without_header", req("GET", "/original/"), 503, ""),
         Case("unhealthy_endpoint_is_avoided", req("GET", "/disabled/"), 200, "b"),
         Case("no_healthy_endpoint", req("GET", "/allsick/"), 503, "", want={"log.flags": "UH"}),
