@@ -48,6 +48,9 @@ MODULES: dict[str, str] = {
         f"{_EXT}.retry.host.omit_host_metadata.v3.omit_host_metadata_config_pb2"
     ),
     # Odds and ends.
+    f"{_EXT}.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig": (
+        f"{_EXT}.resource_monitors.downstream_connections.v3.downstream_connections_pb2"
+    ),
     f"{_EXT}.request_id.uuid.v3.UuidRequestIdConfig": f"{_EXT}.request_id.uuid.v3.uuid_pb2",
     f"{_EXT}.http.original_ip_detection.xff.v3.XffConfig": f"{_EXT}.http.original_ip_detection.xff.v3.xff_pb2",
     f"{_EXT}.regex_engines.v3.GoogleRE2": f"{_EXT}.regex_engines.v3.google_re2_pb2",

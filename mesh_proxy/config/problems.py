@@ -11,6 +11,8 @@ class Problems:
     def __init__(self) -> None:
         self.found: list[tuple[str, str]] = []
         self.warnings: list[tuple[str, str]] = []
+        self.reads: set[str] | None = None
+        """the fields that translators asked for, as `<message>.<field>`, when somebody wants to know (the reference's test)"""
         self.unknown_fields = 0
         """unknown keys that `--allow-unknown-static-fields` let pass"""
 

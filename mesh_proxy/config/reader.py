@@ -64,6 +64,8 @@ class Reader:
 
     def _value(self, name: str) -> Any:
         self._read.add(name)
+        if self.problems.reads is not None:
+            self.problems.reads.add(f"{self.type}.{name}")
         return getattr(self.message, name)
 
     def text(self, name: str, default: str = "") -> str:

@@ -6,6 +6,7 @@ translation reads.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +119,17 @@ BOOTSTRAP = [
             "envoy.resource_limits.listener.web.connection_limit: 7}}]}"
         ),
         {"max_downstream_connections": 50000, f"{L}.max_connections": 7, "listeners.1.max_connections": None},
+    ),
+    Good(
+        "connection limit of the overload manager",
+        "overload_manager: {refresh_interval: 1s, resource_monitors: ["
+        + typed(
+            "envoy.resource_monitors.global_downstream_max_connections",
+            "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+            "max_active_downstream_connections: 9",
+        )
+        + "]}",
+        {"max_downstream_connections": 9},
     ),
     Good("flush interval", "stats_flush_interval: 1.5s", {"stats_flush_interval_s": 1.5}),
     Good(
@@ -456,6 +468,11 @@ MANAGERS = [
 ]
 
 ACCESS_LOGS = [
+    Good(
+        "text_format environment",
+        log("log_format: {text_format_source: {environment_variable: PATH}}"),
+        {f"{LOG}.text_format": os.environ.get("PATH")},
+    ),
     Good(
         "default line",
         log(),
@@ -921,6 +938,11 @@ CLUSTERS = [
             f"{K}.high_thresholds.retry_budget_min_concurrency": 5,
             f"{K}.per_host_max_connections": 8,
         },
+    ),
+    Good(
+        "locality weights",
+        web(cluster="common_lb_config: {locality_weighted_lb_config: {}}"),
+        {f"{K}.locality_weighted": True, f"{K}.panic_threshold_percent": 50.0},
     ),
     Good(
         "panic threshold zero",

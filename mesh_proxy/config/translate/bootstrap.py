@@ -19,6 +19,7 @@ from mesh_proxy.config.translate.endpoint import locality
 from mesh_proxy.config.translate.listener import translate_listener
 
 _RE2 = "envoy.extensions.regex_engines.v3.GoogleRE2"
+_CONNECTIONS = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
 _GLOBAL_CONNECTIONS = "overload.global_downstream_max_connections"
 
 
@@ -46,7 +47,7 @@ def bootstrap(reader: Reader, context: Context, *, service_cluster: str, service
         runtime=runtime,
         stats_flush_interval_s=reader.seconds("stats_flush_interval", 5.0) or 5.0,
         header_prefix=reader.text("header_prefix", "x-envoy"),
-        max_downstream_connections=_global_limit(runtime),
+        max_downstream_connections=_overload(reader) or _global_limit(runtime),
     )
 
 
@@ -108,9 +109,10 @@ def _node(reader: Reader | None, service_cluster: str, service_node: str) -> Nod
     if reader is None:
         return NodeConfig(id=service_node, cluster=service_cluster)
     place = reader.sub("locality")
+    name, cluster = reader.text("id"), reader.text("cluster")
     return NodeConfig(
-        id=service_node or reader.text("id"),
-        cluster=service_cluster or reader.text("cluster"),
+        id=service_node or name,
+        cluster=service_cluster or cluster,
         locality=locality(place) if place is not None else LocalityConfig(),
         metadata=reader.struct("metadata"),
     )
@@ -162,6 +164,24 @@ def _flatten(prefix: str, values: Mapping[str, Any], result: dict[str, Any]) -> 
             _flatten(name, value, result)
         else:
             result[name] = value
+
+
+def _overload(reader: Reader) -> int | None:
+    """`overload_manager`, of which only the limit of downstream connections is supported."""
+    manager = reader.sub("overload_manager")
+    limit: int | None = None
+    if manager is None:
+        return None
+    manager.seconds("refresh_interval")  # the limit is always exact
+    for monitor in manager.subs("resource_monitors"):
+        monitor.text("name")
+        extension = monitor.extension()
+        if extension is None:
+            raise monitor.error("needs typed_config")
+        if extension.type != _CONNECTIONS:
+            raise extension.unsupported("resource monitor")
+        limit = extension.reader.number("max_active_downstream_connections")
+    return limit
 
 
 def _global_limit(runtime: Mapping[str, Any]) -> int | None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from google.protobuf.message import Message
 
-from mesh_proxy.config import registry
-from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.route import (
     ClusterActionConfig,
     DirectResponseConfig,
@@ -18,14 +14,20 @@ from mesh_proxy.config.model.route import (
     RouteTableConfig,
     VirtualHostConfig,
 )
-from mesh_proxy.config.reader import Extension, Reader
+from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.translate.common import header_changes, metadata, required, runtime_fraction
 from mesh_proxy.config.translate.context import Context, run
 from mesh_proxy.config.translate.formats import regex
 from mesh_proxy.config.translate.matchers import header_matcher, query_parameter_matcher
-from mesh_proxy.config.translate.route_action import cluster_action, direct_response, mirrors, redirect, retry_policy
-
-_FILTER_CONFIG = "envoy.config.route.v3.FilterConfig"
+from mesh_proxy.config.translate.per_filter import per_filter_config
+from mesh_proxy.config.translate.route_action import (
+    Scope,
+    cluster_action,
+    direct_response,
+    mirrors,
+    redirect,
+    retry_policy,
+)
 
 
 def translate_route_configuration(message: Message, path: str, context: Context | None = None) -> RouteTableConfig:
@@ -37,8 +39,8 @@ def route_table(reader: Reader, context: Context, *, inline: bool = False) -> Ro
     """`inline`: the table stands in the listener, where clusters are checked by default."""
     validate = reader.flag("validate_clusters") if reader.has("validate_clusters") else None
     limit = reader.number("max_direct_response_body_size_bytes", 4096)
-    references: list[tuple[str, str]] = []
-    hosts = reader.each("virtual_hosts", lambda r: _virtual_host(r, references, limit))
+    scope = Scope(context=context, body_limit=limit)
+    hosts = reader.each("virtual_hosts", lambda r: _virtual_host(r, scope))
     _check_hosts(reader, hosts)
     table = RouteTableConfig(
         name=reader.text("name"),
@@ -52,10 +54,10 @@ def route_table(reader: Reader, context: Context, *, inline: bool = False) -> Ro
         validate_clusters=validate,
         max_direct_response_body_size_bytes=limit,
         per_filter_config=per_filter_config(reader, context),
-        mirrors=mirrors(reader, references),
+        mirrors=mirrors(reader, scope),
     )
     if validate or (validate is None and inline):
-        context.cluster_references.extend(references)
+        context.cluster_references.extend(scope.references)
     return table
 
 
@@ -70,14 +72,13 @@ def _check_hosts(reader: Reader, hosts: tuple[VirtualHostConfig, ...]) -> None:
             domains.add(domain)
 
 
-def _virtual_host(reader: Reader, references: list[tuple[str, str]], body_limit: int) -> VirtualHostConfig:
-    context = Context(problems=reader.problems)
+def _virtual_host(reader: Reader, scope: Scope) -> VirtualHostConfig:
     policy = reader.sub("retry_policy")
     limit = reader.optional_number("per_request_buffer_limit_bytes")
     return VirtualHostConfig(
         name=reader.text("name"),
         domains=tuple(domain.lower() for domain in reader.strings("domains")),
-        routes=reader.each("routes", lambda r: _route(r, context, references, body_limit)),
+        routes=reader.each("routes", lambda r: _route(r, scope)),
         require_tls={"EXTERNAL_ONLY": "EXTERNAL_ONLY", "ALL": "ALL"}.get(reader.enum("require_tls"), "NONE"),
         request_headers=header_changes(reader, "request"),
         response_headers=header_changes(reader, "response"),
@@ -85,37 +86,35 @@ def _virtual_host(reader: Reader, references: list[tuple[str, str]], body_limit:
         include_attempt_count_in_response=reader.flag("include_attempt_count_in_response"),
         include_is_timeout_retry_header=reader.flag("include_is_timeout_retry_header"),
         retry_policy=retry_policy(policy) if policy is not None else None,
-        per_filter_config=per_filter_config(reader, context),
+        per_filter_config=per_filter_config(reader, scope.context),
         per_request_buffer_limit_bytes=limit,
-        mirrors=mirrors(reader, references),
+        mirrors=mirrors(reader, scope),
     )
 
 
-def _route(reader: Reader, context: Context, references: list[tuple[str, str]], body_limit: int) -> RouteConfig:
+def _route(reader: Reader, scope: Scope) -> RouteConfig:
     decorator = reader.sub("decorator")
     return RouteConfig(
         match=_match(required(reader, "match")),
-        action=_action(reader, references, body_limit),
+        action=_action(reader, scope),
         name=reader.text("name"),
         request_headers=header_changes(reader, "request"),
         response_headers=header_changes(reader, "response"),
         metadata=metadata(reader),
-        per_filter_config=per_filter_config(reader, context),
+        per_filter_config=per_filter_config(reader, scope.context),
         decorator_operation=decorator.text("operation") if decorator is not None else "",
         stat_prefix=reader.text("stat_prefix"),
     )
 
 
-def _action(
-    reader: Reader, references: list[tuple[str, str]], body_limit: int
-) -> ClusterActionConfig | RedirectConfig | DirectResponseConfig | None:
+def _action(reader: Reader, scope: Scope) -> ClusterActionConfig | RedirectConfig | DirectResponseConfig | None:
     kind = reader.oneof("action")
     if kind == "route":
-        return cluster_action(required(reader, kind), references)
+        return cluster_action(required(reader, kind), scope)
     if kind == "redirect":
         return redirect(required(reader, kind))
     if kind == "direct_response":
-        return direct_response(required(reader, kind), body_limit)
+        return direct_response(required(reader, kind), scope.body_limit)
     if kind == "non_forwarding_action":
         required(reader, kind)
         return None
@@ -149,30 +148,3 @@ def _match(reader: Reader) -> RouteMatchConfig:
         runtime_fraction=runtime_fraction(reader.sub("runtime_fraction")),
         grpc=grpc is not None,
     )
-
-
-def per_filter_config(reader: Reader, context: Context) -> dict[str, Any]:
-    """`typed_per_filter_config`: filter name → translated configuration; `None` where the filter is switched off."""
-    result: dict[str, Any] = {}
-    for name, extension in reader.extensions("typed_per_filter_config"):
-        try:
-            result[name] = _one_filter(extension, context)
-        except ConfigError as error:
-            reader.problems.extend(error)
-    return result
-
-
-def _one_filter(extension: Extension, context: Context) -> Any:
-    if extension.type == _FILTER_CONFIG:
-        wrapper = extension.reader
-        if wrapper.flag("disabled"):
-            return None
-        wrapper.flag("is_optional")
-        inner = wrapper.extension("config")
-        if inner is None:
-            raise wrapper.error("needs config or disabled")
-        extension = inner
-    entry = registry.route_config(extension.type)
-    if entry is None or entry.translate_route is None:
-        raise extension.unsupported("per-route configuration of a filter")
-    return entry.translate_route(extension, context)

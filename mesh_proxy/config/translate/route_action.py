@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from mesh_proxy.config import features
 from mesh_proxy.config.model.route import (
     ClusterActionConfig,
@@ -17,11 +19,22 @@ from mesh_proxy.config.model.route import (
 from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.translate.access_log import format_text
 from mesh_proxy.config.translate.common import data_source, header_changes, metadata, required, runtime_fraction
+from mesh_proxy.config.translate.context import Context
 from mesh_proxy.config.translate.formats import compiled, regex
 from mesh_proxy.config.translate.matchers import header_matcher
+from mesh_proxy.config.translate.per_filter import per_filter_config
 
-References = list[tuple[str, str]]
-"""(path, cluster name) pairs, checked once all clusters are known"""
+
+@dataclass(slots=True, kw_only=True)
+class Scope:
+    """The route table that a route stands in."""
+
+    context: Context
+    body_limit: int
+    """bytes that a direct response's body may have"""
+    references: list[tuple[str, str]] = field(default_factory=list)
+    """(path, cluster name) pairs, checked once all clusters are known"""
+
 
 _NOT_FOUND = {"SERVICE_UNAVAILABLE": 503, "NOT_FOUND": 404, "INTERNAL_SERVER_ERROR": 500}
 _REDIRECTS = {
@@ -34,9 +47,9 @@ _REDIRECTS = {
 _PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 
 
-def cluster_action(reader: Reader, references: References) -> ClusterActionConfig:
+def cluster_action(reader: Reader, scope: Scope) -> ClusterActionConfig:
     """`RouteAction`."""
-    clusters, random_header = _clusters(reader, references)
+    clusters, random_header = _clusters(reader, scope)
     if (
         sum(bool(reader.message.HasField(name)) for name in ("regex_rewrite", "path_rewrite_policy"))
         + bool(reader.message.prefix_rewrite)
@@ -73,22 +86,22 @@ def cluster_action(reader: Reader, references: References) -> ClusterActionConfi
         priority=reader.enum("priority"),
         upgrades=reader.each("upgrade_configs", _upgrade),
         hash_policies=reader.each("hash_policy", _hash_policy),
-        mirrors=mirrors(reader, references),
+        mirrors=mirrors(reader, scope),
     )
 
 
-def _clusters(reader: Reader, references: References) -> tuple[tuple[WeightedClusterConfig, ...], str]:
+def _clusters(reader: Reader, scope: Scope) -> tuple[tuple[WeightedClusterConfig, ...], str]:
     kind = reader.oneof("cluster_specifier")
     if kind == "cluster":
         name = reader.text(kind)
-        references.append((reader.at(kind), name))
+        scope.references.append((reader.at(kind), name))
         return (WeightedClusterConfig(name=name),), ""
     if kind == "cluster_header":
         return (WeightedClusterConfig(name="", cluster_header=reader.lower(kind)),), ""
     if kind != "weighted_clusters":
         raise reader.error("cluster specifier plugins are not supported", kind)
     group = required(reader, kind)
-    entries = group.each("clusters", lambda r: _weighted(r, references))
+    entries = group.each("clusters", lambda r: _weighted(r, scope))
     if sum(entry.weight for entry in entries) <= 0 and len(entries) == len(group.message.clusters):
         raise group.error("the sum of the weights must be more than 0", "clusters")
     if sum(entry.weight for entry in entries) > 2**32 - 1:
@@ -98,12 +111,12 @@ def _clusters(reader: Reader, references: References) -> tuple[tuple[WeightedClu
     return entries, group.lower("header_name")
 
 
-def _weighted(reader: Reader, references: References) -> WeightedClusterConfig:
+def _weighted(reader: Reader, scope: Scope) -> WeightedClusterConfig:
     name, header = reader.text("name"), reader.lower("cluster_header")
     if bool(name) == bool(header):
         raise reader.error("needs one of name, cluster_header" if not name else "takes only one of name, cluster_header")
     if name:
-        references.append((reader.at("name"), name))
+        scope.references.append((reader.at("name"), name))
     return WeightedClusterConfig(
         name=name,
         weight=reader.number("weight"),
@@ -112,6 +125,7 @@ def _weighted(reader: Reader, references: References) -> WeightedClusterConfig:
         response_headers=header_changes(reader, "response"),
         metadata_match=metadata(reader, "metadata_match"),
         host_rewrite_literal=reader.text("host_rewrite_literal"),
+        per_filter_config=per_filter_config(reader, scope.context),
     )
 
 
@@ -208,18 +222,18 @@ def _hash_policy(reader: Reader) -> HashPolicyConfig:
     return HashPolicyConfig(kind="filter_state", name=inner.text("key"), terminal=terminal)
 
 
-def mirrors(reader: Reader, references: References) -> tuple[MirrorPolicyConfig, ...]:
+def mirrors(reader: Reader, scope: Scope) -> tuple[MirrorPolicyConfig, ...]:
     """`request_mirror_policies` of a route, virtual host or table."""
-    return reader.each("request_mirror_policies", lambda r: _mirror(r, references))
+    return reader.each("request_mirror_policies", lambda r: _mirror(r, scope))
 
 
-def _mirror(reader: Reader, references: References) -> MirrorPolicyConfig:
+def _mirror(reader: Reader, scope: Scope) -> MirrorPolicyConfig:
     if "mirror" not in features.OTHER:
         raise reader.error("mirroring is not supported")
     name = reader.text("cluster")
     if not name:
         raise reader.error("is required", "cluster")
-    references.append((reader.at("cluster"), name))
+    scope.references.append((reader.at("cluster"), name))
     return MirrorPolicyConfig(cluster=name, fraction=runtime_fraction(reader.sub("runtime_fraction")))
 
 
