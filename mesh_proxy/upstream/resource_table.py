@@ -40,76 +40,62 @@ def table_size(worker_count: int) -> int:
     return PLACES * _PLACE_BYTES * worker_count if worker_count > 1 else 0
 
 
-class Seat:
-    """Where the counts of one cluster stand."""
-
-    __slots__ = ("others", "own", "tag")
-
-    def __init__(self, tag: int) -> None:
-        self.tag = tag
-        self.own: memoryview | None = None
-        """our place; None when there is none for this cluster"""
-        self.others: tuple[memoryview, ...] = ()
-        """the places of the other workers"""
-
-    def vacate(self) -> None:
-        """Give the place up."""
-        if self.own is not None:
-            self.own[0] = 0
-            for i in range(1, _PLACE_INTS):
-                self.own[i] = 0
-        self.own = None
-        self.others = ()
-
-
 class SharedResources(Resources):
     """Resources whose limits hold for all workers together; the plain counts are this worker's share."""
 
-    __slots__ = ("_offset", "_seat")
+    __slots__ = ("_connection_index", "_others", "_own", "_pending_index", "_request_index", "_retry_index", "_tag")
 
-    def take_seat(self, seat: Seat, *, high: bool) -> None:
-        """Publish the counts there from now on."""
-        self._seat = seat
-        self._offset = _HIGH_OFFSET if high else _DEFAULT_OFFSET
+    def enter(self, tag: int, *, high: bool) -> None:
+        """Say which part of a cluster's place is ours. We have no place yet."""
+        offset = _HIGH_OFFSET if high else _DEFAULT_OFFSET
+        self._connection_index = offset
+        self._pending_index = offset + 1
+        self._request_index = offset + 2
+        self._retry_index = offset + 3
+        self._tag = tag
+        self.vacate()
 
-    def publish(self) -> None:
-        """Write all counts, after the seat has moved."""
-        own = self._seat.own
-        if own is not None:
-            counts = (self.connections, self.pending_requests, self.requests, self.retries)
-            for i, count in enumerate(counts, self._offset):
-                own[i] = count
+    def sit(self, own: memoryview, others: tuple[memoryview, ...]) -> None:
+        """Count in our place from now on, and add up what stands in the places of the other workers."""
+        self._own = own
+        self._others = others
+        own[self._connection_index] = self.connections
+        own[self._pending_index] = self.pending_requests
+        own[self._request_index] = self.requests
+        own[self._retry_index] = self.retries
+
+    def vacate(self) -> None:
+        """Count for ourselves."""
+        self._own = _nowhere()
+        self._others = ()
 
     def _elsewhere(self, index: int) -> int:
-        seat = self._seat
-        tag = seat.tag
-        index += self._offset
+        tag = self._tag
         total: int = 0
-        for place in seat.others:
+        for place in self._others:
             if place[0] == tag:
                 total += place[index]
         return total
 
-    def _write(self, index: int, count: int) -> None:
-        own = self._seat.own
-        if own is not None:
-            own[self._offset + index] = count
-
     def can_create_connection(self) -> bool:
         """See Resources."""
-        return self.connections + self._elsewhere(0) < self.max_connections
+        return self.connections + self._elsewhere(self._connection_index) < self.max_connections
 
     def can_create_pending(self) -> bool:
         """See Resources."""
-        return self.pending_requests + self._elsewhere(1) < self.max_pending_requests
+        return self.pending_requests + self._elsewhere(self._pending_index) < self.max_pending_requests
 
     def can_create_request(self) -> bool:
-        """See Resources."""
-        return self.requests + self._elsewhere(2) < self.max_requests
+        """See Resources. Asked for every request, hence written out."""
+        total, tag, index = self.requests, self._tag, self._request_index
+        for place in self._others:
+            if place[0] == tag:
+                total += place[index]
+        return total < self.max_requests
 
     def can_retry(self) -> bool:
         """See Resources."""
-        return self.retries + self._elsewhere(3) < self.retry_limit()
+        return self.retries + self._elsewhere(self._retry_index) < self.retry_limit()
 
     def retry_limit(self) -> int:
         """See Resources."""
@@ -121,64 +107,65 @@ class SharedResources(Resources):
     def totals(self) -> tuple[int, int, int, int]:
         """See Resources."""
         return (
-            self.connections + self._elsewhere(0),
-            self.pending_requests + self._elsewhere(1),
-            self.requests + self._elsewhere(2),
-            self.retries + self._elsewhere(3),
+            self.connections + self._elsewhere(self._connection_index),
+            self.pending_requests + self._elsewhere(self._pending_index),
+            self.requests + self._elsewhere(self._request_index),
+            self.retries + self._elsewhere(self._retry_index),
         )
 
     def add_connection(self) -> None:
         """See Resources."""
-        self.connections += 1
-        self._write(0, self.connections)
-
-    def remove_connection(self) -> None:
-        """See Resources."""
-        self.connections -= 1
-        self._write(0, self.connections)
+        self.connections = self._own[self._connection_index] = self.connections + 1
 
     def add_pending(self) -> None:
         """See Resources."""
-        self.pending_requests += 1
-        self._write(1, self.pending_requests)
-
-    def remove_pending(self) -> None:
-        """See Resources."""
-        self.pending_requests -= 1
-        self._write(1, self.pending_requests)
+        self.pending_requests = self._own[self._pending_index] = self.pending_requests + 1
 
     def add_request(self) -> None:
         """See Resources."""
-        self.requests += 1
-        self._write(2, self.requests)
-
-    def remove_request(self) -> None:
-        """See Resources."""
-        self.requests -= 1
-        self._write(2, self.requests)
+        self.requests = self._own[self._request_index] = self.requests + 1
 
     def add_retry(self) -> None:
         """See Resources."""
-        self.retries += 1
-        self._write(3, self.retries)
+        self.retries = self._own[self._retry_index] = self.retries + 1
+
+    def remove_connection(self) -> None:
+        """See Resources."""
+        self.connections = self._own[self._connection_index] = self.connections - 1
+
+    def remove_pending(self) -> None:
+        """See Resources."""
+        self.pending_requests = self._own[self._pending_index] = self.pending_requests - 1
+
+    def remove_request(self) -> None:
+        """See Resources."""
+        self.requests = self._own[self._request_index] = self.requests - 1
 
     def remove_retry(self) -> None:
         """See Resources."""
-        self.retries -= 1
-        self._write(3, self.retries)
+        self.retries = self._own[self._retry_index] = self.retries - 1
+
+
+def _nowhere() -> memoryview:
+    """A place that nobody else sees."""
+    return memoryview(bytearray(_PLACE_BYTES)).cast("q")
+
+
+_Pair = tuple[int, SharedResources, SharedResources]
+"""tag, default and high priority of one cluster"""
 
 
 class ResourceTable:
     """The table as one worker sees it."""
 
-    __slots__ = ("_complained", "_index", "_places", "_rows", "_seats")
+    __slots__ = ("_complained", "_index", "_places", "_rows", "_seated")
 
     def __init__(self, memory: memoryview, worker_index: int, worker_count: int) -> None:
         row = PLACES * _PLACE_BYTES
         self._rows = [memory[i * row : (i + 1) * row].cast("q") for i in range(worker_count)]
         self._index = worker_index
         self._places: dict[str, int] = {}
-        self._seats: dict[str, tuple[Seat, SharedResources, SharedResources]] = {}
+        self._seated: dict[str, _Pair] = {}
         self._complained = False
         clear_row(memory, worker_index)  # what the predecessor left
 
@@ -197,37 +184,49 @@ class ResourceTable:
             self._complained = True
             _log.warning("circuit breakers of all clusters but the first %d are counted for each worker by itself", PLACES)
         self._places = places
-        moving = [(name, *seated) for name, seated in self._seats.items() if places.get(name) != old.get(name)]
-        for _, seat, _, _ in moving:
-            seat.vacate()
-        for name, seat, default, high in moving:
-            self._sit(name, seat, default, high)
+        moving = [(name, pair) for name, pair in self._seated.items() if places.get(name) != old.get(name)]
+        for name, _ in moving:
+            self._clear(old.get(name))
+        for name, pair in moving:
+            self._seat(name, pair)
 
     def enter(self, name: str, default: SharedResources, high: SharedResources) -> None:
         """A cluster begins to count."""
-        seat = Seat(int.from_bytes(blake2b(name.encode(), digest_size=7).digest(), "big") + 1)
-        default.take_seat(seat, high=False)
-        high.take_seat(seat, high=True)
-        self._seats[name] = (seat, default, high)
-        self._sit(name, seat, default, high)
+        tag = int.from_bytes(blake2b(name.encode(), digest_size=7).digest(), "big") + 1
+        default.enter(tag, high=False)
+        high.enter(tag, high=True)
+        self._seated[name] = (tag, default, high)
+        self._seat(name, self._seated[name])
 
-    def _sit(self, name: str, seat: Seat, default: SharedResources, high: SharedResources) -> None:
+    def _seat(self, name: str, pair: _Pair) -> None:
+        tag, default, high = pair
         place = self._places.get(name, PLACES)
         if place >= PLACES:
+            default.vacate()
+            high.vacate()
             return
         views = [row[place * _PLACE_INTS : (place + 1) * _PLACE_INTS] for row in self._rows]
-        seat.own = views.pop(self._index)
-        seat.others = tuple(views)
-        default.publish()
-        high.publish()
-        seat.own[0] = seat.tag  # last, so that nobody adds up what is not there yet
+        own = views.pop(self._index)
+        others = tuple(views)
+        default.sit(own, others)
+        high.sit(own, others)
+        own[0] = tag  # last, so that nobody adds up what is not there yet
+
+    def _clear(self, place: int | None) -> None:
+        if place is not None and place < PLACES:
+            row = self._rows[self._index]
+            for i in range(place * _PLACE_INTS, (place + 1) * _PLACE_INTS):
+                row[i] = 0
 
     def leave(self, name: str, default: Resources) -> None:
         """The cluster is gone, unless another one with its name has come since."""
-        seated = self._seats.get(name)
-        if seated is not None and seated[1] is default:
-            del self._seats[name]
-            seated[0].vacate()
+        pair = self._seated.get(name)
+        if pair is not None and pair[1] is default:
+            del self._seated[name]
+            _, shared, high = pair
+            shared.vacate()
+            high.vacate()
+            self._clear(self._places.get(name))
 
 
 def clear_row(memory: memoryview, worker_index: int) -> None:
