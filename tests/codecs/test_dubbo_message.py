@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh_codecs.dubbo import Counters, DubboCodec, DubboMessage, HeadMemo, build_frame
+from mesh_codecs.dubbo.body import AttachmentMemo
 from mesh_codecs.dubbo.invocation import count_arguments, supports_response_attachments
 from mesh_codecs.dubbo.memo import MAX_HEAD_SIZE, MAX_HEADS
 from mesh_codecs.errors import LocalProtocolError, RemoteProtocolError
@@ -270,6 +271,45 @@ def test_attachments_of_responses() -> None:
     for bad in (b"", b"\x94\x05", b"\x94\x02hi\x02hi"):
         with pytest.raises(RemoteProtocolError):
             _ = response(bad).attachments
+
+
+def test_the_memo_of_attachments_rests_where_every_call_differs() -> None:
+    memo = HeadMemo()
+    same = body("I", 5, {"group": "g1"})
+    for _ in range(600):
+        assert receive(build_frame(0xC2, 0, 1, same), memo).group == b"g1"
+    first = receive(build_frame(0xC2, 0, 1, same), memo).attachments
+    second = receive(build_frame(0xC2, 0, 1, body("J", Long(6), {"group": "g1"})), memo).attachments
+    assert first is not None
+    assert second is not None
+    assert first.values is second.values
+    for n in range(2000):
+        traced = receive(build_frame(0xC2, 0, 1, body("I", 5, {"group": "g1", "trace": str(n)})), memo)
+        assert traced.attachment(b"trace") == str(n).encode()
+    third = receive(build_frame(0xC2, 0, 1, same), memo).attachments
+    assert third is not None
+    assert third.values is not first.values
+    assert third.values == first.values
+    edited = receive(build_frame(0xC2, 0, 1, same), memo)
+    edited.edit_attachments({b"group": b"g2"})
+    assert receive(build_frame(0xC2, 0, 1, same), memo).group == b"g1"
+
+
+def test_a_memo_of_attachments_is_bounded() -> None:
+    memo = AttachmentMemo()
+    for n in range(1000):
+        memo.put(b"%d" % n, 1, {})
+        assert memo.get(b"%d" % n) == (1, {})
+    assert memo.get(b"0") is None
+    memo.put(b"x" * 2000, 1, {})
+    assert memo.get(b"x" * 2000) is None
+
+
+def test_an_edit_that_changes_nothing_leaves_the_frame_alone() -> None:
+    message = receive(CALL)
+    before = message.frame
+    message.edit_attachments({b"group": b"g1", b"absent": None})
+    assert message.frame is before
 
 
 def test_an_edit_keeps_every_other_byte() -> None:

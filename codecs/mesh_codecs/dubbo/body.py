@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from mesh_codecs.dubbo.invocation import InvocationHead
 
@@ -14,11 +14,13 @@ class Attachments:
     Where a key comes twice the last one counts, as in Java's map; a null value is no value.
     """
 
-    __slots__ = ("at", "others", "state", "values")
+    __slots__ = ("at", "end", "others", "state", "values")
 
-    def __init__(self, at: int, values: dict[bytes, bytes], others: frozenset[bytes], state: object) -> None:
+    def __init__(self, at: int, end: int, values: dict[bytes, bytes], others: frozenset[bytes], state: object) -> None:
         self.at = at
         """offset in the frame of the map itself, or of the place where it would stand"""
+        self.end = end
+        """offset of the mark after the last entry; 0 when no map stands here"""
         self.values = values
         """strings as they are, numbers in decimal, booleans as true and false; never change it"""
         self.others = others
@@ -35,6 +37,56 @@ class Attachments:
 
     def __repr__(self) -> str:
         return f"<Attachments {self.values!r} {sorted(self.others)!r}>"
+
+
+class AttachmentMemo:
+    """Attachments by their bytes, as long as that pays.
+
+    Most calls of one consumer carry the same attachments, unless it traces its calls: then nearly all differ, and looking them
+    up and keeping them would be work for nothing. So the memo watches its luck, and where it fails it rests for a while.
+    """
+
+    __slots__ = ("_hits", "_looks", "_rest", "_table")
+
+    def __init__(self) -> None:
+        self._table: dict[bytes, tuple[int, dict[bytes, bytes]]] = {}
+        self._hits = 0
+        self._looks = 0
+        self._rest = 0
+
+    def get(self, tail: bytes) -> tuple[int, dict[bytes, bytes]] | None:
+        """The offset in these bytes of the end of the map, and the values that they are known to mean; never change those."""
+        if self._rest:
+            self._rest -= 1
+            return None
+        self._looks += 1
+        known = self._table.get(tail)
+        if known is not None:
+            self._hits += 1
+            return known
+        if self._looks >= _TRIAL:
+            if self._hits * 2 < self._looks:
+                self._table.clear()
+                self._rest = _REST
+            self._looks = self._hits = 0
+        return None
+
+    def put(self, tail: bytes, end: int, values: dict[bytes, bytes]) -> None:
+        """Keep what was read."""
+        if self._rest or len(tail) > _MAX_TAIL:
+            return
+        if len(self._table) >= _MAX_TAILS:
+            self._table.clear()
+        self._table[tail] = (end, values)
+
+
+_TRIAL: Final = 256
+"""look-ups after which the luck is judged"""
+_REST: Final = 8192
+"""messages that go without the memo when fewer than half of the look-ups hit"""
+_MAX_TAIL: Final = 1024
+"""bytes of attachments that are worth keeping"""
+_MAX_TAILS: Final = 512
 
 
 Changes = Mapping[bytes, bytes | None]
@@ -67,7 +119,7 @@ class Body(Protocol):
     def real_method(self, frame: bytes, head: InvocationHead) -> bytes | None:
         """The first argument of a generic call, which is the name of the real method; None when it is null."""
 
-    def attachments(self, frame: bytes, head: InvocationHead | None) -> Attachments | None:
+    def attachments(self, frame: bytes, head: InvocationHead | None, memo: AttachmentMemo) -> Attachments | None:
         """Find and read the attachments; None when the format hides them. `head` is None for a response."""
 
     def edit(self, frame: bytes, found: Attachments, changes: Changes) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from mesh_codecs.dubbo.body import Attachments, Changes, plain_text
+from mesh_codecs.dubbo.body import AttachmentMemo, Attachments, Changes, plain_text
 from mesh_codecs.dubbo.frame import FASTJSON2, HEADER_SIZE, with_body
 from mesh_codecs.dubbo.invocation import InvocationHead
 from mesh_codecs.errors import RemoteProtocolError
@@ -69,7 +69,7 @@ class FastJson2Body:
         start, end = _item(frame, head.arguments_at)
         return _text(frame[start:end])
 
-    def attachments(self, frame: bytes, head: InvocationHead | None) -> Attachments | None:
+    def attachments(self, frame: bytes, head: InvocationHead | None, memo: AttachmentMemo) -> Attachments | None:
         if head is not None:
             pos, count = head.arguments_at, head.argument_count
             if count < 0:
@@ -83,7 +83,7 @@ class FastJson2Body:
         for _ in range(count):
             pos = _item(frame, pos)[1]
         if pos == len(frame):
-            return Attachments(pos, {}, _NONE, None)
+            return Attachments(pos, 0, {}, _NONE, None)
         start, end = _item(frame, pos)
         try:
             return _read_map(frame[start:end], pos)
@@ -186,7 +186,7 @@ def _read_map(item: bytes, at: int) -> Attachments:
                 others.add(key)
             else:
                 others.discard(key)
-    return Attachments(at, values, frozenset(others), None)
+    return Attachments(at, 0, values, frozenset(others), None)
 
 
 def _edit(item: bytes, changes: Changes) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mesh_codecs.dubbo.body import Attachments, Changes, plain_text
+from mesh_codecs.dubbo.body import AttachmentMemo, Attachments, Changes, plain_text
 from mesh_codecs.dubbo.frame import HEADER_SIZE, HESSIAN2, with_body
 from mesh_codecs.dubbo.invocation import InvocationHead
 from mesh_codecs.errors import RemoteProtocolError
@@ -21,18 +21,9 @@ from mesh_codecs.hessian2.write import string_bytes
 _NONE: Final[frozenset[bytes]] = frozenset()
 
 
-class _State:
-    """What an edit must know again: the stream in front of the map, and the tables as they were there."""
-
-    __slots__ = ("classes", "count", "start", "tables")
-
-    def __init__(self, start: int, count: int, tables: Tables) -> None:
-        self.start = start
-        """offset of the values in front of the map"""
-        self.count = count
-        """how many they are"""
-        self.tables = tables
-        self.classes = len(tables.classes)
+_State = tuple[int, int, Tables, int]
+"""What an edit must know again: where the values in front of the map begin, how many they are, the reference tables at the map,
+and how many classes were defined in front of it."""
 
 
 class Hessian2Body:
@@ -65,7 +56,7 @@ class Hessian2Body:
     def real_method(self, frame: bytes, head: InvocationHead) -> bytes | None:
         return _text_or_null(frame, head.arguments_at)[0]
 
-    def attachments(self, frame: bytes, head: InvocationHead | None) -> Attachments | None:
+    def attachments(self, frame: bytes, head: InvocationHead | None, memo: AttachmentMemo) -> Attachments | None:
         if head is not None:
             start, count = head.arguments_at, head.argument_count
             if count < 0:
@@ -77,15 +68,31 @@ class Hessian2Body:
             count = 1 if kind < 5 else 0
         tables = Tables()
         at = skip(frame, start, count, tables) if count else start
+        state = (start, count, tables, len(tables.classes))
+        # The whole rest of the body is the key: what follows the map belongs to it.
+        tail = frame[at:]
+        known = memo.get(tail)
+        if known is not None:
+            end, values = known
+            return Attachments(at, at + end, values, _NONE, state)
         try:
-            return _read_map(frame, at, _State(start, count, tables))
+            found = _read_map(frame, at, state)
         except IndexError:
             raise truncated() from None
+        if not found.others and tail[:1] == b"H":
+            # Nothing but plain values: they mean the same whatever stood in front.
+            memo.put(tail, found.end - at, found.values)
+        return found
 
     def edit(self, frame: bytes, found: Attachments, changes: Changes) -> bytes:
-        state = found.state
-        assert isinstance(state, _State)
-        del state.tables.classes[state.classes :]
+        end = found.end
+        if end and not any(key in found for key in changes):
+            # Nothing is replaced or removed: add what is new in front of the closing mark.
+            added = _pairs(changes, ())
+            return with_body(frame, frame[HEADER_SIZE:end] + added + frame[end:]) if added else frame
+        state: _State = found.state  # type: ignore[assignment]
+        _, _, tables, classes = state
+        del tables.classes[classes:]
         try:
             return _edit(frame, found.at, state, changes)
         except IndexError:
@@ -116,32 +123,46 @@ def _result_type(frame: bytes) -> tuple[int, int]:
 
 def _read_map(frame: bytes, at: int, state: _State) -> Attachments:
     """Read the map at `at`. IndexError: cut short."""
-    tables = state.tables
+    tables = state[2]
     if at == len(frame) or frame[at] == 0x4E:
-        return Attachments(at, {}, _NONE, state)
-    pos = _entries_at(frame, _referred(frame, at, state), tables)
+        return Attachments(at, 0, {}, _NONE, state)
+    there = _referred(frame, at, state)
+    pos = _entries_at(frame, there, tables)
     values: dict[bytes, bytes] = {}
     others: set[bytes] = set()
+    ascii_only = frame[pos:].isascii()
     while True:
+        # Strings of up to 1023 characters have one of two forms; anything else takes the slower way.
         tag = frame[pos]
-        if tag == 0x5A:
-            break
         if tag < 0x20:
-            end = pos + 1 + tag
-            key: bytes | None = frame[pos + 1 : end]
-            if not frame[pos + 1 : end].isascii():
-                key, end = _text_or_null(frame, pos)
+            start = pos + 1
+            end = start + tag
+        elif tag & 0xFC == 0x30:
+            start = pos + 2
+            end = start + (tag - 0x30 << 8) + frame[pos + 1]
+        elif tag == 0x5A:
+            break
         else:
-            key, end = _entry_part(frame, pos, tables)[:2]
+            start = end = 0
+        key: bytes | None = frame[start:end]
+        if not start or not (ascii_only or frame[start:end].isascii()):
+            key, end, _ = _entry_part(frame, pos, tables)
         tag = frame[end]
         if tag < 0x20:
-            pos = end + 1 + tag
-            value: bytes | None = frame[end + 1 : pos]
-            if not frame[end + 1 : pos].isascii():
-                value, pos = _text_or_null(frame, end)
-            plain = True
+            start = end + 1
+            pos = start + tag
+        elif tag & 0xFC == 0x30:
+            start = end + 2
+            pos = start + (tag - 0x30 << 8) + frame[end + 1]
         else:
-            value, pos, plain = _entry_part(frame, end, tables)
+            start = 0
+        if start and (ascii_only or frame[start:pos].isascii()):
+            if key is not None:
+                values[key] = frame[start:pos]
+                if others:
+                    others.discard(key)
+            continue
+        value, pos, plain = _entry_part(frame, end, tables)
         if key is None:
             continue
         if value is not None:
@@ -150,13 +171,19 @@ def _read_map(frame: bytes, at: int, state: _State) -> Attachments:
             values.pop(key, None)
         if not plain:
             others.add(key)
-        elif others:
+        else:
             others.discard(key)
-    return Attachments(at, values, frozenset(others) if others else _NONE, state)
+    return Attachments(at, pos if there == at else 0, values, frozenset(others) if others else _NONE, state)
 
 
 def _entry_part(frame: bytes, pos: int, tables: Tables) -> tuple[bytes | None, int, bool]:
     """A key or value as text (None for null and what is not plain), the offset after it, and whether it is plain."""
+    tag = frame[pos]
+    if tag < 0x20:
+        end = pos + 1 + tag
+        text = frame[pos + 1 : end]
+        if text.isascii():
+            return text, end, True
     plain, end = plain_at(frame, pos)
     if plain is NOT_PLAIN:
         return None, skip(frame, pos, 1, tables), False
@@ -167,7 +194,8 @@ def _referred(frame: bytes, at: int, state: _State) -> int:
     """Where the map really stands: elsewhere if `at` holds a reference to a map among the values in front."""
     if frame[at] != 0x51:
         return at
-    return find_ref(frame, state.start, state.count, int_at(frame, at + 1)[0])
+    start, count, _, _ = state
+    return find_ref(frame, start, count, int_at(frame, at + 1)[0])
 
 
 def _entries_at(frame: bytes, at: int, tables: Tables) -> int:
@@ -185,7 +213,7 @@ def _entries_at(frame: bytes, at: int, tables: Tables) -> int:
 
 def _edit(frame: bytes, at: int, state: _State, changes: Changes) -> bytes:
     """Splice the changes in. IndexError: cut short."""
-    tables = state.tables
+    tables = state[2]
     if at == len(frame) or frame[at] == 0x4E:
         added = _pairs(changes, ())
         if not added:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mesh_codecs.dubbo.body import Attachments, Changes, plain_text
+from mesh_codecs.dubbo.body import AttachmentMemo, Attachments, Changes, plain_text
 from mesh_codecs.dubbo.frame import COMPACTED_JAVA, HEADER_SIZE, NATIVE_JAVA, with_body
 from mesh_codecs.dubbo.invocation import InvocationHead
 from mesh_codecs.errors import LocalProtocolError, RemoteProtocolError
@@ -120,7 +120,7 @@ class JavaBody:
             return None if value is None else value.encode("utf-8", "surrogatepass")
         raise RemoteProtocolError("dubbo.bad_head", detail="no string")
 
-    def attachments(self, frame: bytes, head: InvocationHead | None) -> Attachments | None:
+    def attachments(self, frame: bytes, head: InvocationHead | None, memo: AttachmentMemo) -> Attachments | None:
         if head is not None:
             items, count = self._items(frame, head), head.argument_count
             if count < 0:
@@ -187,14 +187,14 @@ class JavaBody:
         primitives, walker = items.primitives, items.walker
         at = primitives.pos
         if at == len(frame) and not primitives.left:
-            return Attachments(at, {}, _NONE, _State(None, at))
+            return Attachments(at, 0, {}, _NONE, _State(None, at))
         if not items.begin():
             at = primitives.pos - 1
-            return Attachments(at, {}, _NONE, _State(None, 0 if primitives.left else at + 1))
+            return Attachments(at, 0, {}, _NONE, _State(None, 0 if primitives.left else at + 1))
         at = walker.pos
         entries = walker.skip_map()
         if entries is None:
-            return Attachments(at, {}, _NONE, _State(None, walker.pos if self._serialization == NATIVE_JAVA else 0))
+            return Attachments(at, 0, {}, _NONE, _State(None, walker.pos if self._serialization == NATIVE_JAVA else 0))
         values: dict[bytes, bytes] = {}
         others: set[bytes] = set()
         offsets = entries.entries
@@ -215,7 +215,7 @@ class JavaBody:
                 values.pop(key, None)
             else:
                 values[key] = text
-        return Attachments(at, values, frozenset(others), _State(entries, 0))
+        return Attachments(at, 0, values, frozenset(others), _State(entries, 0))
 
 
 def _string(text: bytes) -> bytes:

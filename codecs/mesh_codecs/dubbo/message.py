@@ -172,7 +172,7 @@ class DubboMessage:
             if head is None or head.argument_count:
                 counters.argument_skips += 1
             counters.attachment_decodes += 1
-            self._attachments = body.attachments(self.frame, head)
+            self._attachments = body.attachments(self.frame, head, self._memo.attachments)
         except RemoteProtocolError as error:
             self._attachments = error
         return self._attachments
@@ -196,6 +196,10 @@ class DubboMessage:
         found = self.attachments
         if found is None:
             raise LocalProtocolError("dubbo.no_attachments")
+        values = found.values
+        changes = {key: value for key, value in changes.items() if values.get(key) != value or key in found.others}
+        if not changes:
+            return
         self.frame = BODIES[self.flags & SERIALIZATION_MASK].edit(self.frame, found, changes)
         self._attachments = None
 

@@ -181,8 +181,14 @@ def type_end(data: bytes, pos: int, tables: Tables) -> int:
 
 def class_end(data: bytes, pos: int, tables: Tables) -> int:
     """The offset after the class definition whose 'C' is at `pos`; it enters the table."""
-    pos = string_end(data, pos + 1)
-    fields, pos = int_at(data, pos)
+    size = data[pos + 1]
+    end = pos + 2 + size
+    pos = end if size < 0x20 and data[pos + 2 : end].isascii() else string_end(data, pos + 1)
+    fields = data[pos] - 0x90
+    if 0 <= fields < 0x30:
+        pos += 1
+    else:
+        fields, pos = int_at(data, pos)
     if not 0 <= fields <= MAX_FIELDS or len(tables.classes) >= MAX_CLASSES:
         raise RemoteProtocolError("hessian2.class_limit")
     for _ in range(fields):
