@@ -197,6 +197,9 @@ class AdminConnection(asyncio.Protocol):
 
     def _dispatch(self, head: RequestHeaders) -> None:
         self._disarm()
+        if not head.authority and head.http_version == b"HTTP/1.1":
+            self._start_response(text("Host is missing\n", 400))
+            return
         self._request = request_of(head, bytes(self._body))
         create_task(self._run(self._request), name=f"admin {self._request.path}")
 
