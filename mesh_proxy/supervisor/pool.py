@@ -22,6 +22,8 @@ from mesh_proxy.supervisor.worker_handle import WorkerHandle
 from mesh_proxy.worker import messages as m
 
 PING_INTERVAL_S: Final = 1.0
+HANG_TIMEOUT_S = 10.0
+"""a worker that has not answered for so long is killed; taking a configuration with thousands of clusters takes seconds"""
 QUICK_DEATH_S: Final = 10.0
 """a worker that lived shorter is replaced with back-off"""
 FIRST_BACKOFF_S: Final = 0.1
@@ -60,14 +62,12 @@ class WorkerPool:
         stats: SupervisorStats,
         *,
         concurrency: int,
-        hang_timeout_s: float = 10.0,
     ) -> None:
         self._loop = loop
         self._spawner = spawner
         self._sockets = sockets
         self._aggregator = aggregator
         self._stats = stats
-        self._hang_timeout_s = hang_timeout_s
         self._slots = [_Slot() for _ in range(concurrency)]
         self._tokens: dict[int, WorkerHandle] = {}
         self._next_token = 1
@@ -278,7 +278,7 @@ class WorkerPool:
                 continue
             if late > PING_INTERVAL_S:  # it was us who slept (SIGSTOP, suspended machine): be fair
                 handle.last_pong = now
-            if now - handle.last_pong > self._hang_timeout_s and not handle.hung:
+            if now - handle.last_pong > HANG_TIMEOUT_S and not handle.hung:
                 handle.hung = True
                 self._stats.worker_hangs += 1
                 silent = now - handle.last_pong

@@ -124,4 +124,8 @@ class Echo(asyncio.Protocol):
 
 
 if __name__ == "__main__":
+    if "ECHO_HANG_TIMEOUT" in os.environ:
+        from mesh_proxy.supervisor import pool
+
+        pool.HANG_TIMEOUT_S = float(os.environ["ECHO_HANG_TIMEOUT"])
     sys.exit(main(factory=EchoPlane))
