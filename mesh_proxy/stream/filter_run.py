@@ -57,13 +57,14 @@ class Direction:
 class FilterRun:
     """The filters of one stream."""
 
-    __slots__ = ("_blocked", "filters", "limit", "request", "response", "stream")
+    __slots__ = ("_blocked", "_replying", "filters", "limit", "request", "response", "stream")
 
     def __init__(self, stream: HttpStream, factories: tuple[Callable[[], Filter], ...]) -> None:
         self.stream = stream
         self.filters = [factory() for factory in factories]
         self.limit = stream.downstream.owner.buffer_limit
         self._blocked = False
+        self._replying = False
         self.request = Direction(
             self.filters,
             _REQUEST_HOOKS,
@@ -82,6 +83,10 @@ class FilterRun:
 
     def _response_too_large(self) -> None:
         stream = self.stream
+        if self._replying:
+            # Not even our own answer fits: there is nothing left to say.
+            stream.reset_downstream()
+            return
         self.response.stopped_at = -1
         self.response.held = None
         stream.response = None
@@ -121,6 +126,7 @@ class FilterRun:
 
     def local_reply(self, event: ResponseHeaders, body: bytes) -> None:
         """An answer of ours takes the response's way, whatever was held there before."""
+        self._replying = True
         for one in self.filters:
             if type(one).on_local_reply is not Filter.on_local_reply:
                 one.on_local_reply(self.stream, event)
