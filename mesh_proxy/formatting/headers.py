@@ -1,11 +1,17 @@
-"""Operators that read headers, the path and the gRPC status."""
+"""Operators that read headers, the path, the query and the gRPC status."""
 
 from __future__ import annotations
 
-from mesh_proxy.formatting.operator import Operator, Syntax, Text, register, string_operator
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from mesh_codecs.headers import Headers
+from mesh_proxy.formatting.operator import Operator, Syntax, Text, register, register_number, string_operator
 from mesh_proxy.stream.info import StreamInfo
 
-_HEADER = Syntax.PARAMETER_REQUIRED | Syntax.LENGTH
+_HEADER: Final = Syntax.PARAMETER_REQUIRED | Syntax.LENGTH
+_OPTIONAL: Final = Syntax.PARAMETER_OPTIONAL | Syntax.LENGTH
 
 
 def _names(parameter: str) -> list[bytes]:
@@ -18,16 +24,7 @@ def _names(parameter: str) -> list[bytes]:
     return [name for name in names if name]
 
 
-def _first_of(texts: list[Text]) -> Text:
-    if len(texts) == 1:
-        return texts[0]
-    main, alternative = texts
-
-    def text(info: StreamInfo) -> bytes | None:
-        value = main(info)
-        return alternative(info) if value is None else value
-
-    return text
+# Pseudo headers
 
 
 def _method(info: StreamInfo) -> bytes | None:
@@ -46,11 +43,25 @@ def _scheme(info: StreamInfo) -> bytes | None:
     return info.request.scheme or None if info.request is not None else None
 
 
+def _protocol(info: StreamInfo) -> bytes | None:
+    return info.request.protocol or None if info.request is not None else None
+
+
 def _status(info: StreamInfo) -> bytes | None:
     return b"%d" % info.response.status if info.response is not None else None
 
 
-_REQUEST_FIELDS = {b":method": _method, b":path": _path, b":authority": _authority, b"host": _authority, b":scheme": _scheme}
+_REQUEST_FIELDS: Final[dict[bytes, Text]] = {
+    b":method": _method,
+    b":path": _path,
+    b":authority": _authority,
+    b"host": _authority,
+    b":scheme": _scheme,
+    b":protocol": _protocol,
+}
+
+
+# Headers; of a repeated one the first value, as Envoy prints it
 
 
 def _request_text(name: bytes) -> Text:
@@ -76,15 +87,189 @@ def _response_text(name: bytes) -> Text:
     return text
 
 
-def _request_header(parameter: str, length: int | None) -> Operator:
-    return string_operator(_first_of([_request_text(name) for name in _names(parameter)]), length)
+def _trailer_text(name: bytes) -> Text:
+    def text(info: StreamInfo) -> bytes | None:
+        trailers = info.response_trailers
+        return None if trailers is None else trailers.first.get(name)
+
+    return text
 
 
-def _response_header(parameter: str, length: int | None) -> Operator:
-    return string_operator(_first_of([_response_text(name) for name in _names(parameter)]), length)
+def _first_of(texts: list[Text]) -> Text:
+    if len(texts) == 1:
+        return texts[0]
+    main, alternative = texts
+
+    def text(info: StreamInfo) -> bytes | None:
+        value = main(info)
+        return alternative(info) if value is None else value
+
+    return text
 
 
-for _name in ("REQ", "REQUEST_HEADER"):
-    register(_name, _request_header, _HEADER)
-for _name in ("RESP", "RESPONSE_HEADER"):
-    register(_name, _response_header, _HEADER)
+def _register_headers(names: tuple[str, ...], source: Callable[[bytes], Text]) -> None:
+    def factory(parameter: str, length: int | None) -> Operator:
+        return string_operator(_first_of([source(name) for name in _names(parameter)]), length)
+
+    for name in names:
+        register(name, factory, _HEADER)
+
+
+_register_headers(("REQ", "REQUEST_HEADER", "STREAM_INFO_REQ"), _request_text)
+_register_headers(("RESP", "RESPONSE_HEADER"), _response_text)
+_register_headers(("TRAILER", "RESPONSE_TRAILER"), _trailer_text)
+
+
+# Path and query
+
+
+def _path_operator(parameter: str, length: int | None) -> Operator:
+    """`PATH(WQ|NQ:ORIG|PATH|ORIG_OR_PATH)`: with or without query, before or after a rewrite."""
+    query, _, which = parameter.partition(":")
+    if query not in ("", "WQ", "NQ"):
+        raise ValueError(f"{query!r}: only WQ and NQ are allowed")
+    sources: dict[str, Text] = {
+        "": _original_or_path,
+        "ORIG_OR_PATH": _original_or_path,
+        "ORIG": _request_text(b"x-envoy-original-path"),
+        "PATH": _path,
+    }
+    source = sources.get(which)
+    if source is None:
+        raise ValueError(f"{which!r}: only ORIG, PATH and ORIG_OR_PATH are allowed")
+    if query != "NQ":
+        return string_operator(source, length)
+
+    def without_query(info: StreamInfo) -> bytes | None:
+        path = source(info)
+        return None if path is None else path.partition(b"?")[0]
+
+    return string_operator(without_query, length)
+
+
+_original_or_path: Final = _first_of([_request_text(b"x-envoy-original-path"), _path])
+
+
+def _query(info: StreamInfo) -> bytes | None:
+    path = _path(info)
+    return path.partition(b"?")[2] or None if path is not None else None
+
+
+def _query_parameter(parameter: str, length: int | None) -> Operator:
+    name = parameter.encode()
+
+    def text(info: StreamInfo) -> bytes | None:
+        for pair in (_query(info) or b"").split(b"&"):
+            key, _, value = pair.partition(b"=")
+            if unquote_to_bytes(key) == name:
+                return unquote_to_bytes(value)
+        return None
+
+    return string_operator(text, length)
+
+
+def _query_parameters(parameter: str, length: int | None) -> Operator:
+    if parameter not in ("", "ORIG", "DECODED"):
+        raise ValueError(f"{parameter!r}: only ORIG and DECODED are allowed")
+    if parameter != "DECODED":
+        return string_operator(_query, length)
+
+    def decoded(info: StreamInfo) -> bytes | None:
+        query = _query(info)
+        return None if query is None else unquote_to_bytes(query)
+
+    return string_operator(decoded, length)
+
+
+register("PATH", _path_operator, _OPTIONAL)
+register("QUERY_PARAM", _query_parameter, _HEADER)
+register("QUERY_PARAMS", _query_parameters, _OPTIONAL)
+
+
+# gRPC
+
+GRPC_STATUS: Final = (
+    "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "PermissionDenied",
+    "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented", "Internal", "Unavailable", "DataLoss",
+    "Unauthenticated",
+)  # fmt: skip
+"""names by number, as `%GRPC_STATUS%` prints them"""
+GRPC_STATUS_SNAKE: Final = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE",
+    "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
+"""names by number, as configurations write them"""
+_FROM_HTTP: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+"""HTTP status -> gRPC status for answers without one (grpc: http-grpc-status-mapping)"""
+INVALID_STATUS: Final = -1
+"""a grpc-status that is no number"""
+
+
+def grpc_status(info: StreamInfo) -> int | None:
+    """The gRPC status of a gRPC request: from the trailers, the headers or the HTTP status; None for other requests."""
+    request = info.request
+    if request is None:
+        return None
+    content_type = request.headers.first.get(b"content-type", b"")
+    if content_type != b"application/grpc" and not content_type.startswith(b"application/grpc+"):
+        return None
+    value: bytes | None = None
+    if info.response_trailers is not None:
+        value = info.response_trailers.first.get(b"grpc-status")
+    if value is None and info.response is not None:
+        value = info.response.headers.first.get(b"grpc-status")
+    if value is not None:
+        return int(value) if value.isdigit() and len(value) < 10 else INVALID_STATUS
+    if info.response_code:
+        return 0 if info.response_code == 200 else _FROM_HTTP.get(info.response_code, 2)
+    return None
+
+
+def _grpc_status(parameter: str, length: int | None) -> Operator:
+    if parameter == "NUMBER":
+        return _NUMBER
+    names = {"": GRPC_STATUS, "CAMEL_STRING": GRPC_STATUS, "SNAKE_STRING": GRPC_STATUS_SNAKE}.get(parameter)
+    if names is None:
+        raise ValueError(f"{parameter!r}: only CAMEL_STRING, SNAKE_STRING and NUMBER are allowed")
+
+    def text(info: StreamInfo) -> bytes | None:
+        status = grpc_status(info)
+        if status is None:
+            return None
+        return names[status].encode() if 0 <= status < len(names) else b"%d" % status
+
+    return string_operator(text)
+
+
+register_number("GRPC_STATUS_NUMBER", grpc_status)
+_NUMBER: Final = Operator(lambda info: b"%d" % status if (status := grpc_status(info)) is not None else None, grpc_status)
+register("GRPC_STATUS", _grpc_status, Syntax.PARAMETER_OPTIONAL)
+
+
+# Sizes of header blocks: names and values, without separators
+
+
+def _size(headers: Headers) -> int:
+    return sum(len(name) + len(value) for name, value in headers)
+
+
+def _request_headers_bytes(info: StreamInfo) -> int:
+    request = info.request
+    if request is None:
+        return 0
+    fields = ((7, request.method), (5, request.path), (10, request.authority), (7, request.scheme))
+    return _size(request.headers) + sum(size + len(value) for size, value in fields if value)
+
+
+def _response_headers_bytes(info: StreamInfo) -> int:
+    return _size(info.response.headers) + len(b":status200") if info.response is not None else 0
+
+
+def _response_trailers_bytes(info: StreamInfo) -> int:
+    return _size(info.response_trailers) if info.response_trailers is not None else 0
+
+
+register_number("REQUEST_HEADERS_BYTES", _request_headers_bytes)
+register_number("RESPONSE_HEADERS_BYTES", _response_headers_bytes)
+register_number("RESPONSE_TRAILERS_BYTES", _response_trailers_bytes)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from mesh_proxy.network.http_connection import HttpConnection
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.stream.retry import RetryState
-    from mesh_proxy.upstream.cluster import Cluster
     from mesh_proxy.upstream.handle import UpstreamHandle
 
 
@@ -28,7 +27,6 @@ class BodyStream(DownstreamStream):
         "_read_blocked",
         "_try_deadline",
         "_try_limit",
-        "cluster",
         "handle",
         "retry",
         "timeout_s",
@@ -36,7 +34,6 @@ class BodyStream(DownstreamStream):
 
     def __init__(self, downstream: HttpConnection, manager: HttpManager, request: RequestHeaders, now: float) -> None:
         super().__init__(downstream, manager, request, now)
-        self.cluster: Cluster | None = None
         self.handle: UpstreamHandle | None = None
         """the upstream connection of this attempt"""
         self.retry: RetryState | None = None

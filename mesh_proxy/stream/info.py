@@ -8,6 +8,7 @@ from mesh_codecs.events import RequestHeaders, ResponseHeaders
 from mesh_codecs.headers import Headers
 
 if TYPE_CHECKING:
+    from mesh_proxy.upstream.cluster import Cluster
     from mesh_proxy.upstream.endpoint import Endpoint
 
 
@@ -67,6 +68,7 @@ class StreamInfo:
         "attempts",
         "bytes_received",
         "bytes_sent",
+        "cluster",
         "cluster_name",
         "connection",
         "details",
@@ -80,6 +82,7 @@ class StreamInfo:
         "is_internal",
         "last_upstream_rx_time",
         "last_upstream_tx_time",
+        "local_reply_body",
         "original_path",
         "protocol",
         "remote_address",
@@ -141,6 +144,10 @@ class StreamInfo:
         self.route_name = ""
         self.virtual_host_name = ""
         self.cluster_name = ""
+        self.cluster: Cluster | None = None
+        """what `cluster_name` names, once found"""
+        self.local_reply_body = b""
+        """of a local reply, before a local reply format is applied to it"""
         self.upstream: Endpoint | None = None
         self.upstream_local_address = b""
         self.upstream_protocol = b""

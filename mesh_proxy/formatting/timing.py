@@ -1,0 +1,220 @@
+"""Operators for points in time and durations."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Final
+
+from mesh_proxy.formatting.operator import Operator, Syntax, Text, register, register_number, string_operator
+from mesh_proxy.stream.info import StreamInfo
+
+DEFAULT_UTC: Final = "%Y-%m-%dT%H:%M:%E3SZ"
+DEFAULT_LOCAL: Final = "%Y-%m-%dT%H:%M:%E3S%z"
+
+_SPECIFIER: Final = re.compile(r"%(?:([1-9]?)f|E([1-9])f|E([0-9]|\*)S|(E\*?z)|([0-9]?)s|(E\*f)|(.))", re.DOTALL)
+_STRFTIME: Final = frozenset("aAbBcCdDeFgGhHIjklmMnprRStTuUVwWxXyYzZ%")
+"""what strftime is asked for; another letter stays as it is, with its percent sign"""
+
+Piece = str | int
+"""strftime text, or the number of digits of a fraction of the second (negative: trailing zeros removed)"""
+
+TRIMMED: Final = -9
+
+
+def _split(text: str) -> list[Piece]:
+    """A time format as text for strftime and fractions between it."""
+    pieces: list[Piece] = []
+    literal = ""
+
+    def fraction(digits: int) -> None:
+        nonlocal literal
+        pieces.append(literal)
+        pieces.append(digits)
+        literal = ""
+
+    position = 0
+    for match in _SPECIFIER.finditer(text):
+        literal += text[position : match.start()].replace("%", "%%")
+        position = match.end()
+        digits, e_digits, e_seconds, zone, seconds, e_fraction, letter = match.groups()
+        if digits is not None:
+            fraction(int(digits or 9))
+        elif e_digits is not None:
+            fraction(int(e_digits))
+        elif e_seconds is not None:
+            literal += "%S"
+            if e_seconds != "0":
+                # With a star the point goes too when no digit is left.
+                literal += "." if e_seconds != "*" else ""
+                fraction(TRIMMED - 1 if e_seconds == "*" else int(e_seconds))
+        elif zone is not None:
+            literal += "%:z"
+        elif seconds is not None:
+            literal += "%s"
+        elif e_fraction is not None:
+            fraction(TRIMMED)
+        else:
+            literal += f"%{letter}" if letter in _STRFTIME else f"%%{letter}"
+    pieces.append(literal + text[position:].replace("%", "%%"))
+    return pieces
+
+
+def _seconds_text(template: str, seconds: int, *, local: bool) -> str:
+    """strftime with `%s` and `%:z`, which depend on neither the locale nor the process's zone here."""
+    broken_down = time.localtime(seconds) if local else time.gmtime(seconds)
+    if not local:
+        template = template.replace("%Z", "UTC").replace("%z", "+0000").replace("%:z", "+00:00")
+    elif "%:z" in template:
+        zone = time.strftime("%z", broken_down)
+        template = template.replace("%:z", f"{zone[:3]}:{zone[3:]}")
+    return time.strftime(template.replace("%s", str(seconds)), broken_down)
+
+
+class TimeFormat:
+    """A format of points in time. What changes only once a second is computed once a second."""
+
+    __slots__ = ("_fractions", "_local", "_second", "_template", "_texts")
+
+    def __init__(self, text: str, *, local: bool = False) -> None:
+        pieces = _split(text)
+        self._texts = [piece for piece in pieces if isinstance(piece, str)]
+        self._fractions = [piece for piece in pieces if isinstance(piece, int)]
+        self._local = local
+        self._second = -1
+        self._template: list[bytes] = []
+
+    def format(self, wall: float) -> bytes:
+        """The text for a number of seconds since the epoch."""
+        second = int(wall)
+        if second != self._second:
+            self._template = [_seconds_text(text, second, local=self._local).encode() for text in self._texts]
+            self._second = second
+        template = self._template
+        fractions = self._fractions
+        if not fractions:
+            return template[0]
+        # A float of this size is exact to a quarter of a microsecond.
+        micros = min(int((wall - second) * 1e6 + 0.25), 999_999)
+        if len(fractions) == 1 and fractions[0] == 3:
+            return b"%b%03d%b" % (template[0], micros // 1000, template[1])
+        out = template[0]
+        for index, digits in enumerate(fractions):
+            out += _fraction(micros, digits) + template[index + 1]
+        return out
+
+
+def _fraction(micros: int, digits: int) -> bytes:
+    whole = b"%06d000" % micros
+    if digits > 0:
+        return whole[:digits]
+    trimmed = whole.rstrip(b"0")
+    if digits == TRIMMED:
+        return trimmed or b"0"
+    return b"." + trimmed if trimmed else b""
+
+
+# Points in time
+
+
+def start_wall(info: StreamInfo) -> float:
+    """When the stream began, in seconds since the epoch."""
+    return info.start_wall or info.wall(info.start_time)
+
+
+def _register_time(name: str, wall: Callable[[StreamInfo], float], *, local: bool) -> None:
+    def factory(parameter: str, length: int | None) -> Operator:
+        formatting = TimeFormat(parameter or (DEFAULT_LOCAL if local else DEFAULT_UTC), local=local).format
+
+        def text(info: StreamInfo) -> bytes:
+            return formatting(wall(info))
+
+        return string_operator(text)
+
+    register(name, factory, Syntax.PARAMETER_OPTIONAL)
+
+
+def _now(info: StreamInfo) -> float:
+    return time.time()
+
+
+_register_time("START_TIME", start_wall, local=False)
+_register_time("START_TIME_LOCAL", start_wall, local=True)
+_register_time("EMIT_TIME", _now, local=False)
+_register_time("EMIT_TIME_LOCAL", _now, local=True)
+
+
+# Durations; a microsecond's billionth part must not turn 6 ms into 5
+
+
+def _milliseconds(start: float, end: float) -> int | None:
+    if not start or not end or end < start:
+        return None
+    return int((end - start) * 1000 + 1e-6)
+
+
+def _duration(info: StreamInfo) -> int:
+    end = info.end_time or time.monotonic()
+    return int((end - info.start_time) * 1000 + 1e-6)
+
+
+register_number("DURATION", _duration)
+register_number("REQUEST_DURATION", lambda info: _milliseconds(info.start_time, info.request_end_time))
+register_number("REQUEST_TX_DURATION", lambda info: _milliseconds(info.start_time, info.last_upstream_tx_time))
+register_number("RESPONSE_DURATION", lambda info: _milliseconds(info.start_time, info.first_upstream_rx_time))
+register_number("RESPONSE_TX_DURATION", lambda info: _milliseconds(info.first_upstream_rx_time, info.end_time))
+
+_POINTS: Final[dict[str, Callable[[StreamInfo], float]]] = {
+    "DS_RX_BEG": attrgetter("start_time"),
+    "DS_RX_END": attrgetter("request_end_time"),
+    "US_TX_BEG": attrgetter("first_upstream_tx_time"),
+    "US_TX_END": attrgetter("last_upstream_tx_time"),
+    "US_RX_BEG": attrgetter("first_upstream_rx_time"),
+    "US_RX_END": attrgetter("last_upstream_rx_time"),
+    "DS_TX_BEG": attrgetter("first_downstream_tx_time"),
+    "DS_TX_END": attrgetter("end_time"),
+}
+_PRECISIONS: Final = {"ms": 1e3, "us": 1e6, "ns": 1e9}
+
+
+def _common_duration(parameter: str, length: int | None) -> Operator:
+    """`COMMON_DURATION(START:END:PRECISION)`; a point that is unknown here never happens, as in Envoy."""
+    names = parameter.split(":")
+    if len(names) != 3:
+        raise ValueError(f"{parameter!r}: START:END:PRECISION expected")
+    factor = _PRECISIONS.get(names[2])
+    if factor is None:
+        raise ValueError(f"{names[2]!r}: the precision is ms, us or ns")
+    start, end = _POINTS.get(names[0], _never), _POINTS.get(names[1], _never)
+
+    def number(info: StreamInfo) -> int | None:
+        first, last = start(info), end(info)
+        return int((last - first) * factor + 1e-6) if first and last and last >= first else None
+
+    def text(info: StreamInfo) -> bytes | None:
+        value = number(info)
+        return None if value is None else b"%d" % value
+
+    return Operator(text, number)
+
+
+def _never(info: StreamInfo) -> float:
+    return 0.0
+
+
+register("COMMON_DURATION", _common_duration, Syntax.PARAMETER_REQUIRED)
+
+_CERTIFICATE_TIME: Final = "%Y-%m-%dT%H:%M:%E3SZ"
+
+
+def certificate_time(parameter: str, wall: Callable[[StreamInfo], float | None]) -> Text:
+    """The time of a certificate's validity in the given format."""
+    formatting = TimeFormat(parameter or _CERTIFICATE_TIME)
+
+    def text(info: StreamInfo) -> bytes | None:
+        moment = wall(info)
+        return None if moment is None else formatting.format(moment)
+
+    return text
