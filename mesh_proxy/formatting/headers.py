@@ -222,7 +222,7 @@ def grpc_status(info: StreamInfo) -> int | None:
     if value is not None:
         return int(value) if value.isdigit() and len(value) < 10 else INVALID_STATUS
     if info.response_code:
-        return 0 if info.response_code == 200 else _FROM_HTTP.get(info.response_code, 2)
+        return _FROM_HTTP.get(info.response_code, 2)
     return None
 
 

@@ -306,6 +306,7 @@ def test_the_second_is_not_remembered_too_long() -> None:
         ("99", None, 200, "99", "99", "99"),
         ("x", None, 200, "-1", "-1", "-1"),
         (None, None, 503, "Unavailable", "UNAVAILABLE", "14"),
+        (None, None, 200, "Unknown", "UNKNOWN", "2"),
         (None, None, 0, "-", "-", "-"),
     ],
 )
