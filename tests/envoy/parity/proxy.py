@@ -58,18 +58,29 @@ def command(kind: str) -> list[str]:
     return [sys.executable, "-m", "mesh_proxy"]
 
 
+def has_ipv6() -> bool:
+    """Whether ::1 can be bound here; containers often cannot."""
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 def free_port() -> int:
     """A TCP port that nobody listens on, from below the range of outgoing connections so that none of them takes it meanwhile."""
+    families = [(socket.AF_INET, "127.0.0.1"), *([(socket.AF_INET6, "::1")] if has_ipv6() else [])]
     while True:
         port = random.randrange(20000, 32000)
         if port in TAKEN:
             continue
-        with socket.socket() as tcp, socket.socket(socket.AF_INET6) as tcp6:
-            try:
-                tcp.bind(("127.0.0.1", port))
-                tcp6.bind(("::1", port))
-            except OSError:
-                continue
+        try:
+            for family, host in families:
+                with socket.socket(family) as sock:
+                    sock.bind((host, port))
+        except OSError:
+            continue
         TAKEN.add(port)
         return port
 
