@@ -21,3 +21,46 @@ CLUSTER_TYPES: Final[set[str]] = {"STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGIN
 
 OTHER: Final[set[str]] = {"outlier_detection"}
 """of `local_reply`, `mirror`, `outlier_detection`, `rds`"""
+
+_LOG = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions"
+_HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_TCP = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+_ROUTER = "envoy.extensions.filters.http.router.v3.Router"
+_ROUTE = "envoy.config.route.v3"
+_OFF: Final[frozenset[object]] = frozenset({False})
+NOT_YET: Final[dict[str, frozenset[object]]] = dict.fromkeys(
+    (
+        "envoy.config.listener.v3.Listener.ignore_global_conn_limit",
+        "envoy.config.listener.v3.Listener.use_original_dst",
+        "envoy.config.core.v3.Http1ProtocolOptions.override_stream_error_on_invalid_http_message",
+        f"{_HCM}.stream_error_on_invalid_http_message",
+        f"{_HCM}.flush_access_log_on_new_request",
+        f"{_LOG}.flush_access_log_on_new_request",
+        f"{_ROUTER}.respect_expected_rq_timeout",
+        "envoy.config.cluster.v3.Cluster.respect_dns_ttl",
+        "envoy.config.cluster.v3.Cluster.close_connections_on_host_health_failure",
+    ),
+    _OFF,
+) | dict.fromkeys(
+    (
+        "envoy.config.listener.v3.Listener.drain_type",
+        f"{_HCM}.access_log_flush_interval",
+        f"{_LOG}.access_log_flush_interval",
+        f"{_TCP}.access_log_flush_interval",
+        f"{_TCP}.TcpAccessLogOptions.access_log_flush_interval",
+        f"{_ROUTER}.strict_check_headers",
+        f"{_ROUTER}.upstream_log",
+        f"{_ROUTE}.VirtualHost.per_request_buffer_limit_bytes",
+        f"{_ROUTE}.RouteAction.max_grpc_timeout",
+        f"{_ROUTE}.RouteAction.grpc_timeout_offset",
+        f"{_ROUTE}.RouteAction.MaxStreamDuration.grpc_timeout_header_max",
+        f"{_ROUTE}.RouteAction.MaxStreamDuration.grpc_timeout_header_offset",
+        f"{_ROUTE}.RetryPolicy.rate_limited_retry_back_off",
+        f"{_ROUTE}.DirectResponseAction.body_format",
+        "envoy.config.cluster.v3.CircuitBreakers.per_host_thresholds",
+    ),
+    frozenset(),
+)
+"""Fields that the translation reads and nothing acts upon: refused unless their value is one of these, which change nothing.
+
+Remove a line when the data path reads the field."""

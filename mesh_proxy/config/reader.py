@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.wrappers_pb2 import BoolValue
 
-from mesh_proxy.config import extensions
+from mesh_proxy.config import extensions, features
 from mesh_proxy.config.errors import ConfigError, join
 from mesh_proxy.config.ignored import IGNORED
 from mesh_proxy.config.json_proto import Parser
@@ -226,16 +227,25 @@ class Reader:
         """Report the fields that are set and were not read, here and in all readers made from this one."""
         if self._abandoned:
             return
-        for field, _ in self.message.ListFields():
+        for field, value in self.message.ListFields():
+            full_name = f"{self.type}.{field.name}"
             if field.name in self._read:
+                harmless = features.NOT_YET.get(full_name)
+                if harmless is not None and not _is_one_of(value, harmless):
+                    self.problems.add(self.at(field.name), "this field is not supported yet")
                 continue
-            reason = IGNORED.get(f"{self.type}.{field.name}")
+            reason = IGNORED.get(full_name)
             if reason is None:
                 self.problems.add(self.at(field.name), "this field is not supported")
             else:
                 self.problems.warn(self.at(field.name), f"ignored: {reason}")
         for child in self._children:
             child.finish()
+
+
+def _is_one_of(value: Any, harmless: frozenset[object]) -> bool:
+    plain = value.value if isinstance(value, BoolValue) else value
+    return isinstance(plain, bool | int | str) and plain in harmless
 
 
 class StructReader:
