@@ -14,7 +14,7 @@ from mesh_proxy.cli.options import Options
 from mesh_proxy.config.model.bootstrap import BootstrapConfig
 from mesh_proxy.logs import configure_logging
 from mesh_proxy.supervisor.spawner import start_spawner
-from mesh_proxy.upstream import resource_table
+from mesh_proxy.upstream import ejection_board, resource_table
 from mesh_proxy.worker.interface import DataPlaneFactory
 from mesh_proxy.worker.main import run_worker
 from mesh_proxy.worker.shared import SharedTables
@@ -24,7 +24,7 @@ Loader = Callable[[Options], BootstrapConfig]
 
 def shared_tables(worker_count: int) -> dict[str, int]:
     """name -> bytes of the tables that all workers share."""
-    return {resource_table.TABLE_NAME: resource_table.table_size(worker_count)}
+    return {module.TABLE_NAME: module.table_size(worker_count) for module in (resource_table, ejection_board)}
 
 
 def load_configuration(options: Options, load: Loader | None = None) -> BootstrapConfig:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh_proxy.stats.registry import StatRegistry
 from mesh_proxy.upstream.balancers import Random
+from mesh_proxy.upstream.ejection_board import EjectionBoard
 from mesh_proxy.upstream.endpoint import Endpoint
 from mesh_proxy.upstream.resolver import Resolver
 from mesh_proxy.upstream.resource_table import ResourceTable
@@ -20,7 +21,19 @@ if TYPE_CHECKING:
 class Environment:
     """One per cluster manager."""
 
-    __slots__ = ("_warmed", "cold", "loop", "on_endpoint_removed", "random", "registry", "resolver", "runtime", "table", "ticker")
+    __slots__ = (
+        "_warmed",
+        "board",
+        "cold",
+        "loop",
+        "on_endpoint_removed",
+        "random",
+        "registry",
+        "resolver",
+        "runtime",
+        "table",
+        "ticker",
+    )
 
     def __init__(
         self,
@@ -31,6 +44,7 @@ class Environment:
         uniform: Random,
         resolver: Resolver,
         table: ResourceTable | None = None,
+        board: EjectionBoard | None = None,
     ) -> None:
         self.loop = loop
         self.registry = registry
@@ -41,6 +55,8 @@ class Environment:
         self.resolver = resolver
         self.table = table
         """where circuit breakers count for all workers; None: for this one alone"""
+        self.board = board
+        """where workers tell each other of ejections; None: there is but one"""
         self.ticker = Ticker(loop)
         self.cold: set[Cluster] = set()
         """clusters that wait for a first answer"""

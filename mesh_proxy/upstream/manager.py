@@ -18,6 +18,7 @@ from mesh_proxy.upstream.balancers import Random
 from mesh_proxy.upstream.cluster import Cluster
 from mesh_proxy.upstream.describe import describe_cluster
 from mesh_proxy.upstream.dns_clusters import LogicalDnsCluster, StrictDnsCluster
+from mesh_proxy.upstream.ejection_board import EjectionBoard
 from mesh_proxy.upstream.endpoint import Endpoint
 from mesh_proxy.upstream.environment import Environment
 from mesh_proxy.upstream.original_dst import OriginalDstCluster
@@ -50,10 +51,11 @@ class ClusterManager:
         uniform: Random = random.random,
         resolver: Resolver | None = None,
         table: ResourceTable | None = None,
+        board: EjectionBoard | None = None,
     ) -> None:
         if resolver is None:
             resolver = ThreadResolver(loop)
-        self._environment = Environment(loop, registry, runtime, on_endpoint_removed, uniform, resolver, table)
+        self._environment = Environment(loop, registry, runtime, on_endpoint_removed, uniform, resolver, table, board)
         self._configs: dict[str, ClusterConfig] = {}
         self._clusters: dict[str, Cluster] = {}
 

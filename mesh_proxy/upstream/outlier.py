@@ -7,7 +7,7 @@ An endpoint is ejected when so many 5xx, or so many 502/503/504, came in a row, 
 rate lies far below that of the others or its failures exceed a percentage. It returns at the first tick after its time is over:
 base ejection time times the number of ejections, which is forgotten again by one for every interval that it stays well.
 
-Each worker detects for itself, by the requests that it sent itself.
+Each worker detects by the requests that it sent itself; whom one ejects the others leave out too (see ejection_board).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mesh_proxy.config.model import OutlierDetectionConfig
 from mesh_proxy.stats.group import StatGroup
+from mesh_proxy.upstream.ejection_board import tag as ejection_tag
 from mesh_proxy.upstream.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Monitor:
 
     __slots__ = (
         "backoff",
+        "by_others",
         "consecutive_5xx",
         "consecutive_gateway",
         "ejected_at",
@@ -73,9 +75,14 @@ class Monitor:
         "requests",
         "success_rate",
         "successes",
+        "tag",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, tag: int) -> None:
+        self.tag = tag
+        """stands for the endpoint among workers; 0 with one worker"""
+        self.by_others = False
+        """ejected because another worker ejected it, and until that one takes it back"""
         self.consecutive_5xx = 0
         self.consecutive_gateway = 0
         self.requests = 0
@@ -124,6 +131,8 @@ class OutlierDetector:
         self._threshold = -1.0
         """the success rate below which an endpoint was an outlier"""
         self.configure(config)
+        if environment.board is not None:
+            environment.board.join(self, environment.ticker)
 
     def configure(self, config: OutlierDetectionConfig) -> None:
         """Take new settings; what was counted stays."""
@@ -138,23 +147,54 @@ class OutlierDetector:
     def watch(self, endpoints: Sequence[Endpoint]) -> None:
         """These are the cluster's endpoints now."""
         kept = set(endpoints)
+        board = self._environment.board
         for endpoint in self._endpoints:
             if endpoint not in kept:
                 self._forget(endpoint)
         for endpoint in endpoints:
             if endpoint.monitor is None:
-                endpoint.monitor = Monitor()
+                endpoint.monitor = Monitor(ejection_tag(endpoint.cluster_name, endpoint.address) if board is not None else 0)
         self._endpoints = endpoints
+        if board is not None and board.tags:
+            self._adopt(board.tags)
 
     def _forget(self, endpoint: Endpoint) -> None:
-        endpoint.monitor = None
         if endpoint.ejected:
-            endpoint.ejected = False
-            self.stats.ejections_active -= 1
+            self._take_back(endpoint, endpoint.monitor)
+        endpoint.monitor = None
+
+    def _take_back(self, endpoint: Endpoint, monitor: Monitor) -> None:
+        endpoint.ejected = False
+        monitor.consecutive_5xx = monitor.consecutive_gateway = 0
+        self.stats.ejections_active -= 1
+        if monitor.by_others:
+            monitor.by_others = False
+        elif self._environment.board is not None:
+            self._environment.board.withdraw(monitor.tag)
+
+    def follow(self, tags: frozenset[int]) -> None:
+        """Do as the other workers do; see ejection_board."""
+        if self._adopt(tags):
+            self._changed()
+
+    def _adopt(self, tags: frozenset[int]) -> bool:
+        changed = False
+        for endpoint in self._endpoints:
+            monitor: Monitor = endpoint.monitor
+            if monitor.by_others:
+                if monitor.tag not in tags:
+                    self._take_back(endpoint, monitor)
+                    changed = True
+            elif monitor.tag in tags and not endpoint.ejected:
+                endpoint.ejected = monitor.by_others = changed = True
+                self.stats.ejections_active += 1
+        return changed
 
     def close(self) -> None:
         """Stop; every endpoint is in again."""
         self._tick.stop()
+        if self._environment.board is not None:
+            self._environment.board.leave(self)
         for endpoint in self._endpoints:
             self._forget(endpoint)
         self._endpoints = ()
@@ -200,6 +240,8 @@ class OutlierDetector:
         stats.ejections_enforced_total += 1
         _count(stats, f"ejections_enforced_{cause}")
         endpoint.ejected = True
+        if self._environment.board is not None:
+            self._environment.board.post(monitor.tag)
         monitor.ejected_at = self._environment.loop.time()
         if monitor.backoff * config.base_ejection_time_s < config.max_ejection_time_s + config.base_ejection_time_s:
             monitor.backoff += 1
@@ -219,10 +261,8 @@ class OutlierDetector:
             monitor: Monitor = endpoint.monitor
             if not endpoint.ejected:
                 monitor.backoff = max(0, monitor.backoff - 1)
-            elif min(base * monitor.backoff, most) + monitor.jitter_s <= now - monitor.ejected_at:
-                endpoint.ejected = False
-                monitor.consecutive_5xx = monitor.consecutive_gateway = 0
-                self.stats.ejections_active -= 1
+            elif not monitor.by_others and min(base * monitor.backoff, most) + monitor.jitter_s <= now - monitor.ejected_at:
+                self._take_back(endpoint, monitor)
                 returned = True
             requests, successes = monitor.requests, monitor.successes
             monitor.requests = monitor.successes = 0
@@ -231,6 +271,8 @@ class OutlierDetector:
                 rated.append((endpoint, monitor, requests))
                 monitor.success_rate = 100.0 * successes / requests
         if returned:
+            if self._environment.board is not None:
+                self._adopt(self._environment.board.tags)  # perhaps another worker does not trust it yet
             self._changed()
         self._compare(rated)
 

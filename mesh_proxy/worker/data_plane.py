@@ -27,6 +27,7 @@ from mesh_proxy.network.http_manager import HttpManager
 from mesh_proxy.network.local_address import local_ip
 from mesh_proxy.network.tcp_proxy import TcpConnection, TcpProxy
 from mesh_proxy.stats.registry import StatRegistry
+from mesh_proxy.upstream.ejection_board import EjectionBoard
 from mesh_proxy.upstream.endpoint import Endpoint
 from mesh_proxy.upstream.manager import ClusterManager
 from mesh_proxy.upstream.resource_table import ResourceTable
@@ -59,6 +60,7 @@ class DataPlane:
             self._runtime,
             on_endpoint_removed=_drain_pools,
             table=ResourceTable.of(shared, worker_index),
+            board=EjectionBoard.of(shared, worker_index),
         )
         self._context.service_cluster = options.service_cluster.encode()
         self._context.service_node = options.service_node.encode()
