@@ -207,13 +207,18 @@ INVALID_STATUS: Final = -1
 
 
 def grpc_status(info: StreamInfo) -> int | None:
-    """The gRPC status of a gRPC request: from the trailers, the headers or the HTTP status; None for other requests."""
+    """The gRPC status of a gRPC request; None for other requests."""
     request = info.request
     if request is None:
         return None
     content_type = request.headers.first.get(b"content-type", b"")
     if content_type != b"application/grpc" and not content_type.startswith(b"application/grpc+"):
         return None
+    return response_grpc_status(info)
+
+
+def response_grpc_status(info: StreamInfo) -> int | None:
+    """The gRPC status of any response: from its trailers, its headers or its HTTP status; None without a response."""
     value: bytes | None = None
     if info.response_trailers is not None:
         value = info.response_trailers.first.get(b"grpc-status")
@@ -221,9 +226,7 @@ def grpc_status(info: StreamInfo) -> int | None:
         value = info.response.headers.first.get(b"grpc-status")
     if value is not None:
         return int(value) if value.isdigit() and len(value) < 10 else INVALID_STATUS
-    if info.response_code:
-        return _FROM_HTTP.get(info.response_code, 2)
-    return None
+    return _FROM_HTTP.get(info.response_code, 2) if info.response_code else None
 
 
 def _grpc_status(parameter: str, length: int | None) -> Operator:
