@@ -20,7 +20,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     try:
         pair.start()
     except StartError as error:
-        if suite.optional and "not supported" in str(error):
+        if suite.optional and error.refused:
             pytest.skip(suite.optional)
         pytest.fail(str(error), pytrace=False)
     try:

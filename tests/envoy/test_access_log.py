@@ -37,8 +37,6 @@ OPERATORS = {
     "response-trailers-bytes": "%RESPONSE_TRAILERS_BYTES%",
     "up-wire-tx": "%UPSTREAM_WIRE_BYTES_SENT%",
     "up-wire-rx": "%UPSTREAM_WIRE_BYTES_RECEIVED%",
-    "up-header-tx": "%UPSTREAM_HEADER_BYTES_SENT%",
-    "up-header-rx": "%UPSTREAM_HEADER_BYTES_RECEIVED%",
     "down-wire-tx": "%DOWNSTREAM_WIRE_BYTES_SENT%",
     "down-wire-rx": "%DOWNSTREAM_WIRE_BYTES_RECEIVED%",
     "down-header-tx": "%DOWNSTREAM_HEADER_BYTES_SENT%",
@@ -160,10 +158,12 @@ FILTERS = {
 
 def all_targets(at: str):
     def run(pair: Pair, side: Side, seen: Observation) -> None:
+        statuses = []
         with Client(side, at) as client:
             for target in TARGETS:
                 client.send(req("GET", target))
-                seen.responses.append(client.response())
+                statuses.append(client.response().status)
+        seen.notes["statuses"] = str(statuses)
 
     return run
 
@@ -226,7 +226,7 @@ SUITE = Suite(
         Case("json_high_bytes", req("GET", "/", "x-one: caf\xc3\xa9"), 200, listener="escape"),
         Case("default_format", run=default_line, status=200, listener="plain", log=0),
         *(
-            Case(f"filter_{name}", run=all_targets(f"filter-{name.replace('_', '-')}"), status=202, listener=f"filter-{name.replace('_', '-')}", log=count)
+            Case(f"filter_{name}", run=all_targets(f"filter-{name.replace('_', '-')}"), listener=f"filter-{name.replace('_', '-')}", log=count)
             for name, (_, count) in FILTERS.items()
         ),
         Case("filter_header_matches", req("GET", "/direct/202", "x-log: yes"), 202, listener="filter-header"),

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -39,6 +40,11 @@ TAKEN: set[int] = set()
 
 class StartError(Exception):
     """The proxy did not become ready; the message holds its output."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether it said that it does not know something in its configuration."""
+        return re.search("not supported|unknown operator", str(self)) is not None
 
 
 def envoy_binary() -> str | None:
