@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import json_format
@@ -18,26 +17,10 @@ from google.protobuf.message import Message
 from udpa.annotations import sensitive_pb2
 
 from mesh_proxy.config import extensions
+from mesh_proxy.config.resource import ResourceDump
 
 _F = FieldDescriptor
 REDACTED = "[redacted]"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceDump:
-    """One resource for people: what `/config_dump` and `/config_digest` show of it."""
-
-    type_url: str
-    name: str
-    digest: str
-    """SHA-256 of the resource's deterministic serialization, secrets included but not recoverable"""
-    compressed: bytes
-    """zlib of the JSON text"""
-
-    @property
-    def json(self) -> str:
-        """Canonical proto JSON with proto field names."""
-        return zlib.decompress(self.compressed).decode()
 
 
 def dump(message: Message, name: str) -> ResourceDump:

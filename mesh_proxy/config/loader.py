@@ -17,12 +17,13 @@ from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
 from mesh_proxy.config import rules
-from mesh_proxy.config.dump import ResourceDump, dump
+from mesh_proxy.config.dump import dump
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.json_proto import Parser
 from mesh_proxy.config.model.bootstrap import BootstrapConfig
 from mesh_proxy.config.problems import Problems
 from mesh_proxy.config.reader import Reader
+from mesh_proxy.config.resource import ResourceDump
 from mesh_proxy.config.translate.bootstrap import bootstrap
 from mesh_proxy.config.translate.context import Context
 from mesh_proxy.config.yaml_text import parse_yaml

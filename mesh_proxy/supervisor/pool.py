@@ -81,6 +81,8 @@ class WorkerPool:
         self._sequence = 0
         self._stopping = False
         self._ever_live = False
+        self._failure: StartError | None = None
+        """the workers do not come up; said to whoever applies a version"""
         self._empty: asyncio.Future[None] | None = None
         self._sticky: dict[str, m.SetHealthCheck | m.SetLogLevels | m.StartDrain | m.StopListening] = {}
         """commands that a replaced worker must hear too"""
@@ -144,7 +146,8 @@ class WorkerPool:
         lived = self._loop.time() - handle.started_at
         slot.quick_deaths = slot.quick_deaths + 1 if lived < QUICK_DEATH_S else 0
         if not self._ever_live and slot.quick_deaths >= START_ATTEMPTS:
-            self._fail(StartError(f"worker {handle.index} does not start ({how}, {slot.quick_deaths} times)"))
+            self._failure = StartError(f"worker {handle.index} does not start ({how}, {slot.quick_deaths} times)")
+            self._fail(self._failure)
             return
         delay = 0.0
         if slot.quick_deaths > 1:
@@ -159,7 +162,14 @@ class WorkerPool:
     # Versions.
 
     async def apply(self, snapshot: WorkerSnapshot) -> None:
-        """Ship a version; returns when it is live in every worker. Raises ConfigError when a worker refuses it."""
+        """Ship a version; returns when it is live in every worker.
+
+        Raises:
+            ConfigError: a worker refuses it.
+            StartError: the workers do not come up.
+        """
+        if self._failure is not None:
+            raise self._failure
         self._snapshot = snapshot
         done: asyncio.Future[None] = self._loop.create_future()
         self._waiters.append((snapshot.version, done))

@@ -13,6 +13,7 @@ import uvloop
 from mesh_proxy.cli.options import Options
 from mesh_proxy.config.model.bootstrap import BootstrapConfig
 from mesh_proxy.logs import configure_logging
+from mesh_proxy.supervisor.loading import Loading
 from mesh_proxy.supervisor.spawner import start_spawner
 from mesh_proxy.upstream import ejection_board, resource_table
 from mesh_proxy.worker.interface import DataPlaneFactory
@@ -56,6 +57,7 @@ def run(options: Options, *, factory: DataPlaneFactory | None = None, load: Load
     shared = SharedTables(shared_tables(options.concurrency), worker_count=options.concurrency)
     entry = functools.partial(run_worker, options=options.for_workers(), shared=shared, factory=factory)
     spawner_pid, spawner_socket = start_spawner(entry)
+    loading = Loading(functools.partial(load_configuration, options, load))
 
     from mesh_proxy.supervisor.spawner_client import SpawnerClient
     from mesh_proxy.supervisor.supervisor import Supervisor
@@ -65,7 +67,7 @@ def run(options: Options, *, factory: DataPlaneFactory | None = None, load: Load
     spawner = SpawnerClient(loop, spawner_socket, spawner_pid)
 
     async def serve() -> int:
-        return await Supervisor(loop, options, spawner, functools.partial(load_configuration, load=load)).run()
+        return await Supervisor(loop, options, spawner, loading).run()
 
     try:
         return loop.run_until_complete(serve())

@@ -19,6 +19,7 @@ from mesh_proxy.logs import current_levels, reopen_log, set_levels
 from mesh_proxy.stats.aggregate import StatsAggregator, StatsSnapshot
 from mesh_proxy.stats.names import HistogramStat
 from mesh_proxy.supervisor.admin import AdminListener
+from mesh_proxy.supervisor.loading import LoadError, Loading
 from mesh_proxy.supervisor.memory import ProcessMemory, measure
 from mesh_proxy.supervisor.pool import StartError, WorkerPool
 from mesh_proxy.supervisor.published import HistogramIntervals, PublishedStats
@@ -59,7 +60,7 @@ class Supervisor:
         loop: asyncio.AbstractEventLoop,
         options: Options,
         spawner: SpawnerClient,
-        load: Callable[[Options], BootstrapConfig],
+        loading: Loading,
     ) -> None:
         self.options = options
         self.stage = Stage.PRE_INITIALIZING
@@ -78,7 +79,7 @@ class Supervisor:
         self._measured_at = float("-inf")
         self._intervals = HistogramIntervals(self.bootstrap.stats_flush_interval_s)
         self._loop = loop
-        self._load = load
+        self._loading = loading
         self._spawner = spawner
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
         self._exit_code = 0
@@ -157,6 +158,7 @@ class Supervisor:
         self.submit(Command.STOPPED)
 
     async def _close(self) -> None:
+        self._loading.close()
         self._admin.close()
         self.sockets.close()
         self._spawner.close()
@@ -171,7 +173,7 @@ class Supervisor:
             name = self.options.config_path or "<inline>"
             self._failure = f"error initializing configuration '{name}': {error}"
             self.submit(Command.START_FAILED)
-        except StartError as error:
+        except (StartError, LoadError) as error:
             self._failure = str(error)
             self.submit(Command.START_FAILED)
         except Exception as error:
@@ -184,7 +186,7 @@ class Supervisor:
     async def _bring_up(self) -> None:
         for reason in self.options.without_effect:
             _log.warning("accepted without effect: %s", reason)
-        bootstrap = self._load(self.options)
+        bootstrap = await self._loading.result()
         self.bootstrap = dataclasses.replace(bootstrap, node=self._node(bootstrap.node))
         for path, text in bootstrap.warnings:
             _log.warning("%s: %s", path, text)

@@ -46,6 +46,9 @@ def test_workers_serve_and_import_nothing_heavy(start_proxy: Start, port: int) -
     assert first.ask("hello") == "hello"
     assert second.ask("modules") == ""
     assert len(proxy.children()) == 3, "spawner and two workers"
+    libraries = Path(f"/proc/{proxy.process.pid}/maps").read_text()
+    assert "uvloop" in libraries
+    assert "upb" not in libraries, "protobuf was needed to load, in a process that is gone"
 
 
 def test_a_killed_worker_is_replaced_and_the_other_is_not_disturbed(start_proxy: Start, port: int) -> None:

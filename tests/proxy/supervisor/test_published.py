@@ -155,6 +155,7 @@ def test_memory_of_the_whole_tree(start_proxy: Start, config: dict[str, Any]) ->
     memory = json.loads(proxy.admin("/memory?by_process")[1])
     assert [process["name"] for process in memory["processes"]] == ["supervisor", "spawner", "worker 0"]
     assert int(memory["total_physical_bytes"]) < 55_000_000
+    assert "processes" not in json.loads(proxy.admin("/memory")[1])
 
 
 def test_the_admin_address_is_refused_like_any_other(start_proxy: Start, config: dict[str, Any], port: int) -> None:
