@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _ADMIN: Final = "type.googleapis.com/envoy.admin.v3."
 _ENDPOINTS_URL: Final = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 _ROUTES_URL: Final = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+_PLAIN: Final = "text/plain"
+"""this endpoint's errors name no character set in Envoy"""
 _HTTP_MANAGER: Final = ".HttpConnectionManager"
 _ELEMENTS: Final = {
     "static_clusters": "ClustersConfigDump.StaticCluster",
@@ -36,19 +38,19 @@ def config_dump(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
     try:
         named = _name_filter(pattern)
     except BadRegex as error:
-        return text(f"INVALID_ARGUMENT: Error while parsing name_regex from {pattern}: {error}\n", 400)
+        return text(f"INVALID_ARGUMENT: Error while parsing name_regex from {pattern}: {error}\n", 400, content_type=_PLAIN)
     configs = dumps(supervisor, named, include_eds=request.flag("include_eds"))
     resource = request.query.get("resource", "")
     mask = [path for path in request.query.get("mask", "").split(",") if path]
     if resource:
         found = _resource(configs, resource)
         if found is None:
-            return text(f"{resource} not found in config dump", 404)
+            return text(f"{resource} not found in config dump", 404, content_type=_PLAIN)
         configs = found
     if mask:
         masked = [{"@type": one["@type"], **chosen} for one in configs if (chosen := _masked(one, mask))]
         if not masked and configs:
-            return text(f"FieldMask paths: {', '.join(mask)} could not be successfully used.", 400)
+            return text(f"FieldMask paths: {', '.join(mask)} could not be successfully used.", 400, content_type=_PLAIN)
         configs = masked
     return to_json({"configs": configs})
 

@@ -184,4 +184,7 @@ async def answer(supervisor: Supervisor, request: AdminRequest) -> AdminResponse
     if refused is not None:
         return refused
     found = endpoint.handler(supervisor, request)
-    return found if isinstance(found, AdminResponse) else await found
+    response = found if isinstance(found, AdminResponse) else await found
+    if endpoint.mutates and response.then is None:
+        await supervisor.settled()
+    return response

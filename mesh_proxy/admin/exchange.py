@@ -41,9 +41,9 @@ class AdminResponse:
     """to do when the answer is written"""
 
 
-def text(body: str, status: int = 200, *, then: Callable[[], None] | None = None) -> AdminResponse:
+def text(body: str, status: int = 200, *, content_type: str = TEXT, then: Callable[[], None] | None = None) -> AdminResponse:
     """Plain text."""
-    return AdminResponse(status=status, body=body.encode(), then=then)
+    return AdminResponse(status=status, body=body.encode(), content_type=content_type, then=then)
 
 
 def to_json(value: Any) -> AdminResponse:

@@ -15,7 +15,9 @@ from mesh_codecs.events import ConnectionEnded, ConnectionFailed, Data, Event, R
 from mesh_codecs.headers import Headers
 from mesh_codecs.http1 import DownstreamHttp1, Http1Settings
 from mesh_proxy.admin.exchange import AdminRequest, AdminResponse, text
+from mesh_proxy.config.model.common import AddressConfig
 from mesh_proxy.stats.groups import HttpStats, ListenerHttpStats, ListenerStats
+from mesh_proxy.stream.info import ConnectionInfo, StreamInfo
 from mesh_proxy.tasks import create_task
 
 MAX_HEAD_BYTES: Final = 32 * 1024
@@ -34,8 +36,8 @@ PIECE_BYTES: Final = 64 * 1024
 _log = logging.getLogger("admin")
 
 Answer = Callable[[AdminRequest], Awaitable[AdminResponse]]
-AccessLog = Callable[[AdminRequest, int, int, float], None]
-"""(request, status, body bytes, seconds); called when an answer is complete"""
+AccessLog = Callable[[StreamInfo], None]
+"""called when an answer is complete"""
 
 
 class AdminStats:
@@ -84,6 +86,8 @@ class AdminConnection(asyncio.Protocol):
     """One connection; one request at a time."""
 
     _transport: asyncio.Transport
+    _connection: ConnectionInfo
+    """for the access log, if there is one"""
 
     def __init__(self, server: AdminServer) -> None:
         self._server = server
@@ -93,7 +97,7 @@ class AdminConnection(asyncio.Protocol):
         self._body = bytearray()
         self._pieces: Iterator[bytes] | None = None
         self._response = AdminResponse()
-        self._request = AdminRequest(method="", path="")
+        self._response_head: ResponseHeaders | None = None
         self._sent = 0
         self._began = 0.0
         self._paused = False
@@ -114,6 +118,8 @@ class AdminConnection(asyncio.Protocol):
             return
         self._counted = True
         server.connections.add(self)
+        if server.access_log is not None:
+            self._connection = _connection_info(transport)
         for stats in (server.stats.http, server.stats.listener):
             stats.downstream_cx_total += 1
             stats.downstream_cx_active += 1
@@ -200,8 +206,8 @@ class AdminConnection(asyncio.Protocol):
         if not head.authority and head.http_version == b"HTTP/1.1":
             self._start_response(text("Host is missing\n", 400))
             return
-        self._request = request_of(head, bytes(self._body))
-        create_task(self._run(self._request), name=f"admin {self._request.path}")
+        request = request_of(head, bytes(self._body))
+        create_task(self._run(request), name=f"admin {request.path}")
 
     async def _run(self, request: AdminRequest) -> None:
         try:
@@ -231,7 +237,8 @@ class AdminConnection(asyncio.Protocol):
             body = iter((body,) if body else ())
         self._sent = 0
         self._pieces = body
-        self._codec.send(ResponseHeaders(head.stream_id, response.status, Headers(pairs), False))
+        self._response_head = ResponseHeaders(head.stream_id, response.status, Headers(pairs), False)
+        self._codec.send(self._response_head)
         self._pump()
 
     def _pump(self) -> None:
@@ -250,8 +257,21 @@ class AdminConnection(asyncio.Protocol):
         self._flush()
         self._server.loop.call_soon(self._pump)
 
+    def _stream_info(self, head: RequestHeaders, took: float) -> StreamInfo:
+        """What an access log may ask for."""
+        info = StreamInfo(self._connection, self._began)
+        info.request = head
+        info.protocol = head.http_version
+        info.response = self._response_head
+        info.response_code = self._response.status
+        info.bytes_received = len(self._body)
+        info.bytes_sent = self._sent
+        info.request_end_time = self._began
+        info.end_time = self._began + took
+        return info
+
     def _finish(self) -> None:
-        self._head = None
+        head, self._head = self._head, None
         stats = self._server.stats
         stats.http.downstream_rq_active -= 1
         for group in (stats.http, stats.listener_http):
@@ -259,8 +279,8 @@ class AdminConnection(asyncio.Protocol):
             group.codes[self._response.status] = group.codes.get(self._response.status, 0) + 1
         took = time.monotonic() - self._began
         stats.http.downstream_rq_time.record(took * 1000)
-        if self._server.access_log is not None:
-            self._server.access_log(self._request, self._response.status, self._sent, took)
+        if self._server.access_log is not None and head is not None:
+            self._server.access_log(self._stream_info(head, took))
         self._reading_request = False
         self._arm(IDLE_TIMEOUT_S)
         self._flush()
@@ -297,6 +317,22 @@ class AdminConnection(asyncio.Protocol):
         else:
             stats.downstream_rq_header_timeout += 1
         self.abort()
+
+
+def _connection_info(transport: asyncio.BaseTransport) -> ConnectionInfo:
+    info = ConnectionInfo(0, time.monotonic(), time.time())
+    info.local_address, info.local_ip, info.local_port = _address(transport.get_extra_info("sockname"))
+    info.remote_address, info.remote_ip, info.remote_port = _address(transport.get_extra_info("peername"))
+    info.direct_remote_address = info.remote_address
+    return info
+
+
+def _address(name: object) -> tuple[bytes, bytes, int]:
+    """(printed address, IP, port); of a unix socket its path alone."""
+    if isinstance(name, tuple):
+        config = AddressConfig(host=str(name[0]), port=int(name[1]))
+        return str(config).encode(), config.host.encode(), config.port
+    return str(name or "").encode(), b"", 0
 
 
 def request_of(head: RequestHeaders, body: bytes) -> AdminRequest:

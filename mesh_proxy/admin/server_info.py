@@ -39,6 +39,7 @@ def server_info(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
             "uptime_current_epoch": uptime,
             "uptime_all_epochs": uptime,
             "hot_restart_version": "disabled",
+            "hot_restart_initializing": False,
             "command_line_options": _command_line(supervisor),
             "node": node_json(supervisor.bootstrap.node),
         }
@@ -56,7 +57,7 @@ def user_agent() -> dict[str, Any]:
 
 def node_json(node: NodeConfig) -> dict[str, Any]:
     """`envoy.config.core.v3.Node`."""
-    found = {"id": node.id, "cluster": node.cluster, **user_agent()}
+    found = {"id": node.id, "cluster": node.cluster, **user_agent(), "client_features": [], "listening_addresses": []}
     if node.metadata:
         found["metadata"] = dict(node.metadata)
     locality = {name: value for name in ("region", "zone", "sub_zone") if (value := getattr(node.locality, name))}

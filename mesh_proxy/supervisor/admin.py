@@ -11,11 +11,14 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mesh_proxy.access_log import AccessLogger, SinkSet
 from mesh_proxy.admin.endpoints import answer
 from mesh_proxy.admin.server import AdminServer
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.bootstrap import AdminConfig
 from mesh_proxy.config.model.common import AddressConfig
+from mesh_proxy.stats.registry import StatRegistry
+from mesh_proxy.stream.info import StreamInfo
 from mesh_proxy.supervisor.sockets import bind_unix
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ class AdminListener:
         self._supervisor = supervisor
         self._server = AdminServer(loop, functools.partial(answer, supervisor))
         self._path = ""
+        self._sinks: SinkSet | None = None
 
     async def start(self, config: AdminConfig, address_path: str) -> None:
         """Bind and serve. Raises ConfigError."""
@@ -48,16 +52,39 @@ class AdminListener:
         else:
             local = str(AddressConfig(host=address.host, port=sock.getsockname()[1]))
         self._supervisor.stats.extra += self._server.stats.groups
+        if config.access_logs:
+            self._open_logs(config)
         await self._server.start(sock)
         _log.info("admin address: %s", local)
-        if config.access_logs:
-            _log.warning("admin.access_log: not written yet")
         if address_path:
             _write_address(address_path, local)
+
+    def _open_logs(self, config: AdminConfig) -> None:
+        supervisor = self._supervisor
+        registry = StatRegistry()
+        self._sinks = SinkSet(registry, flush_interval_s=supervisor.options.file_flush_interval_msec / 1000)
+        try:
+            loggers = [AccessLogger(log, self._sinks, supervisor.bootstrap.runtime) for log in config.access_logs]
+        except ValueError as error:
+            raise ConfigError("admin.access_log", str(error)) from None
+        supervisor.stats.extra += registry
+
+        def write(info: StreamInfo) -> None:
+            for logger in loggers:
+                logger.log(info)
+
+        self._server.access_log = write
+
+    def reopen_logs(self) -> None:
+        """After a rotation."""
+        if self._sinks is not None:
+            self._sinks.reopen()
 
     def close(self) -> None:
         """Stop serving."""
         self._server.close()
+        if self._sinks is not None:
+            self._sinks.close()
         if self._path:
             try:
                 os.unlink(self._path)

@@ -254,7 +254,7 @@ class WorkerPool:
                 self._close_unused_sockets()
             case m.Clusters(request_id, clusters):
                 self._take_answer(request_id, handle, clusters)
-            case m.Flushed(request_id):
+            case m.Done(request_id):
                 self._take_answer(request_id, handle, True)
             case _:
                 raise AssertionError(message)

@@ -31,6 +31,8 @@ from mesh_proxy.worker import messages as m
 
 FLUSH_TIMEOUT_S: Final = 0.2
 """how long a look at the statistics waits for workers; their pages are at most a second old anyhow"""
+SYNC_TIMEOUT_S: Final = 1.0
+"""how long a mutation waits until workers have acted on it"""
 MEMORY_AGE_S: Final = 5.0
 """how old `server.memory_*` may be"""
 
@@ -245,6 +247,10 @@ class Supervisor:
         workers = [(f"worker {handle.index}", handle.pid) for handle in self.pool.workers if handle.pid]
         return [("supervisor", os.getpid()), ("spawner", self._spawner.pid), *workers]
 
+    async def settled(self) -> None:
+        """Every worker has acted on what it was told before (or does not answer)."""
+        await self.pool.ask(m.Sync, timeout_s=SYNC_TIMEOUT_S)
+
     async def fresh_stats(self) -> StatsSnapshot:
         """All statistics. Workers with few groups write them to their pages first, so that a person sees what he just did."""
         await self.pool.ask(m.Flush, timeout_s=FLUSH_TIMEOUT_S)
@@ -288,6 +294,7 @@ class Supervisor:
     def reopen_logs(self) -> None:
         """SIGUSR1 and /reopen_logs."""
         reopen_log()
+        self._admin.reopen_logs()
         self.pool.broadcast(m.ReopenLogs())
 
     def set_health_check_failed(self, failed: bool) -> None:

@@ -123,7 +123,9 @@ class _Worker:
             case m.Flush(request_id):
                 if len(self._plane.registry) <= FLUSH_ON_DEMAND:
                     self._flush_now()
-                self._channel.send(m.Flushed(request_id))
+                self._channel.send(m.Done(request_id))
+            case m.Sync(request_id):
+                self._channel.send(m.Done(request_id))
             case m.FreeRegions(offsets):
                 self._page.free(offsets)
             case m.DescribeClusters(request_id):

@@ -91,8 +91,15 @@ class DescribeClusters:
 
 
 @dataclass(frozen=True, slots=True)
+class Sync:
+    """Everything before it has been acted on; answered by Done with the same id."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Flush:
-    """Write all counts into the page now if they are few; answered by Flushed with the same id."""
+    """Write all counts into the page now if they are few; answered by Done with the same id."""
 
     request_id: int
 
@@ -152,8 +159,8 @@ class Clusters:
 
 
 @dataclass(frozen=True, slots=True)
-class Flushed:
-    """The page holds what was counted up to now."""
+class Done:
+    """The question with this id is dealt with."""
 
     request_id: int
 

@@ -143,6 +143,9 @@ class FakeSupervisor:
     def set_health_check_failed(self, failed: bool) -> None:
         self.health_check_failed = failed
 
+    async def settled(self) -> None:
+        pass
+
     def __getattr__(self, name: str) -> Any:
         return lambda *args, **more: self.done.append((name, args, more))
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mesh_proxy.admin import server as server_module
-from mesh_proxy.admin.exchange import AdminRequest
 from mesh_proxy.admin.server import AdminConnection, AdminServer
+from mesh_proxy.formatting import compile_format
 
 Serve = Callable[..., Any]
 Address = tuple[str, int]
@@ -176,16 +176,19 @@ def test_many_statistics_are_streamed(serve: Serve, supervisor: Any) -> None:
 
 
 def test_an_access_log_can_listen(serve: Serve) -> None:
-    lines: list[tuple[str, int, int]] = []
+    lines: list[bytes] = []
+    log = compile_format('"%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL%" %RESPONSE_CODE% %BYTES_SENT% %DOWNSTREAM_REMOTE_ADDRESS%')
 
-    def note(request: AdminRequest, status: int, size: int, took: float) -> None:
-        lines.append((request.path, status, size))
+    async def scenario(address: Address, server: AdminServer) -> str:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"GET /ready?x HTTP/1.1\r\nhost: a\r\n\r\n")
+        await reader.readuntil(b"LIVE\n")
+        host, port = writer.get_extra_info("sockname")
+        writer.close()
+        return f"{host}:{port}"
 
-    async def scenario(address: Address, server: AdminServer) -> None:
-        await talk(address, b"GET /ready HTTP/1.1\r\nhost: a\r\n\r\n")
-
-    serve(scenario, access_log=note)
-    assert lines == [("/ready", 200, 5)]
+    mine = serve(scenario, access_log=lambda info: lines.append(log.format(info)))
+    assert [line.decode().strip() for line in lines] == [f'"GET /ready?x HTTP/1.1" 200 5 {mine}']
 
 
 def test_it_counts_itself(serve: Serve) -> None:
