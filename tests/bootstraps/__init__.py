@@ -6,6 +6,10 @@ fragment also replaces what the sample says itself.
 
 from __future__ import annotations
 
+import pytest
+
+from mesh_proxy.config import features
+
 TYPE = "type.googleapis.com/envoy."
 EXT = TYPE + "extensions."
 ROUTER = f'{{name: envoy.filters.http.router, typed_config: {{"@type": {EXT}filters.http.router.v3.Router}}}}'
@@ -95,3 +99,10 @@ def options(fields: str) -> str:
     """A cluster's HttpProtocolOptions."""
     name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     return f'typed_extension_protocol_options: {{{name}: {{"@type": type.googleapis.com/{name}, {fields}}}}}'
+
+
+def everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the translation accept all it understands, also what the data path does not do so far."""
+    monkeypatch.setattr(features, "NOT_YET", {})
+    monkeypatch.setattr(features, "OTHER", {"local_reply", "mirror", "outlier_detection"})
+    monkeypatch.setattr(features, "LISTENER_FILTERS", {"original_dst", "tls_inspector", "http_inspector"})

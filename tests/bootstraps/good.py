@@ -188,6 +188,30 @@ LISTENERS = [
         },
     ),
     Good(
+        "listener filters",
+        web(
+            listener="listener_filters: ["
+            + ", ".join(
+                (
+                    typed("d", "filters.listener.original_dst.v3.OriginalDst"),
+                    typed(
+                        "t",
+                        "filters.listener.tls_inspector.v3.TlsInspector",
+                        "initial_read_buffer_size: 512, max_client_hello_size: 1024",
+                    ),
+                    typed("h", "filters.listener.http_inspector.v3.HttpInspector"),
+                )
+            )
+            + "]"
+        ),
+        {
+            f"{L}.listener_filters.0.name": "d",
+            f"{L}.listener_filters.1.type_url": "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+            f"{L}.listener_filters.1.config": {"initial_read_buffer_size": 512, "max_client_hello_size": 1024},
+            f"{L}.listener_filters.2.config": None,
+        },
+    ),
+    Good(
         "old bind_to_port",
         web(listener="address: {socket_address: {address: 127.0.0.1, port_value: 9}}\ndeprecated_v1: {bind_to_port: false}"),
         {f"{L}.bind_to_port": False},
@@ -395,6 +419,24 @@ MANAGERS = [
             f"{H}.upgrades.1.enabled": False,
         },
     ),
+    Good(
+        "local replies",
+        web(
+            hcm="local_reply_config: {body_format: {json_format: {a: '%RESPONSE_CODE%'}, content_type: x/y, omit_empty_values: true, json_format_options: {sort_properties: true}}, "
+            "mappers: [{filter: {status_code_filter: {comparison: {op: EQ, value: {default_value: 404, runtime_key: k}}}}, status_code: 200, body: {inline_string: b}, "
+            "body_format_override: {text_format: t}, headers_to_add: [{header: {key: A, value: b}}]}]}"
+        ),
+        {
+            f"{H}.local_reply.body_format.json": {"a": "%RESPONSE_CODE%"},
+            f"{H}.local_reply.body_format.content_type": "x/y",
+            f"{H}.local_reply.body_format.omit_empty_values": True,
+            f"{H}.local_reply.mappers.0.filter.value": 404,
+            f"{H}.local_reply.mappers.0.status": 200,
+            f"{H}.local_reply.mappers.0.body": "b",
+            f"{H}.local_reply.mappers.0.body_format.text": "t",
+            f"{H}.local_reply.mappers.0.headers_to_add.0.name": "a",
+        },
+    ),
     Good("strip_any_host_port", web(hcm="strip_any_host_port: true"), {f"{H}.strip_any_host_port": True}),
     Good(
         "old log fields",
@@ -502,7 +544,7 @@ ACCESS_LOGS = [
     ),
     Good(
         "stdout",
-        web(hcm=f"access_log: [{typed('o', 'access_loggers.stream.v3.StdoutAccessLog')}]"),
+        web(hcm=f"access_log: [{typed('o', 'access_loggers.stream.v3.StdoutAccessLog', 'log_format: {text_format: o}')}]"),
         {f"{LOG}.path": "/dev/stdout"},
     ),
     Good(
@@ -776,6 +818,20 @@ ACTIONS = [
         web(action="regex_rewrite: {pattern: {regex: '(a)b'}, substitution: '\\1\\\\x'}"),
         {f"{A}.regex_rewrite.pattern": "(a)b", f"{A}.regex_rewrite.substitution": "\\1\\\\x"},
     ),
+    Good(
+        "mirrors",
+        web(
+            action="request_mirror_policies: [{cluster: b, runtime_fraction: {default_value: {numerator: 1}}}]",
+            host="request_mirror_policies: [{cluster: b}]",
+            table="request_mirror_policies: [{cluster: b}]",
+        ),
+        {
+            f"{A}.mirrors.0.cluster": "b",
+            f"{A}.mirrors.0.fraction.numerator": 1,
+            f"{V}.mirrors.0.cluster": "b",
+            f"{T}.mirrors.0.cluster": "b",
+        },
+    ),
     Good("auto_host_rewrite", web(action="auto_host_rewrite: true"), {f"{A}.auto_host_rewrite": True}),
     Good("host_rewrite_header", web(action="host_rewrite_header: X-H"), {f"{A}.host_rewrite_header": "x-h"}),
     Good(
@@ -938,6 +994,24 @@ CLUSTERS = [
             f"{K}.high_thresholds.retry_budget_min_concurrency": 5,
             f"{K}.per_host_max_connections": 8,
         },
+    ),
+    Good(
+        "outlier detection",
+        web(cluster="outlier_detection: {consecutive_5xx: 3, base_ejection_time: 400s}"),
+        {
+            f"{K}.outlier_detection.consecutive_5xx": 3,
+            f"{K}.outlier_detection.base_ejection_time_s": 400.0,
+            f"{K}.outlier_detection.max_ejection_time_s": 400.0,
+            f"{K}.outlier_detection.max_ejection_percent": 10,
+        },
+    ),
+    Good(
+        "refresh of failed names",
+        web(
+            cluster="type: STRICT_DNS, dns_failure_refresh_rate: {base_interval: 2s, max_interval: 9s}, dns_jitter: 1s, "
+            f"typed_dns_resolver_config: {typed('c', 'network.dns_resolver.cares.v3.CaresDnsResolverConfig')}"
+        ),
+        {f"{K}.dns_failure_refresh_base_s": 2.0, f"{K}.dns_failure_refresh_max_s": 9.0, f"{K}.dns_jitter_s": 1.0},
     ),
     Good(
         "locality weights",

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
+from bootstraps import everything_on
 from bootstraps.good import GOOD, Good
 
-from mesh_proxy.config import features
 from mesh_proxy.config.loader import load_bootstrap
 
 
@@ -17,7 +17,7 @@ def at(config: Any, place: str) -> Any:
 
 @pytest.mark.parametrize("good", GOOD, ids=lambda good: good.name)
 def test_fields_arrive(good: Good, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "NOT_YET", {})  # the translation knows more than the data path does so far
+    everything_on(monkeypatch)
     config = load_bootstrap(None, good.text)
     assert {place: at(config, place) for place in good.expect} == dict(good.expect)
     assert tuple(path for path, text in config.warnings if not text.startswith("given twice")) == good.warnings
