@@ -2,6 +2,7 @@
 
     python tests/envoy/run_case.py NAME ...     raw answers, upstream's view and log of both sides, then the differences
     python tests/envoy/run_case.py --failing    every difference of every case, one line each: module case field Envoy ours
+    python tests/envoy/run_case.py --grouped    the same differences of many cases in one line, the most frequent first
     python tests/envoy/run_case.py --list       the names
 
 NAME is a case or MODULE::CASE. `MESH_PROXY_ENVOY` names the Envoy binary; `MESH_PROXY_UNDER_TEST=envoy` puts Envoy on both sides.
@@ -46,7 +47,14 @@ def show(label: str, seen: Observation) -> None:
         print(f"log: {line}")
 
 
-def run_module(name: str, suite: Suite, cases: list[Case], verbose: bool, most: int) -> int:
+def one_line(value: str) -> str:
+    return value.replace("\r", "\\r").replace("\n", "\\n").replace("\t", "\\t")[:160]
+
+
+Groups = dict[tuple[str, str, str], list[str]]
+
+
+def run_module(name: str, suite: Suite, cases: list[Case], verbose: bool, most: int, groups: Groups | None) -> int:
     pair = Pair(suite)
     bad = 0
     try:
@@ -66,7 +74,10 @@ def run_module(name: str, suite: Suite, cases: list[Case], verbose: bool, most: 
                 bad += 1
                 continue
             bad += bool(wrong or found)
-            if verbose:
+            if groups is not None:
+                for path, envoy, ours in found:
+                    groups.setdefault((path, one_line(envoy), one_line(ours)), []).append(case.name)
+            elif verbose:
                 for side, one in zip(pair.sides, seen, strict=True):
                     show(side.label, one)
                 print("".join(f"NOT AS WRITTEN {line}\n" for line in wrong) + report(case.name, found))
@@ -74,7 +85,7 @@ def run_module(name: str, suite: Suite, cases: list[Case], verbose: bool, most: 
                 for line in wrong:
                     print(f"{name}\t{case.name}\tNOT AS WRITTEN {line}")
                 for path, envoy, ours in found[:most]:
-                    print(f"{name}\t{case.name}\t{path}\t{envoy[:160]}\t{ours[:160]}")
+                    print(f"{name}\t{case.name}\t{path}\t{one_line(envoy)}\t{one_line(ours)}")
                 if len(found) > most:
                     print(f"{name}\t{case.name}\t… {len(found) - most} more")
     finally:
@@ -86,6 +97,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="case, module::case, or a pattern with *")
     parser.add_argument("--failing", action="store_true")
+    parser.add_argument("--grouped", action="store_true")
     parser.add_argument("--most", type=int, default=6, help="lines per case with --failing")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
@@ -95,6 +107,7 @@ def main() -> int:
             print("\n".join(f"{module}::{case.name}" for case in suite.cases))
         return 0
     bad = total = 0
+    groups: Groups | None = {} if options.grouped else None
     for module, suite in found.items():
         cases = [
             c
@@ -103,7 +116,10 @@ def main() -> int:
         ]
         if cases:
             total += len(cases)
-            bad += run_module(module, suite, cases, verbose=not options.failing, most=options.most)
+            bad += run_module(module, suite, cases, verbose=not options.failing, most=options.most, groups=groups)
+    for (path, envoy, ours), names in sorted((groups or {}).items(), key=lambda item: -len(item[1])):
+        shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+        print(f"{len(names)}\t{path}\t{envoy}\t{ours}\t{shown}")
     print(f"{total - bad} of {total} cases agree")
     return 1 if bad or not total else 0
 
