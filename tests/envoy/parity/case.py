@@ -14,7 +14,7 @@ from typing import Any
 from .compare import Flat, differences, normalise, report
 from .proxy import Side
 from .upstream import Received, Reply
-from .wire import Fields, Response, Stream, read_response
+from .wire import Fields, Response, Stream, WireError, read_response
 
 ANSWER_SECONDS = 8.0
 """Longest wait for one answer."""
@@ -245,7 +245,10 @@ class Pair:
         side.upstream.begin(case.replies)
         started = time.monotonic()
         if case.run is not None:
-            case.run(self, side, seen)
+            try:
+                case.run(self, side, seen)
+            except (WireError, OSError) as error:
+                seen.notes["broke off"] = str(error)  # a difference, unless the other side breaks off likewise
         else:
             self.talk(side, seen, case.send, case.methods, case.listener, case.end)
         seen.seconds = time.monotonic() - started
