@@ -45,6 +45,8 @@ class Core:
 
         self._send_window = frames.DEFAULT_WINDOW
         self._recv_window = max(settings.initial_connection_window_size, frames.DEFAULT_WINDOW)
+        self._credit_step: Final = self._recv_window // 2
+        """undelivered connection bytes are given back in pieces of at least this many"""
         self._unreturned = 0
         """connection bytes whose credit is not yet worth a WINDOW_UPDATE"""
         self._local_initial_window = max(settings.initial_stream_window_size, frames.DEFAULT_WINDOW)
@@ -159,7 +161,7 @@ class Core:
 
     def _return_connection_credit(self, size: int) -> None:
         self._unreturned += size
-        if self._unreturned * 2 >= max(self.settings.initial_connection_window_size, frames.DEFAULT_WINDOW) and not self._failed:
+        if self._unreturned >= self._credit_step and not self._failed:
             self._out.append(frames.window_update_frame(0, self._unreturned))
             self._recv_window += self._unreturned
             self._unreturned = 0

@@ -413,11 +413,10 @@ class Receiver(ControlReceiver):
             self._guard.empty_run = 0
         else:
             self._guard.empty_frame()
-        if not stream_id:
-            raise ConnectionFault(PROTOCOL_ERROR, "http2.data_on_stream_0")
-        self._recv_window -= size
-        if self._recv_window < 0:
+        window = self._recv_window - size
+        if window < 0:
             raise ConnectionFault(FLOW_CONTROL_ERROR, "http2.connection_window_exceeded")
+        self._recv_window = window
         stream = self._streams.get(stream_id)
         if stream is None:
             self._return_connection_credit(size)
@@ -428,25 +427,29 @@ class Receiver(ControlReceiver):
             raise StreamFault(stream_id, STREAM_CLOSED, "http2.data_after_end_of_stream")
         if stream.state == IDLE:
             raise ConnectionFault(PROTOCOL_ERROR, "http2.data_on_idle_stream")
-        stream.recv_window -= size
         stream.owed += size  # a fault below returns it
-        if stream.recv_window < 0:
+        stream.recv_window = window = stream.recv_window - size
+        if window < 0:
             raise StreamFault(stream_id, FLOW_CONTROL_ERROR, "http2.stream_window_exceeded")
         if not self.downstream and not stream.flags & HEAD_RECEIVED:
             raise StreamFault(stream_id, PROTOCOL_ERROR, "http2.data_before_headers")
-        if stream.expected >= 0:
-            stream.expected -= len(data)
-            if stream.expected < 0 or (end_stream and stream.expected):
+        expected = stream.expected
+        if expected >= 0:
+            stream.expected = expected = expected - len(data)
+            if expected < 0 or (end_stream and expected):
                 raise StreamFault(stream_id, PROTOCOL_ERROR, "http2.content_length_mismatch")
         if end_stream:
             self._advance(stream, RECV_END_STREAM)
-        if data or end_stream:
-            events.append(Data(stream_id, data, end_stream, size))
+            events.append(Data(stream_id, data, True, size))
+        elif data:
+            events.append(Data(stream_id, data, False, size))
         elif size:  # padding alone: there is nothing that the caller could deliver
             self.acknowledge(stream_id, size)
 
     def _late_data(self, stream_id: int, size: int) -> None:
         """DATA on a stream that is over, or that never was."""
+        if not stream_id:
+            raise ConnectionFault(PROTOCOL_ERROR, "http2.data_on_stream_0")
         if self.downstream:
             if stream_id > self._last_peer_id or not stream_id & 1:
                 raise ConnectionFault(PROTOCOL_ERROR, "http2.data_on_idle_stream")

@@ -128,9 +128,18 @@ class Sender(Core):
             if not stream.flags & TUNNEL:
                 raise LocalProtocolError("http2.upgrade_not_asked_for", detail=f"stream {event.stream_id}")
             status = 200
-        block = self._fields_block(status, event.headers)
+        headers = event.headers
+        block: bytes | None = None
+        if headers.more is None:  # as in _fields_block, one call less on the way of every response
+            block = self._memo_out.get((status, *headers.first.items()))
+        if block is None:
+            block = self._fields_block(status, headers)
         stream.flags |= HEAD_SENT
-        self._queue_block(stream, block, event.end_stream)
+        size = len(block)
+        if event.end_stream or size > self._peer_max_frame_size:
+            self._queue_block(stream, block, event.end_stream)
+        else:
+            self._out.append(pack_frame_header(size << 8 | 1, 0x4, stream.id) + block)
 
     def _send_informational(self, event: InformationalHeaders) -> None:
         stream = self._streams.get(event.stream_id)
@@ -163,7 +172,7 @@ class Sender(Core):
     def _block_of_request(self, event: RequestHeaders) -> bytes:
         headers = event.headers
         key: object = None
-        if headers.more is None and not self._encoder.pending:
+        if headers.more is None:
             key = (event.method, event.scheme, event.authority, event.path, event.protocol, *headers.first.items())
             block = self._memo_out.get(key)
             if block is not None:
@@ -188,7 +197,7 @@ class Sender(Core):
     def _fields_block(self, status: int, headers: Headers) -> bytes:
         """The block of a response, or of trailers (status 0)."""
         key: object = None
-        if headers.more is None and not self._encoder.pending:
+        if headers.more is None:
             key = (status, *headers.first.items())
             block = self._memo_out.get(key)
             if block is not None:
@@ -236,6 +245,12 @@ class Sender(Core):
         stream.send_window -= size
         self._send_window -= size
         out = self._out
+        if size <= _COPY_LIMIT:
+            self._guard.data_frames_sent += 1
+            out.append(pack_frame_header(size << 8, 1 if event.end_stream else 0, stream_id) + data)
+            if event.end_stream:
+                self._advance(stream, SEND_END_STREAM)
+            return
         limit = self._peer_max_frame_size
         start = 0
         while size - start > limit:
@@ -246,13 +261,9 @@ class Sender(Core):
             start += limit
         self._guard.data_frames_sent += 1
         rest = size - start
-        head = pack_frame_header(rest << 8, 1 if event.end_stream else 0, stream_id)
-        if rest <= _COPY_LIMIT:
-            out.append(head + (data[start:] if start else data))
-        else:
-            out.append(head)
-            out.append(data[start:] if start else data)
-            self._out_large = True
+        out.append(pack_frame_header(rest << 8, 1 if event.end_stream else 0, stream_id))
+        out.append(data[start:] if start else data)
+        self._out_large = True
         if event.end_stream:
             self._advance(stream, SEND_END_STREAM)
 
