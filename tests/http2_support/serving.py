@@ -6,7 +6,7 @@ import asyncio
 
 from mesh_codecs.events import Data, Event, RequestHeaders, ResponseHeaders, StreamReset, Trailers, WindowOpened
 from mesh_codecs.headers import Headers
-from mesh_codecs.http2 import Http2Codec, Http2Settings
+from mesh_codecs.http2 import Http2Settings, new_codec
 
 BODY = b"hello from the codec\n"
 
@@ -14,8 +14,8 @@ BODY = b"hello from the codec\n"
 class ServerProtocol(asyncio.Protocol):
     """Answers every request with 200 and a short body once the request has ended."""
 
-    def __init__(self, settings: Http2Settings) -> None:
-        self.codec = Http2Codec(downstream=True, settings=settings)
+    def __init__(self, settings: Http2Settings, engine: str) -> None:
+        self.codec = new_codec(engine, downstream=True, settings=settings)
         self.pending: dict[int, bytes] = {}
         """rest of the answer by stream"""
         self.timer: asyncio.TimerHandle | None = None
@@ -94,6 +94,6 @@ class ServerProtocol(asyncio.Protocol):
         self.flush()
 
 
-async def start_server(settings: Http2Settings) -> asyncio.Server:
+async def start_server(settings: Http2Settings, engine: str = "mesh") -> asyncio.Server:
     """Listen on a free port of the loopback."""
-    return await asyncio.get_running_loop().create_server(lambda: ServerProtocol(settings), "127.0.0.1", 0)
+    return await asyncio.get_running_loop().create_server(lambda: ServerProtocol(settings, engine), "127.0.0.1", 0)

@@ -1,8 +1,8 @@
 """The HTTP/2 codec (RFC 9113): one side of one connection, sans-IO.
 
-Theory of operation. `Core` holds streams, windows and output; `Sender` turns events into frames; `ControlReceiver` and
-`Receiver` turn frames into events; this class adds what concerns the connection as a whole: its end, its timers and its
-hand-over to another process. The four are one object, because the data path touches all of them for every frame.
+Theory of operation. `Core` holds streams, windows and output; `Sender` turns events into frames; `ControlReceiver`,
+`HeaderReceiver` and `Receiver` turn frames into events; this class adds what concerns the connection as a whole: its end, its
+timers and its hand-over to another process. They are one object, because the data path touches all of them for every frame.
 """
 
 from __future__ import annotations

@@ -37,18 +37,35 @@ class HeaderBomb(Exception):
 class HpackDecoder:
     """The peer's dynamic table and the reading of its blocks."""
 
-    __slots__ = ("_entries", "_size", "generation", "limit", "max_count", "max_list_size", "table_size")
+    __slots__ = (
+        "_entries",
+        "_largest",
+        "_size",
+        "fresh",
+        "generation",
+        "limit",
+        "max_count",
+        "max_list_size",
+        "suspect",
+        "table_size",
+    )
 
     def __init__(self, table_size: int, max_count: int, max_list_size: int) -> None:
         self._entries: list[tuple[bytes, bytes]] = []
         """oldest first"""
         self._size = 0
+        self._largest = 100
+        """no entry of either table is larger than this, as the table counts bytes"""
         self.table_size = 4096
         """the size in force; the protocol starts at 4096"""
         self.limit = max(4096, table_size)
         """the largest size that the peer may choose; lowered to our setting once the peer acknowledged it"""
         self.max_count = max_count
         self.max_list_size = max_list_size
+        self.fresh: Pairs = []
+        """the literal fields of the last block: all others came from a table and were seen before"""
+        self.suspect = False
+        """for the user: the table may hold fields that were never checked, or failed"""
         self.generation = 0
         """goes up with every change of the table"""
 
@@ -60,36 +77,47 @@ class HpackDecoder:
             HeaderListTooLarge: over `max_count` or `max_list_size`; nothing is kept beyond the limit.
             HeaderBomb: over twice of either.
         """
+        if self.table_size > self.limit and (not block or block[0] & 0xE0 != 0x20):
+            raise HpackError("the table was not shrunk to the acknowledged size")
+        if self.fresh:
+            self.fresh = []
         pairs: Pairs = []
-        entries = self._entries
-        room = self.max_list_size
-        count = 0
         pos = 0
         end = len(block)
-        too_large = False
-        if self.table_size > self.limit and (not end or block[0] & 0xE0 != 0x20):
-            raise HpackError("the table was not shrunk to the acknowledged size")
-        while pos < end:
+        try:
+            if end and block[0] & 0xE0 == 0x20:
+                pos = self._size_updates(block)
+            # A field takes a byte at least, so that many bytes cannot break the limit on fields: it is looked at in between.
+            while pos < end:
+                pos = self._fields(block, pos, min(end, pos + max(self.max_count - len(pairs), 1)), pairs)
+                if len(pairs) > self.max_count:
+                    self._skip_rest(block, pos, pairs)
+                    raise HeaderListTooLarge
+        except IndexError:
+            raise HpackError("index beyond the table, or block cut off") from None
+        # Usually even the coarsest estimate is far from the limit.
+        if len(pairs) * (self._largest + ENTRY_OVERHEAD) + 2 * end > self.max_list_size:
+            self._check_size(pairs)
+        return pairs
+
+    def _fields(self, block: bytes, pos: int, stop: int, pairs: Pairs) -> int:
+        """Decode the fields that begin before `stop`; where the next one begins. An IndexError means a bad block."""
+        entries = self._entries
+        while pos < stop:
             byte = block[pos]
             pos += 1
             if byte >= 0x80:  # indexed field
                 index = byte & 0x7F
                 if index == 0x7F:
                     index, pos = _integer(block, pos, 0x7F)
-                if index <= STATIC_COUNT:
-                    if not index:
-                        raise HpackError("index 0")
-                    pair = STATIC[index]
+                if index > STATIC_COUNT:
+                    pairs.append(entries[STATIC_COUNT - index])
+                elif index:
+                    pairs.append(STATIC[index])
                 else:
-                    index -= STATIC_COUNT
-                    if index > len(entries):
-                        raise HpackError("index beyond the table")
-                    pair = entries[-index]
-            elif byte & 0xE0 == 0x20:  # table size update
-                if count:
-                    raise HpackError("size update after a field")
-                pos = self._size_updates(block, pos - 1)
-                continue
+                    raise HpackError("index 0")
+            elif byte & 0xE0 == 0x20:
+                raise HpackError("size update after a field")
             else:  # literal: 01 with indexing, 0000 without, 0001 never indexed
                 mask = 0x3F if byte & 0x40 else 0x0F
                 index = byte & mask
@@ -100,28 +128,37 @@ class HpackDecoder:
                 elif index <= STATIC_COUNT:
                     name = STATIC[index][0]
                 else:
-                    index -= STATIC_COUNT
-                    if index > len(entries):
-                        raise HpackError("index beyond the table")
-                    name = entries[-index][0]
+                    name = entries[STATIC_COUNT - index][0]
                 value, pos = _string(block, pos)
                 pair = (name, value)
                 if byte & 0x40:
                     self._add(pair)
-            count += 1
-            room -= len(pair[0]) + len(pair[1]) + ENTRY_OVERHEAD
-            if too_large or room < 0 or count > self.max_count:
-                too_large = True
-                pairs.clear()
-                if count > _BOMB_FACTOR * self.max_count or -room > (_BOMB_FACTOR - 1) * self.max_list_size:
-                    raise HeaderBomb
-            else:
+                self.fresh.append(pair)
                 pairs.append(pair)
-        if too_large:
-            raise HeaderListTooLarge
-        return pairs
+        return pos
 
-    def _size_updates(self, block: bytes, pos: int) -> int:
+    def _skip_rest(self, block: bytes, pos: int, pairs: Pairs) -> None:
+        """Too many fields: keep none, but read on so that the table stays in step."""
+        count = len(pairs)
+        end = len(block)
+        while pos < end:
+            pairs.clear()
+            pos = self._fields(block, pos, min(end, pos + self.max_count), pairs)
+            count += len(pairs)
+            if count > _BOMB_FACTOR * self.max_count:
+                raise HeaderBomb
+
+    def _check_size(self, pairs: Pairs) -> None:
+        size = ENTRY_OVERHEAD * len(pairs)
+        for name, value in pairs:
+            size += len(name) + len(value)
+        if size > _BOMB_FACTOR * self.max_list_size:
+            raise HeaderBomb
+        if size > self.max_list_size:
+            raise HeaderListTooLarge
+
+    def _size_updates(self, block: bytes) -> int:
+        pos = 0
         for _ in range(_MAX_SIZE_UPDATES):
             size = block[pos] & 0x1F
             pos += 1
@@ -145,6 +182,8 @@ class HpackDecoder:
                 return
         self._size += size
         self._entries.append(pair)
+        if size > self._largest:
+            self._largest = size
 
     def _evict(self, target: int) -> None:
         """Drop the oldest entries until the table takes at most `target` bytes."""

@@ -46,6 +46,10 @@ _SEEN_SIZE: Final = 128
 _BLOCKS_PER_EVICTION: Final = 64
 """blocks between two insertions that push out an old entry"""
 
+_BYTE: Final = [bytes((byte,)) for byte in range(256)]
+_INDEXED: Final = _BYTE[0x80:]
+"""index below 127 -> the whole field"""
+
 
 class HpackEncoder:
     """Our dynamic table at the peer and the writing of blocks."""
@@ -114,20 +118,25 @@ class HpackEncoder:
         self.changed = False
         self._blocks += 1
         if self._pending_sizes:
-            out.extend([_integer(0x20, 0x1F, size) for size in self._pending_sizes])
+            out.extend([encode_integer(0x20, 0x1F, size) for size in self._pending_sizes])
             self._pending_sizes = []
             self.settled = False
             self.changed = True
+        by_pair = self._by_pair
+        newest = STATIC_COUNT + self._inserted
         for pair in pairs:
             code = STATIC_FIELD.get(pair)
             if code is not None:
                 out.append(code)
                 continue
-            number = self._by_pair.get(pair)
-            if number is not None:
-                out.append(_integer(0x80, 0x7F, STATIC_COUNT + self._inserted - number))
-            else:
+            number = by_pair.get(pair)
+            if number is None:
                 self._literal(pair, out)
+                newest = STATIC_COUNT + self._inserted
+            elif newest - number < 0x7F:
+                out.append(_INDEXED[newest - number])
+            else:
+                out.append(encode_integer(0x80, 0x7F, newest - number))
         return b"".join(out)
 
     def _literal(self, pair: tuple[bytes, bytes], out: list[bytes]) -> None:
@@ -143,9 +152,9 @@ class HpackEncoder:
             if number is not None:
                 index = STATIC_COUNT + self._inserted - number
         if index:
-            out.append(_integer(first, mask, index))
+            out.append(encode_integer(first, mask, index))
         else:
-            out.append(bytes((first,)))
+            out.append(_BYTE[first])
             out.append(self._string(name))
         out.append(self._string(value))
         if first == 0x40:
@@ -197,11 +206,11 @@ class HpackEncoder:
         if self._huffman:
             coded = huffman.encode(text)
             if len(coded) < len(text):
-                return _integer(0x80, 0x7F, len(coded)) + coded
+                return encode_integer(0x80, 0x7F, len(coded)) + coded
         size = len(text)
         if size < 0x7F:
-            return bytes((size,)) + text
-        return _integer(0x00, 0x7F, size) + text
+            return _BYTE[size] + text
+        return encode_integer(0x00, 0x7F, size) + text
 
     def export_table(self) -> Pairs:
         """The entries, oldest first."""
@@ -221,10 +230,10 @@ class HpackEncoder:
         return self._pending_sizes.copy()
 
 
-def _integer(first: int, mask: int, value: int) -> bytes:
+def encode_integer(first: int, mask: int, value: int) -> bytes:
     """An integer with a prefix of the bits in `mask`, other bits of the first byte from `first` (RFC 7541, 5.1)."""
     if value < mask:
-        return bytes((first | value,))
+        return _BYTE[first | value]
     out = bytearray((first | mask,))
     value -= mask
     while value >= 0x80:

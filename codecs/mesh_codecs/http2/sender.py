@@ -23,7 +23,8 @@ from mesh_codecs.headers import Headers, Pairs
 from mesh_codecs.http2 import frames
 from mesh_codecs.http2.core import Core
 from mesh_codecs.http2.frames import pack_frame_header
-from mesh_codecs.http2.heads import CONNECTION_SPECIFIC, check_outgoing
+from mesh_codecs.http2.heads import CONNECTION_SPECIFIC, field_fault, value_is_clean
+from mesh_codecs.http2.hpack_encoder import encode_integer
 from mesh_codecs.http2.state import (
     BODILESS,
     HALF_CLOSED_LOCAL,
@@ -43,7 +44,7 @@ _MEMO_LONGEST: Final = 512
 _COPY_LIMIT: Final = 4096
 """bodies up to this size are copied behind their frame header; larger ones stay their own buffer"""
 
-_RESET_CODES: Final[dict[ResetReason, int]] = {
+RESET_CODES: Final[dict[ResetReason, int]] = {
     ResetReason.LOCAL_RESET: frames.CANCEL,
     ResetReason.REMOTE_RESET: frames.CANCEL,
     ResetReason.REMOTE_REFUSED: frames.REFUSED_STREAM,
@@ -57,6 +58,21 @@ _RESET_CODES: Final[dict[ResetReason, int]] = {
 }
 """what RST_STREAM says when the event names no code of its own"""
 
+
+_UNIQUE_NAMES: Final = frozenset(
+    {
+        b"traceparent",
+        b"tracestate",
+        b"x-b3-parentspanid",
+        b"x-b3-spanid",
+        b"x-b3-traceid",
+        b"x-client-trace-id",
+        b"x-request-id",
+    }
+)
+"""request fields whose value is another one every time; a mesh puts some of them on every request"""
+_UNIQUE: Final[dict[bytes, bytes]] = {name: b"\x00" + bytes((len(name),)) + name for name in sorted(_UNIQUE_NAMES)}
+"""name -> the start of its literal field without indexing (RFC 7541, 6.2.2)"""
 
 _SENDING: Final = (OPEN, HALF_CLOSED_REMOTE)
 """states in which our side of a stream is open"""
@@ -171,12 +187,19 @@ class Sender(Core):
 
     def _block_of_request(self, event: RequestHeaders) -> bytes:
         headers = event.headers
+        first = headers.first
         key: object = None
+        tail = b""
         if headers.more is None:
-            key = (event.method, event.scheme, event.authority, event.path, event.protocol, *headers.first.items())
+            if _UNIQUE_NAMES.isdisjoint(first):
+                key = (event.method, event.scheme, event.authority, event.path, event.protocol, *first.items())
+            else:  # what differs in every request goes last, as literals, so that the rest may still be known
+                tail = _unique_fields(first)
+                first = {name: value for name, value in first.items() if name not in _UNIQUE_NAMES}
+                key = (event.method, event.scheme, event.authority, event.path, event.protocol, *first.items())
             block = self._memo_out.get(key)
             if block is not None:
-                return block
+                return block + tail
         pairs: Pairs
         scheme = event.scheme or b"http"
         if event.protocol:
@@ -192,7 +215,7 @@ class Sender(Core):
             pairs = [(b":method", event.method), (b":scheme", scheme), (b":path", event.path)]
         if event.authority:
             pairs.append((b":authority", event.authority))
-        return self._encode(key, pairs, headers)
+        return self._encode(key, pairs, first, headers.more) + tail
 
     def _fields_block(self, status: int, headers: Headers) -> bytes:
         """The block of a response, or of trailers (status 0)."""
@@ -202,20 +225,19 @@ class Sender(Core):
             block = self._memo_out.get(key)
             if block is not None:
                 return block
-        return self._encode(key, [(b":status", b"%d" % status)] if status else [], headers)
+        return self._encode(key, [(b":status", b"%d" % status)] if status else [], headers.first, headers.more)
 
-    def _encode(self, key: object, pairs: Pairs, headers: Headers) -> bytes:
-        first = headers.first
+    def _encode(self, key: object, pairs: Pairs, first: dict[bytes, bytes], more: Pairs | None) -> bytes:
         fields = list(first.items())
-        if headers.more is not None:
-            fields.extend(headers.more)
+        if more is not None:
+            fields.extend(more)
         if b"te" in first or not CONNECTION_SPECIFIC.isdisjoint(first):
             fields = [
                 (name, value)
                 for name, value in fields
                 if name not in CONNECTION_SPECIFIC and (name != b"te" or value == b"trailers")
             ]
-        wrong = check_outgoing(fields) or _check_pseudo(pairs)
+        wrong = field_fault(fields) or _check_pseudo(pairs)
         if wrong is not None:
             raise LocalProtocolError(wrong)
         encoder = self._encoder
@@ -277,7 +299,7 @@ class Sender(Core):
         code = event.error_code
         if not code and not (stream.state == HALF_CLOSED_LOCAL and self.downstream):
             # After a whole response NO_ERROR asks the peer to stop sending its request (RFC 9113, 8.1).
-            code = _RESET_CODES[event.reason]
+            code = RESET_CODES[event.reason]
         self._queue_reset(stream.id, code, max(stream.recv_window, 0))
         self._abandon(stream)
 
@@ -303,6 +325,18 @@ class Sender(Core):
         self._next_id += 2
         self._streams[stream_id] = Stream(stream_id, IDLE, self._peer_initial_window, self._local_initial_window, -1, 0)
         return stream_id
+
+
+def _unique_fields(first: dict[bytes, bytes]) -> bytes:
+    """The fields of `_UNIQUE` as literals."""
+    out = b""
+    for name, start in _UNIQUE.items():
+        if name in first:
+            value = first[name]
+            if not value_is_clean(value):
+                raise LocalProtocolError("http2.invalid_header_value")
+            out += start + encode_integer(0x00, 0x7F, len(value)) + value
+    return out
 
 
 def _check_pseudo(pairs: Pairs) -> str | None:

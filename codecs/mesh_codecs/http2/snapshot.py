@@ -42,7 +42,12 @@ def export_state(codec: Http2Codec) -> bytes:
             "peer_max_frame_size": codec._peer_max_frame_size,
             "peer_max_streams": codec._peer_max_streams,
             "peer_allows_connect": codec._peer_allows_connect,
-            "decoder": {"table": _text(decoder.export_table()), "size": decoder.table_size, "limit": decoder.limit},
+            "decoder": {
+                "table": _text(decoder.export_table()),
+                "size": decoder.table_size,
+                "limit": decoder.limit,
+                "suspect": decoder.suspect,
+            },
             "encoder": {
                 "table": _text(encoder.export_table()),
                 "size": encoder.table_size,
@@ -90,6 +95,7 @@ def _rebuild(values: dict[str, Any]) -> Http2Codec:
     decoder = values["decoder"]
     codec._decoder.limit = decoder["limit"]
     codec._decoder.import_table(_pairs(decoder["table"]), decoder["size"])
+    codec._decoder.suspect = decoder["suspect"]
     codec._memo_generation = codec._decoder.generation
     encoder = values["encoder"]
     codec._encoder.import_table(_pairs(encoder["table"]), encoder["size"], encoder["pending"])

@@ -263,3 +263,49 @@ def test_rules_of_responses(method: bytes, raw: bytes, good: bool) -> None:
     events = codec.receive_data(raw)  # type: ignore[attr-defined]
     assert isinstance(events[-1], StreamReset) != good
     assert codec.open_streams == 0  # type: ignore[attr-defined]
+
+
+def indexed(pairs: list[tuple[bytes, bytes]]) -> bytes:
+    """A block that puts every field into the dynamic table."""
+    return b"".join(b"\x40" + bytes([len(n)]) + n + bytes([len(v)]) + v for n, v in pairs)
+
+
+@pytest.mark.parametrize("bad", [(b"x", b"a\r\nb"), (b"X", b"a"), (b"x", b" a"), (b":odd", b"a"), (b"connection", b"close")])
+def test_bad_field_stays_bad_when_it_comes_from_the_table(bad: tuple[bytes, bytes]) -> None:
+    codec = downstream()
+    first = frame(1, 5, 1, b"\x82\x86\x84" + indexed([bad]))
+    again = frame(1, 5, 3, b"\x82\x86\x84\xbe")
+    good = frame(1, 5, 5, b"\x82\x86\x84")
+    events = codec.receive_data(first + again + good)
+    assert [type(e) for e in events] == [StreamReset, StreamReset, RequestHeaders]
+
+
+def test_bad_field_of_a_block_that_nobody_read_is_found_later() -> None:
+    codec = downstream()
+    codec.receive_data(headers(1, POST, end=False))
+    codec.send(StreamReset(1, ResetReason.LOCAL_RESET))
+    late = frame(1, 5, 1, indexed([(b"x", b"a\nb")]))
+    [event] = codec.receive_data(late + frame(1, 5, 3, b"\x82\x86\x84\xbe"))
+    assert isinstance(event, StreamReset)
+
+
+def test_pseudo_header_fields_from_the_table_are_still_checked() -> None:
+    codec = downstream()
+    events = codec.receive_data(
+        frame(1, 5, 1, b"\x82\x86" + indexed([(b":path", b"/a b")]))
+        + frame(1, 5, 3, b"\x82\x86\xbe")
+        + frame(1, 5, 5, b"\x82\x86\x84" + indexed([(b"a", b"b")]) + b"\x84")
+        + frame(1, 5, 7, b"\x82\x86\x84\xbe\x82")
+    )
+    assert [type(e) for e in events] == [StreamReset] * 4
+
+
+def test_many_fields_are_checked_as_one() -> None:
+    fields = [(b"x-%d" % n, b"a b\tc") for n in range(10)]
+    for bad in [(b"", b"x"), (b"a\nb", b"x"), (b"A", b"x"), (b"a", b"x\ny"), (b"a", b"x "), (b"a", b"\tx"), (b"a", b"\x7f")]:
+        for at in (0, 5, 10):
+            codec = downstream()
+            events = codec.receive_data(
+                headers(1, [*GET, *fields[:at], bad, *fields[at:]]) + headers(3, [*GET, *fields, (b"z", b"")])
+            )
+            assert [type(e) for e in events] == [StreamReset, RequestHeaders]

@@ -373,3 +373,32 @@ def test_settings_that_we_announce() -> None:
     assert client.peer_allows_connect
     client.send(get(opened(client), end=False))
     assert client.send_window(1) == 1000
+
+
+def test_fields_that_are_never_the_same_go_last_and_leave_the_rest_known() -> None:
+    client, server = pair()
+    sizes = []
+    for number in range(6):
+        value = b"%032x" % number
+        client.send(get(opened(client), (b"x-request-id", value), (b"x-label", b"gray"), (b"traceparent", value * 5)))
+        wire = b"".join(client.data_to_send())
+        sizes.append(len(wire))
+        [event] = server.receive_data(wire)
+        assert event == get(1 + 2 * number, (b"x-label", b"gray"), (b"traceparent", value * 5), (b"x-request-id", value))
+    assert len(set(sizes[2:])) == 1
+    assert sizes[2] == 9 + 5 + (14 + 1 + 32) + (13 + 2 + 160)
+    with pytest.raises(LocalProtocolError, match="invalid_header_value"):
+        client.send(get(opened(client), (b"x-request-id", b"a\r\nb: c")))
+
+
+def test_known_head_still_announces_a_change_of_the_table() -> None:
+    client = upstream()
+    for _ in range(4):
+        client.send(get(opened(client), (b"x-label", b"gray")))
+    known = parse(client.data_to_send())[-1].payload
+    assert len(known) == 5
+    client.receive_data(settings((1, 0)))
+    client.send(get(opened(client), (b"x-label", b"gray")))
+    block = parse(client.data_to_send())[-1].payload
+    assert block[:1] == b"\x20"
+    assert len(block) > 20
