@@ -251,7 +251,7 @@ class AdminConnection(asyncio.Protocol):
             self._codec.send(Data(self._head.stream_id, b"", True))
             self._finish()
             return
-        if self._head.method != b"HEAD":
+        if piece and self._head.method != b"HEAD":
             self._sent += len(piece)
             self._codec.send(Data(self._head.stream_id, piece, False))
         self._flush()
