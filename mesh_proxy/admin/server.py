@@ -63,7 +63,9 @@ class AdminServer:
         self.loop = loop
         self.answer = answer
         self.access_log = access_log
-        self.settings = Http1Settings(max_head_bytes=MAX_HEAD_BYTES, server_name=b"envoy", accept_http_10=True)
+        self.settings = Http1Settings(
+            max_head_bytes=MAX_HEAD_BYTES, farewell_fields=lambda: b"server: envoy\r\n", accept_http_10=True
+        )
         self._server: asyncio.Server | None = None
 
     async def start(self, sock: socket.socket) -> None:

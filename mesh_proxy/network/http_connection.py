@@ -17,6 +17,7 @@ from mesh_codecs.events import (
     Trailers,
 )
 from mesh_codecs.http1 import DownstreamHttp1
+from mesh_codecs.http1.serialise import reason
 from mesh_proxy.deadlines import DeadlineQueue
 from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW, write_all
 from mesh_proxy.stream import flags
@@ -43,6 +44,7 @@ class HttpConnection(asyncio.Protocol):
         "_head_pending",
         "_pipeline_paused",
         "_read_pauses",
+        "_remote_closed",
         "closed",
         "codec",
         "context",
@@ -67,6 +69,7 @@ class HttpConnection(asyncio.Protocol):
         self.requests = 0
         self.closed = False
         self._closing = False
+        self._remote_closed = False
         self._dirty = False
         self._read_pauses = 0
         self._pipeline_paused = False
@@ -86,8 +89,6 @@ class HttpConnection(asyncio.Protocol):
         stats = self.manager.stats
         stats.downstream_cx_total += 1
         stats.downstream_cx_active += 1
-        stats.downstream_cx_http1_total += 1
-        stats.downstream_cx_http1_active += 1
         for queue in self.manager.connection_queues:
             queue.add(self, self.last_activity)
 
@@ -101,6 +102,9 @@ class HttpConnection(asyncio.Protocol):
         self.context.flush()
 
     def eof_received(self) -> bool:
+        self._remote_closed = True
+        if self.stream is not None:
+            self._count_active_destroy()
         self._dispatch(self.codec.receive_eof(), monotonic())
         self.context.flush()
         # A tunnel may go on in the other direction; a caller that leaves during a request is gone, as with Envoy.
@@ -111,17 +115,18 @@ class HttpConnection(asyncio.Protocol):
         now = monotonic()
         stats = self.manager.stats
         stats.downstream_cx_active -= 1
-        stats.downstream_cx_http1_active -= 1
+        if self.requests:
+            stats.downstream_cx_http1_active -= 1
         stats.downstream_cx_destroy += 1
-        if not self._closing:
+        if self._remote_closed or not self._closing:
             stats.downstream_cx_destroy_remote += 1
         else:
             stats.downstream_cx_destroy_local += 1
         stats.downstream_cx_length_ms.record((now - self.info.start_monotonic) * 1000)
         stream = self.stream
         if stream is not None:
-            stats.downstream_cx_destroy_active_rq += 1
-            stats.downstream_cx_destroy_remote_active_rq += 1
+            if not self._remote_closed:
+                self._count_active_destroy()
             stream.on_downstream_gone(now)
         if self._delayed_close is not None:
             self._delayed_close.cancel()
@@ -187,11 +192,7 @@ class HttpConnection(asyncio.Protocol):
             self._head_pending = False
             assert self.manager.head_queue is not None
             self.manager.head_queue.discard(self)
-        self.requests += 1
-        stats = self.manager.stats
-        stats.downstream_rq_total += 1
-        stats.downstream_rq_http1_total += 1
-        stats.downstream_rq_active += 1
+        self._count_request()
         stream = self.stream = HttpStream(self, self.manager, request, now)
         stream.start(now)
 
@@ -205,22 +206,38 @@ class HttpConnection(asyncio.Protocol):
         self._touch()
         stream = self.stream
         if stream is None:
-            self._log_unparsed(error.status, error.code, flags.DOWNSTREAM_PROTOCOL_ERROR)
+            self._log_unparsed(error.status, error.code, flags.DOWNSTREAM_PROTOCOL_ERROR, len(reason(error.status)))
             return
         stream.flags |= flags.DOWNSTREAM_PROTOCOL_ERROR
         stream.details = error.code
         stream.abandon_upstream()
         stream.finish()
 
-    def _log_unparsed(self, status: int, details: str, flag: int) -> None:
-        """No request head could be made of what came; it counts and is logged as a request all the same, as in Envoy."""
+    def _count_request(self) -> None:
         stats = self.manager.stats
+        if not self.requests:
+            # Only with its first request does a connection count as HTTP/1, as in Envoy.
+            stats.downstream_cx_http1_total += 1
+            stats.downstream_cx_http1_active += 1
         self.requests += 1
         stats.downstream_rq_total += 1
         stats.downstream_rq_http1_total += 1
         stats.downstream_rq_active += 1
+
+    def _count_active_destroy(self) -> None:
+        stats = self.manager.stats
+        stats.downstream_cx_destroy_active_rq += 1
+        stats.downstream_cx_destroy_remote_active_rq += 1
+
+    def _log_unparsed(self, status: int, details: str, flag: int, size: int) -> None:
+        """No request head could be made of what came; it counts and is logged as a request all the same, as in Envoy."""
+        stats = self.manager.stats
+        self._count_request()
+        stats.downstream_rq_rx_reset += 1
+        stats.downstream_rq_response_before_rq_complete += 1
         stream = HttpStream.unparsed(self, self.manager, monotonic())
         stream.response_code = status
+        stream.bytes_sent = size
         stream.details = details
         stream.flags |= flag
         stats.codes[status] = stats.codes.get(status, 0) + 1
@@ -243,10 +260,20 @@ class HttpConnection(asyncio.Protocol):
         if config.max_requests_per_connection and self.requests >= config.max_requests_per_connection:
             stats.downstream_cx_max_requests_reached += 1
             return True
-        if self.context.draining or self.owner.draining:
+        if self.context.draining or self.owner.draining or self.context.health_check_failed:
             stats.downstream_cx_drain_close += 1
             return True
         return False
+
+    def tunnel_opened(self) -> None:
+        """An upgrade or CONNECT was granted: what the caller sent early goes on next turn."""
+        if self.codec.pending_bytes:
+            self.context.loop.call_soon(self._early_tunnel_data)
+
+    def _early_tunnel_data(self) -> None:
+        if not self.closed and self.stream is not None:
+            self._dispatch(self.codec.receive_data(b""), monotonic())
+            self.context.flush()
 
     def reset_stream(self) -> None:
         """The response breaks off in the middle: on HTTP/1 only closing the connection says so."""
@@ -364,8 +391,9 @@ class HttpConnection(asyncio.Protocol):
         """The head took too long: 408, and a log line as for any request."""
         self._head_pending = False
         self.manager.stats.downstream_rq_header_timeout += 1
-        self.codec.refuse(408, b"request header timeout")
-        self._log_unparsed(408, "request_header_timeout", 0)
+        text = b"request header timeout"
+        self.codec.refuse(408, text)
+        self._log_unparsed(408, "request_header_timeout", 0, len(text))
         self._touch()
         self._close_after_flush(linger=True)
 

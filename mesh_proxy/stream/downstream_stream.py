@@ -23,7 +23,7 @@ _Pairs = list[tuple[bytes, bytes]]
 class DownstreamStream(StreamInfo):
     """Abstract: `HttpStream` adds the router."""
 
-    __slots__ = ("done", "downstream", "manager", "request_done", "response_done", "run", "stream_id")
+    __slots__ = ("done", "downstream", "force_trace", "manager", "request_done", "response_done", "run", "stream_id", "tunnel")
 
     request: RequestHeaders
 
@@ -39,6 +39,10 @@ class DownstreamStream(StreamInfo):
         self.response_done = False
         """the whole response was handed to the codec"""
         self.done = False
+        self.force_trace = False
+        """the request carried x-envoy-force-trace: its id goes back in the response"""
+        self.tunnel = False
+        """an upgrade or CONNECT was accepted: bytes go both ways until either side ends"""
         self.run: FilterRun | None = None
         """the filters of this stream; None when none are configured"""
 
@@ -86,7 +90,7 @@ class DownstreamStream(StreamInfo):
         if manager.via:
             old = headers.get_joined(b"via")
             headers.set(b"via", manager.via if not old else old + b", " + manager.via)
-        if manager.config.always_set_request_id_in_response:
+        if manager.config.always_set_request_id_in_response or self.force_trace:
             request_id = self.request.headers.first.get(b"x-request-id")
             if request_id is not None:
                 headers.set(b"x-request-id", request_id)
@@ -105,7 +109,15 @@ class DownstreamStream(StreamInfo):
         downstream = self.downstream
         if downstream.should_close_after_response():
             downstream.codec.shutdown()
+        elif not self.request_done:
+            if event.status == 101 or (self.request.method == b"CONNECT" and event.status < 300):
+                self.tunnel = True
+            else:
+                # The rest of the request may never come and nobody would read it: as Envoy, we end the connection.
+                downstream.codec.shutdown()
         downstream.send(event)
+        if self.tunnel:
+            downstream.tunnel_opened()
         if event.end_stream:
             self._response_ended()
 
@@ -143,8 +155,9 @@ class DownstreamStream(StreamInfo):
         flag: int = 0,
         headers: _Pairs | None = None,
         grpc_status: int | None = None,
+        close: bool = False,
     ) -> None:
-        """Answer the caller ourselves: the one door for every answer that no upstream gave.
+        """Answer the caller ourselves: the one door for every answer that no upstream gave. `close` ends the connection after it.
 
         A gRPC caller gets a trailers-only response with status 200. When a response is already under way the stream is reset.
         """
@@ -156,6 +169,8 @@ class DownstreamStream(StreamInfo):
         if self.response is not None:
             self.reset_downstream()
             return
+        if close:
+            self.downstream.codec.shutdown()
         pairs: _Pairs = []
         request = self.request
         if is_grpc_content_type(request.headers.first.get(b"content-type")):
@@ -204,8 +219,7 @@ class DownstreamStream(StreamInfo):
         if self.done:
             return
         self.flags |= flags.DOWNSTREAM_CONNECTION_TERMINATION
-        if not self.details or self.response is None:
-            self.details = details
+        self.details = details
         self.abandon_upstream()
         self.finish()
 
