@@ -17,7 +17,6 @@ from mesh_codecs.events import (
     Trailers,
 )
 from mesh_codecs.http1 import DownstreamHttp1
-from mesh_codecs.http1.serialise import reason
 from mesh_proxy.deadlines import DeadlineQueue
 from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW, write_all
 from mesh_proxy.stream import flags
@@ -42,9 +41,8 @@ class HttpConnection(asyncio.Protocol):
         "_delayed_close",
         "_dirty",
         "_head_pending",
-        "_pipeline_paused",
+        "_held",
         "_read_pauses",
-        "_remote_closed",
         "closed",
         "codec",
         "context",
@@ -55,6 +53,7 @@ class HttpConnection(asyncio.Protocol):
         "requests",
         "stream",
         "transport",
+        "write_blocked",
     )
 
     def __init__(self, manager: HttpManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
@@ -69,10 +68,12 @@ class HttpConnection(asyncio.Protocol):
         self.requests = 0
         self.closed = False
         self._closing = False
-        self._remote_closed = False
         self._dirty = False
         self._read_pauses = 0
-        self._pipeline_paused = False
+        self._held = False
+        """the next request must wait, and nothing is read meanwhile"""
+        self.write_blocked = False
+        """the send buffer is above its high mark"""
         self._head_pending = False
         self._delayed_close: Any = None
 
@@ -89,6 +90,8 @@ class HttpConnection(asyncio.Protocol):
         stats = self.manager.stats
         stats.downstream_cx_total += 1
         stats.downstream_cx_active += 1
+        stats.downstream_cx_http1_total += 1
+        stats.downstream_cx_http1_active += 1
         for queue in self.manager.connection_queues:
             queue.add(self, self.last_activity)
 
@@ -102,9 +105,6 @@ class HttpConnection(asyncio.Protocol):
         self.context.flush()
 
     def eof_received(self) -> bool:
-        self._remote_closed = True
-        if self.stream is not None:
-            self._count_active_destroy()
         self._dispatch(self.codec.receive_eof(), monotonic())
         self.context.flush()
         # A tunnel may go on in the other direction; a caller that leaves during a request is gone, as with Envoy.
@@ -115,18 +115,17 @@ class HttpConnection(asyncio.Protocol):
         now = monotonic()
         stats = self.manager.stats
         stats.downstream_cx_active -= 1
-        if self.requests:
-            stats.downstream_cx_http1_active -= 1
+        stats.downstream_cx_http1_active -= 1
         stats.downstream_cx_destroy += 1
-        if self._remote_closed or not self._closing:
+        if not self._closing:
             stats.downstream_cx_destroy_remote += 1
         else:
             stats.downstream_cx_destroy_local += 1
         stats.downstream_cx_length_ms.record((now - self.info.start_monotonic) * 1000)
         stream = self.stream
         if stream is not None:
-            if not self._remote_closed:
-                self._count_active_destroy()
+            stats.downstream_cx_destroy_active_rq += 1
+            stats.downstream_cx_destroy_remote_active_rq += 1
             stream.on_downstream_gone(now)
         if self._delayed_close is not None:
             self._delayed_close.cancel()
@@ -138,12 +137,19 @@ class HttpConnection(asyncio.Protocol):
         self.context.flush()
 
     def pause_writing(self) -> None:
+        self.write_blocked = True
         if self.stream is not None:
             self.stream.on_downstream_writable(False)
+        else:
+            # The caller has not taken the last answer yet: he gets no further one before.
+            self._hold()
 
     def resume_writing(self) -> None:
+        self.write_blocked = False
         if self.stream is not None:
             self.stream.on_downstream_writable(True)
+        if self._held:
+            self._read_on()
         self.context.flush()
 
     # -- events of the codec
@@ -170,10 +176,9 @@ class HttpConnection(asyncio.Protocol):
                 self._close_after_flush()
             elif self.manager.head_queue is not None:
                 self._watch_head(now)
-        elif not events and codec.pending_bytes > WATERMARK_HIGH and not self._pipeline_paused:
+        elif not events and codec.pending_bytes > WATERMARK_HIGH:
             # Pipelined requests wait unparsed; stop reading until their turn comes.
-            self._pipeline_paused = True
-            self.pause_reading()
+            self._hold()
 
     def _watch_head(self, now: float) -> None:
         """Start the request-header time-out when a head has begun and is incomplete; stop it otherwise."""
@@ -192,7 +197,11 @@ class HttpConnection(asyncio.Protocol):
             self._head_pending = False
             assert self.manager.head_queue is not None
             self.manager.head_queue.discard(self)
-        self._count_request()
+        self.requests += 1
+        stats = self.manager.stats
+        stats.downstream_rq_total += 1
+        stats.downstream_rq_http1_total += 1
+        stats.downstream_rq_active += 1
         stream = self.stream = HttpStream(self, self.manager, request, now)
         stream.start(now)
 
@@ -203,41 +212,25 @@ class HttpConnection(asyncio.Protocol):
         error = event.error
         if error.status == 431:
             stats.downstream_rq_too_large += 1
-        self._touch()
+        self._close_after_flush(linger=True)
         stream = self.stream
         if stream is None:
-            self._log_unparsed(error.status, error.code, flags.DOWNSTREAM_PROTOCOL_ERROR, len(reason(error.status)))
+            self._log_unparsed(error.status, error.code, flags.DOWNSTREAM_PROTOCOL_ERROR)
             return
         stream.flags |= flags.DOWNSTREAM_PROTOCOL_ERROR
         stream.details = error.code
         stream.abandon_upstream()
         stream.finish()
 
-    def _count_request(self) -> None:
+    def _log_unparsed(self, status: int, details: str, flag: int) -> None:
+        """No request head could be made of what came; it counts and is logged as a request all the same, as in Envoy."""
         stats = self.manager.stats
-        if not self.requests:
-            # Only with its first request does a connection count as HTTP/1, as in Envoy.
-            stats.downstream_cx_http1_total += 1
-            stats.downstream_cx_http1_active += 1
         self.requests += 1
         stats.downstream_rq_total += 1
         stats.downstream_rq_http1_total += 1
         stats.downstream_rq_active += 1
-
-    def _count_active_destroy(self) -> None:
-        stats = self.manager.stats
-        stats.downstream_cx_destroy_active_rq += 1
-        stats.downstream_cx_destroy_remote_active_rq += 1
-
-    def _log_unparsed(self, status: int, details: str, flag: int, size: int) -> None:
-        """No request head could be made of what came; it counts and is logged as a request all the same, as in Envoy."""
-        stats = self.manager.stats
-        self._count_request()
-        stats.downstream_rq_rx_reset += 1
-        stats.downstream_rq_response_before_rq_complete += 1
         stream = HttpStream.unparsed(self, self.manager, monotonic())
         stream.response_code = status
-        stream.bytes_sent = size
         stream.details = details
         stream.flags |= flag
         stats.codes[status] = stats.codes.get(status, 0) + 1
@@ -260,20 +253,10 @@ class HttpConnection(asyncio.Protocol):
         if config.max_requests_per_connection and self.requests >= config.max_requests_per_connection:
             stats.downstream_cx_max_requests_reached += 1
             return True
-        if self.context.draining or self.owner.draining or self.context.health_check_failed:
+        if self.context.draining or self.owner.draining:
             stats.downstream_cx_drain_close += 1
             return True
         return False
-
-    def tunnel_opened(self) -> None:
-        """An upgrade or CONNECT was granted: what the caller sent early goes on next turn."""
-        if self.codec.pending_bytes:
-            self.context.loop.call_soon(self._early_tunnel_data)
-
-    def _early_tunnel_data(self) -> None:
-        if not self.closed and self.stream is not None:
-            self._dispatch(self.codec.receive_data(b""), monotonic())
-            self.context.flush()
 
     def reset_stream(self) -> None:
         """The response breaks off in the middle: on HTTP/1 only closing the connection says so."""
@@ -285,26 +268,39 @@ class HttpConnection(asyncio.Protocol):
         """The stream has ended and is logged; go on with what the caller already sent."""
         if self.stream is stream:
             self.stream = None
-        while self._read_pauses:
-            self.resume_reading()
         if self.closed or self._closing:
             return
         codec = self.codec
         if codec.closed:
-            self._close_after_flush(linger=not stream.request_done)
+            self._close_after_flush(linger=not stream.request_done or codec.pending_bytes > 0)
             return
-        if codec.pending_bytes:
+        if self.write_blocked:
+            self._hold()
+        if codec.pending_bytes or self._held:
             # Next turn of the loop: unwinding first keeps a long pipeline from growing the stack.
-            self.context.loop.call_soon(self._next_request)
+            self.context.loop.call_soon(self._read_on)
 
-    def _next_request(self) -> None:
-        if self.closed or self._closing or self.stream is not None:
+    def tunnel_opened(self) -> None:
+        """From here on the connection carries bytes; some may have come already."""
+        if self.codec.pending_bytes or self._held:
+            self.context.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        """Parse what was kept back: the next request, or the first bytes of a tunnel."""
+        if self.closed or self._closing or (self.write_blocked and self.stream is None):
             return
-        self._dispatch(self.codec.receive_data(b""), monotonic())
-        if self._pipeline_paused and self.codec.pending_bytes <= WATERMARK_LOW:
-            self._pipeline_paused = False
+        codec = self.codec
+        if codec.pending_bytes:
+            self._dispatch(codec.receive_data(b""), monotonic())
+        if self._held and codec.pending_bytes <= WATERMARK_LOW:
+            self._held = False
             self.resume_reading()
         self.context.flush()
+
+    def _hold(self) -> None:
+        if not self._held:
+            self._held = True
+            self.pause_reading()
 
     def pause_reading(self) -> None:
         """Counted: several blockers may hold the connection."""
@@ -329,16 +325,29 @@ class HttpConnection(asyncio.Protocol):
             return
         self.flush()
         self._closing = True
+        transport = self.transport
         seconds = self.manager.config.delayed_close_timeout_s
         if linger and seconds > 0:
             try:
-                self.transport.write_eof()
+                transport.write_eof()
             except (OSError, RuntimeError):
-                self.transport.abort()
+                transport.abort()
                 return
-            self._delayed_close = self.context.loop.call_later(seconds, self.transport.abort)
+            transport.resume_reading()
         else:
-            self.transport.close()
+            transport.close()
+        unwritten = transport.get_write_buffer_size()
+        if (linger or unwritten) and seconds > 0:
+            self._delayed_close = self.context.loop.call_later(seconds, self._close_due, unwritten)
+
+    def _close_due(self, unwritten: int) -> None:
+        """delayed_close_timeout is over. As with Envoy a peer that took something of our output meanwhile gets more time."""
+        left = self.transport.get_write_buffer_size()
+        if left < unwritten:
+            seconds = self.manager.config.delayed_close_timeout_s
+            self._delayed_close = self.context.loop.call_later(seconds, self._close_due, left)
+        else:
+            self.transport.abort()
 
     def close_when_idle(self) -> None:
         """Draining: an idle connection closes now, a busy one after its response."""
@@ -391,18 +400,11 @@ class HttpConnection(asyncio.Protocol):
         """The head took too long: 408, and a log line as for any request."""
         self._head_pending = False
         self.manager.stats.downstream_rq_header_timeout += 1
-        text = b"request header timeout"
-        self.codec.refuse(408, text)
-        self._log_unparsed(408, "request_header_timeout", 0, len(text))
-        self._touch()
+        self.codec.refuse(408, b"request header timeout")
         self._close_after_flush(linger=True)
+        self._log_unparsed(408, "request_header_timeout", 0)
 
     # -- output
-
-    def _touch(self) -> None:
-        if not self._dirty:
-            self._dirty = True
-            self.context.dirty.append(self)
 
     def flush(self) -> None:
         """Write what the codec gathered."""

@@ -24,7 +24,6 @@ class BodyStream(DownstreamStream):
         "_body_kept",
         "_body_size",
         "_deadline",
-        "_read_blocked",
         "_try_deadline",
         "_try_limit",
         "handle",
@@ -48,8 +47,6 @@ class BodyStream(DownstreamStream):
         self._body_size = 0
         self._body_kept = False
         """`_body` is kept for a retry"""
-        self._read_blocked = 0
-        """how many times this stream holds the caller's connection from being read"""
 
     def forward_data(self, event: Data) -> None:
         """After the filters: a piece of the request body."""
@@ -102,10 +99,6 @@ class BodyStream(DownstreamStream):
         self._body_kept = False
         if self.retry is not None:
             self.retry.left = 0
-
-    def _unblock_reading(self) -> None:
-        self._read_blocked -= 1
-        self.downstream.resume_reading()
 
     def on_upstream_writable(self, writable: bool) -> None:
         """The upstream's send buffer filled up or drained."""

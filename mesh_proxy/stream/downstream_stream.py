@@ -23,7 +23,7 @@ _Pairs = list[tuple[bytes, bytes]]
 class DownstreamStream(StreamInfo):
     """Abstract: `HttpStream` adds the router."""
 
-    __slots__ = ("done", "downstream", "force_trace", "manager", "request_done", "response_done", "run", "stream_id", "tunnel")
+    __slots__ = ("_read_blocked", "done", "downstream", "manager", "request_done", "response_done", "run", "stream_id")
 
     request: RequestHeaders
 
@@ -39,10 +39,8 @@ class DownstreamStream(StreamInfo):
         self.response_done = False
         """the whole response was handed to the codec"""
         self.done = False
-        self.force_trace = False
-        """the request carried x-envoy-force-trace: its id goes back in the response"""
-        self.tunnel = False
-        """an upgrade or CONNECT was accepted: bytes go both ways until either side ends"""
+        self._read_blocked = 0
+        """how many times the router holds the caller's connection from being read"""
         self.run: FilterRun | None = None
         """the filters of this stream; None when none are configured"""
 
@@ -90,7 +88,7 @@ class DownstreamStream(StreamInfo):
         if manager.via:
             old = headers.get_joined(b"via")
             headers.set(b"via", manager.via if not old else old + b", " + manager.via)
-        if manager.config.always_set_request_id_in_response or self.force_trace:
+        if manager.config.always_set_request_id_in_response:
             request_id = self.request.headers.first.get(b"x-request-id")
             if request_id is not None:
                 headers.set(b"x-request-id", request_id)
@@ -109,17 +107,11 @@ class DownstreamStream(StreamInfo):
         downstream = self.downstream
         if downstream.should_close_after_response():
             downstream.codec.shutdown()
-        elif not self.request_done:
-            if event.status == 101 or (self.request.method == b"CONNECT" and event.status < 300):
-                self.tunnel = True
-            else:
-                # The rest of the request may never come and nobody would read it: as Envoy, we end the connection.
-                downstream.codec.shutdown()
         downstream.send(event)
-        if self.tunnel:
-            downstream.tunnel_opened()
         if event.end_stream:
             self._response_ended()
+        elif self.request.protocol or self.request.method == b"CONNECT":
+            downstream.tunnel_opened()
 
     def encode_data(self, event: Data) -> None:
         """After the filters: a piece of the body to the codec."""
@@ -155,9 +147,8 @@ class DownstreamStream(StreamInfo):
         flag: int = 0,
         headers: _Pairs | None = None,
         grpc_status: int | None = None,
-        close: bool = False,
     ) -> None:
-        """Answer the caller ourselves: the one door for every answer that no upstream gave. `close` ends the connection after it.
+        """Answer the caller ourselves: the one door for every answer that no upstream gave.
 
         A gRPC caller gets a trailers-only response with status 200. When a response is already under way the stream is reset.
         """
@@ -169,8 +160,6 @@ class DownstreamStream(StreamInfo):
         if self.response is not None:
             self.reset_downstream()
             return
-        if close:
-            self.downstream.codec.shutdown()
         pairs: _Pairs = []
         request = self.request
         if is_grpc_content_type(request.headers.first.get(b"content-type")):
@@ -219,9 +208,14 @@ class DownstreamStream(StreamInfo):
         if self.done:
             return
         self.flags |= flags.DOWNSTREAM_CONNECTION_TERMINATION
-        self.details = details
+        if not self.details or self.response is None:
+            self.details = details
         self.abandon_upstream()
         self.finish()
+
+    def _unblock_reading(self) -> None:
+        self._read_blocked -= 1
+        self.downstream.resume_reading()
 
     def finish(self) -> None:
         """Account for the stream, log it and let it go. Runs once."""
@@ -244,5 +238,7 @@ class DownstreamStream(StreamInfo):
             self.run.complete()
         for logger in self.manager.access_loggers:
             logger.log(self)
+        while self._read_blocked:
+            self._unblock_reading()
         self.downstream.stream_done(self)
         self.run = None

@@ -142,6 +142,7 @@ class FilterRun:
 
     def complete(self) -> None:
         """The stream is over."""
+        self._unblock(self.request)
         for one in self.filters:
             if type(one).on_complete is not Filter.on_complete:
                 one.on_complete(self.stream)

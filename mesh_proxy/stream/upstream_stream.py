@@ -17,7 +17,6 @@ from mesh_proxy.stream.body_stream import BodyStream
 from mesh_proxy.stream.local_reply import RESET_ANSWERS, reset_body
 from mesh_proxy.upstream.cluster import LbContext
 from mesh_proxy.upstream.http1_pool import Http1Pool, pool_for
-from mesh_proxy.upstream.tunnel import TunnelPool
 
 if TYPE_CHECKING:
     from mesh_proxy.deadlines import DeadlineQueue
@@ -31,64 +30,36 @@ if TYPE_CHECKING:
 class UpstreamStream(BodyStream):
     """Abstract: `HttpStream` adds the way in."""
 
-    __slots__ = ("_retry_timer", "choice", "hedged", "pool", "timeout_alternative")
+    __slots__ = ("_retry_timer", "choice", "pool")
 
     route: Route | None
 
     def __init__(self, downstream: HttpConnection, manager: HttpManager, request: RequestHeaders, now: float) -> None:
         super().__init__(downstream, manager, request, now)
         self.choice: ClusterChoice | None = None
-        self.pool: Http1Pool | TunnelPool | None = None
+        self.pool: Http1Pool | None = None
         """the pool in whose line we wait"""
-        self.hedged = False
-        """x-envoy-hedge-on-per-try-timeout was set; we do not hedge, but the upstream may use the whole time"""
-        self.timeout_alternative = False
-        """answer a time-out with 204 (x-envoy-upstream-rq-timeout-alt-response)"""
         self._retry_timer: asyncio.TimerHandle | None = None
 
     def _attempt(self) -> None:
         cluster = self.cluster
         assert cluster is not None
-        self.attempts += 1
         endpoint = cluster.pick(self._lb_context() if cluster.needs_context or self.retry is not None else None)
         if endpoint is None:
             self.send_local_reply(503, b"no healthy upstream", details="no_healthy_upstream", flag=flags.NO_HEALTHY_UPSTREAM)
             return
         self.upstream = endpoint
+        self.attempts += 1
         route = self.route
         assert route is not None
         assert route.action is not None
-        if route.action.auto_host_rewrite and endpoint.hostname:
-            route.rewrite_host(self.request, endpoint.hostname.encode())
-        if self.attempts > 1 and self.timeout_s and not self.manager.suppress_envoy_headers:
-            self.set_expected_timeout(max(self.timeout_s - (monotonic() - self.request_end_time), 0.001))
         if route.include_request_attempt_count:
             self.request.headers.set(b"x-envoy-attempt-count", b"%d" % self.attempts)
         if self.retry is not None:
             self.retry.tried.add(endpoint)
-        pool: Http1Pool | TunnelPool
-        if self.request.method == b"CONNECT" and self._terminates_connect():
-            pool = TunnelPool(self.manager.context, cluster, endpoint)
-        else:
-            pool = pool_for(self.manager.context, cluster, endpoint, high_priority=route.action.priority == "HIGH")
+        pool = pool_for(self.manager.context, cluster, endpoint, high_priority=route.action.priority == "HIGH")
         self.pool = pool
         pool.acquire(self)
-
-    def _terminates_connect(self) -> bool:
-        """Whether the tunnel of a CONNECT ends here, so that its bytes go on without it (`connect_config`)."""
-        route = self.route
-        assert route is not None
-        assert route.action is not None
-        return any(one.upgrade_type.lower() == "connect" and one.terminate_connect for one in route.action.upgrades)
-
-    def set_expected_timeout(self, left_s: float | None) -> None:
-        """Tell the upstream how long we will wait (`x-envoy-expected-rq-timeout-ms`)."""
-        limit = self._try_limit
-        expected = left_s if self.hedged or not limit else limit
-        if expected:
-            if left_s:
-                expected = min(expected, left_s)
-            self.request.headers.set(b"x-envoy-expected-rq-timeout-ms", b"%d" % max(round(expected * 1000), 1))
 
     def _lb_context(self) -> LbContext:
         context = LbContext()
@@ -109,6 +80,8 @@ class UpstreamStream(BodyStream):
         self.pool = None
         self.handle = handle
         self.upstream_protocol = handle.protocol
+        if self.downstream.write_blocked:
+            handle.pause_reading()
         now = self.first_upstream_tx_time = monotonic()
         body = self._body
         request = self.request
@@ -139,14 +112,14 @@ class UpstreamStream(BodyStream):
         """No connection: try again or say so."""
         self.pool = None
         self.upstream_transport_failure = transport_failure
-        self._upstream_failed(reason, transport_failure)
+        self._upstream_failed(reason, transport_failure, "")
 
     def on_upstream_reset(self, reason: ResetReason, transport_failure: str, details: str) -> None:
         """The connection died under the request."""
         self.handle = None
         cluster = self.cluster
         assert cluster is not None
-        if reason in (ResetReason.REMOTE_RESET, ResetReason.REMOTE_REFUSED):
+        if reason is not ResetReason.LOCAL_RESET:
             cluster.stats.upstream_rq_rx_reset += 1
         if self.response is not None:
             if self.upstream is not None:
@@ -157,9 +130,9 @@ class UpstreamStream(BodyStream):
             self._stop_timers()
             self.reset_downstream()
             return
-        self._upstream_failed(reason, transport_failure)
+        self._upstream_failed(reason, transport_failure, details)
 
-    def _upstream_failed(self, reason: ResetReason, transport_failure: str) -> None:
+    def _upstream_failed(self, reason: ResetReason, transport_failure: str, protocol_detail: str) -> None:
         cluster = self.cluster
         endpoint = self.upstream
         assert cluster is not None
@@ -170,15 +143,19 @@ class UpstreamStream(BodyStream):
                 cluster.on_result(endpoint, answer.http_status)
         if self.retry is not None and self.retry.wants_reset(reason, False) and self._schedule_retry():
             return
-        detail = _detail(reason)
+        headers: list[tuple[bytes, bytes]] | None = None
+        if reason is ResetReason.OVERFLOW:
+            headers = [(b"x-envoy-overloaded", b"true")]
+        detail = protocol_detail or _detail(reason)
         if transport_failure:
             detail += f"|{transport_failure}"
-        self._charge(answer.http_status)
+        self._charge(answer.http_status, local=True)
         self.send_local_reply(
             answer.http_status,
-            reset_body(reason, self.attempts > 1),
+            reset_body(reason, transport_failure, self.attempts > 1),
             details=f"upstream_reset_before_response_started{{{detail.replace(' ', '_')}}}",
             flag=answer.flag,
+            headers=headers,
         )
 
     def on_upstream_informational(self, event: InformationalHeaders) -> None:
@@ -205,8 +182,6 @@ class UpstreamStream(BodyStream):
                 return
         elif retrying is not None and self.attempts > 1:
             cluster.stats.upstream_rq_retry_success += 1
-        if retrying is not None:
-            retrying.release()
         if status < 500:
             endpoint.stats.rq_success += 1
         else:
@@ -223,7 +198,6 @@ class UpstreamStream(BodyStream):
             event.headers.set(b"x-envoy-attempt-count", b"%d" % self.attempts)
         if route.mutates_response:
             self.response = event
-            self.response_code = status
             route.finalize_response(event, self, self.choice)
             self.response = None
         self.respond_headers(event)
@@ -250,7 +224,7 @@ class UpstreamStream(BodyStream):
         started = self.request_end_time or self.start_time
         cluster.stats.upstream_rq_time.record((now - started) * 1000)
 
-    def _charge(self, status: int) -> None:
+    def _charge(self, status: int, *, local: bool = False) -> None:
         cluster = self.cluster
         assert cluster is not None
         stats = cluster.stats
@@ -272,6 +246,9 @@ class UpstreamStream(BodyStream):
         handle = self.handle
         if handle is not None:
             self.handle = None
+            cluster = self.cluster
+            assert cluster is not None
+            cluster.stats.upstream_rq_tx_reset += 1
             handle.reset()
         if self._retry_timer is not None:
             self._retry_timer.cancel()
@@ -302,7 +279,6 @@ class UpstreamStream(BodyStream):
         state.release()
         if not state.resources.can_retry():
             stats.upstream_rq_retry_overflow += 1
-            self.flags |= flags.UPSTREAM_OVERFLOW
             return False
         state.left -= 1
         state.attempted += 1
@@ -368,12 +344,13 @@ class UpstreamStream(BodyStream):
             manager.stats.downstream_rq_timeout += 1
             self.send_local_reply(408, b"request timeout", details="request_overall_timeout")
             return
-        if queue is manager.max_duration_queue or (queue is not self._deadline and queue is not self._try_deadline):
+        if queue is manager.max_duration_queue:
             manager.stats.downstream_rq_max_duration_reached += 1
             self.send_local_reply(
                 504 if self.request_done else 408,
                 b"downstream duration timeout",
                 details="max_duration_timeout",
+                flag=flags.DURATION_TIMEOUT,
             )
             return
         cluster = self.cluster
@@ -392,10 +369,7 @@ class UpstreamStream(BodyStream):
                 cluster.on_result(endpoint, 504)
         if per_try and self.retry is not None and self.retry.wants_timeout() and self._schedule_retry():
             return
-        self._charge(504)
-        if self.timeout_alternative:
-            self.send_local_reply(204, details="response_timeout", flag=flags.UPSTREAM_REQUEST_TIMEOUT)
-            return
+        self._charge(504, local=True)
         self.send_local_reply(
             504,
             b"upstream request timeout",

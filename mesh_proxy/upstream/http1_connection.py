@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
@@ -26,19 +25,15 @@ if TYPE_CHECKING:
     from mesh_proxy.upstream.handle import UpstreamCallbacks
     from mesh_proxy.upstream.http1_pool import Http1Pool
 
-_log = logging.getLogger("http")
-
 
 class Http1UpstreamConnection(asyncio.Protocol):
     """Protocol of the transport, and `UpstreamHandle` of the request in progress."""
 
     __slots__ = (
-        "_closed_by_us",
         "_dirty",
         "_local_address",
         "_read_pauses",
         "_request_ended",
-        "_response_begun",
         "_stream_id",
         "callbacks",
         "closed",
@@ -67,9 +62,7 @@ class Http1UpstreamConnection(asyncio.Protocol):
         self.requests = 0
         self.started = self.last_used = monotonic()
         self.closed = False
-        self._closed_by_us = False
         self._request_ended = False
-        self._response_begun = False
         self._stream_id = 0
         self._read_pauses = 0
         self._dirty = False
@@ -102,8 +95,8 @@ class Http1UpstreamConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._dispatch(self.codec.receive_eof())
         self.context.flush()
-        if self.callbacks is None and not self.closed:
-            self._close_from_peer()
+        if self.callbacks is None:
+            self.close()
         # A tunnel may still carry the other direction; everything else is over.
         return not self.closed
 
@@ -112,12 +105,9 @@ class Http1UpstreamConnection(asyncio.Protocol):
         callbacks = self.callbacks
         stats = self.stats
         stats.upstream_cx_length_ms.record((monotonic() - self.started) * 1000)
-        if self._closed_by_us:
-            stats.upstream_cx_destroy_local += 1
-        else:
-            stats.upstream_cx_destroy_remote += 1
         if callbacks is not None:
-            self._count_active_destroy(remote=True)
+            stats.upstream_cx_destroy_with_active_rq += 1
+            stats.upstream_cx_destroy_remote_with_active_rq += 1
             self._end_request()
             callbacks.on_upstream_reset(ResetReason.CONNECTION_TERMINATION, "", "")
         self.pool.lost(self)
@@ -147,7 +137,6 @@ class Http1UpstreamConnection(asyncio.Protocol):
                 self.close()
                 break
             if isinstance(event, ResponseHeaders):
-                self._response_begun = True
                 if event.end_stream:
                     reusable = self._response_complete()
                 callbacks.on_upstream_headers(event, now)
@@ -161,22 +150,14 @@ class Http1UpstreamConnection(asyncio.Protocol):
             elif isinstance(event, InformationalHeaders):
                 callbacks.on_upstream_informational(event)
             elif isinstance(event, ConnectionFailed):
-                _log.debug("upstream %s: %s", self.endpoint.address, event.error)
                 self.stats.upstream_cx_protocol_error += 1
-                self._count_active_destroy(remote=False)
                 self._end_request()
                 self.close()
                 callbacks.on_upstream_reset(ResetReason.PROTOCOL_ERROR, "", event.error.code)
             elif isinstance(event, StreamReset):
-                self._count_active_destroy(remote=True)
-                reason = event.reason
-                if self._response_begun and reason is ResetReason.CONNECTION_TERMINATION:
-                    # A body that breaks off is a broken message: Envoy's parser says so too.
-                    self.stats.upstream_cx_protocol_error += 1
-                    reason = ResetReason.PROTOCOL_ERROR
                 self._end_request()
-                self._close_from_peer()
-                callbacks.on_upstream_reset(reason, "", "")
+                self.close()
+                callbacks.on_upstream_reset(event.reason, "", "")
         if reusable and not self.closed:
             self.last_used = now
             self.pool.release(self)
@@ -190,8 +171,6 @@ class Http1UpstreamConnection(asyncio.Protocol):
             self.stats.upstream_cx_max_requests += 1
             reusable = False
         if not reusable:
-            if not self.codec.keep_alive:
-                self.stats.upstream_cx_close_notify += 1
             self.close()
         return reusable
 
@@ -201,7 +180,6 @@ class Http1UpstreamConnection(asyncio.Protocol):
         """Take the connection for one request."""
         self.callbacks = callbacks
         self._request_ended = False
-        self._response_begun = False
         self.requests += 1
         self.pool.resources.add_request()
         stats = self.stats
@@ -216,7 +194,9 @@ class Http1UpstreamConnection(asyncio.Protocol):
         self.pool.resources.remove_request()
         self.stats.upstream_rq_active -= 1
         self.endpoint.stats.rq_active -= 1
-        while self._read_pauses:
+        if self._read_pauses:
+            # Who held it goes with the request.
+            self._read_pauses = 1
             self.resume_reading()
 
     def send_request(self, request: RequestHeaders) -> None:
@@ -245,10 +225,10 @@ class Http1UpstreamConnection(asyncio.Protocol):
     def reset(self) -> None:
         """Give the request up: on HTTP/1 that ends the connection."""
         if self.callbacks is not None:
-            self._count_active_destroy(remote=False)
+            self.stats.upstream_cx_destroy_with_active_rq += 1
+            self.stats.upstream_cx_destroy_local_with_active_rq += 1
             self._end_request()
         self.closed = True
-        self._closed_by_us = True
         self.transport.abort()
 
     def pause_reading(self) -> None:
@@ -270,22 +250,8 @@ class Http1UpstreamConnection(asyncio.Protocol):
         if not self.closed:
             self.flush()
             self.closed = True
-            self._closed_by_us = True
             self.pool.withdraw(self)
             self.transport.close()
-
-    def _close_from_peer(self) -> None:
-        """Close because the endpoint did."""
-        self.close()
-        self._closed_by_us = False
-
-    def _count_active_destroy(self, *, remote: bool) -> None:
-        stats = self.stats
-        stats.upstream_cx_destroy_with_active_rq += 1
-        if remote:
-            stats.upstream_cx_destroy_remote_with_active_rq += 1
-        else:
-            stats.upstream_cx_destroy_local_with_active_rq += 1
 
     # -- output
 

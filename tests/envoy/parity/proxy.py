@@ -166,12 +166,20 @@ class Side:
 
     # Life
 
+    def arguments(self) -> list[str]:
+        """The command line."""
+        return [*command(self.kind), "-c", str(self.config_file), *FLAGS]
+
     def start(self) -> None:
         output = (self.dir / "output.log").open("wb")
-        arguments = [*command(self.kind), "-c", str(self.config_file), *FLAGS]
         with output:
             self._process = subprocess.Popen(
-                arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
+                self.arguments(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS
         while True:
@@ -204,7 +212,11 @@ class Side:
         for sock in self.dead:
             sock.close()
         if not keep:
-            shutil.rmtree(self.dir, ignore_errors=True)
+            self.remove()
+
+    def remove(self) -> None:
+        """Delete its directory."""
+        shutil.rmtree(self.dir, ignore_errors=True)
 
     def output(self) -> str:
         lines = (self.dir / "output.log").read_text(errors="replace").splitlines()[-40:]
