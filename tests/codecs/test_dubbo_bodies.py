@@ -17,7 +17,8 @@ from mesh_codecs.dubbo.replies import MAX_TEXT, Refusal, error_response, excepti
 from mesh_codecs.errors import LocalProtocolError, MeshError, RemoteProtocolError
 from mesh_codecs.fastjson2 import jsonb
 from mesh_codecs.hessian2 import Long, Map, Reader
-from mesh_codecs.java_serialization import Opaque, PrimitiveReader, Walker
+from mesh_codecs.hessian2.values import Opaque
+from mesh_codecs.java_serialization import PrimitiveReader, Walker
 from mesh_codecs.java_serialization.primitives import utf_bytes, utf_to_utf8
 
 BODIES = recorded_bodies()
@@ -93,12 +94,9 @@ def test_compactedjava_hides_what_is_behind_a_class_of_the_application() -> None
         message.arguments()
 
 
-@pytest.mark.parametrize("serialization", SERIALIZATIONS)
-@pytest.mark.parametrize("name", ["empty", "nullver", "uni", "long", "linked"])
+@pytest.mark.parametrize(("serialization", "name"), [k for k in BODIES if k[1] in ("empty", "nullver", "uni", "long", "linked")])
 def test_rarer_heads_and_maps(serialization: str, name: str) -> None:
-    body = BODIES.get((serialization, name))
-    if body is None:
-        pytest.skip("this serialization cannot write the case")
+    body = BODIES[serialization, name]
     memo = HeadMemo()
     for _ in range(2):
         message = request(serialization, body, memo)
@@ -123,14 +121,13 @@ EDITS: list[dict[bytes, bytes | None]] = [
 ]
 
 
-@pytest.mark.parametrize("serialization", SERIALIZATIONS)
-@pytest.mark.parametrize("name", ["hello", "mixed", "empty", "nullver"])
+EDITABLE = [k for k in BODIES if k[1] in ("hello", "mixed", "empty", "nullver") and k != ("compactedjava", "mixed")]
+
+
+@pytest.mark.parametrize(("serialization", "name"), EDITABLE)
 @pytest.mark.parametrize("changes", EDITS)
 def test_edits(serialization: str, name: str, changes: dict[bytes, bytes | None]) -> None:
-    body = BODIES.get((serialization, name))
-    if body is None or (serialization, name) == ("compactedjava", "mixed"):
-        pytest.skip("this serialization cannot have the case")
-    message = request(serialization, body)
+    message = request(serialization, BODIES[serialization, name])
     before = dict(values(message))
     arguments = message.arguments()
     trailing = message.frame + b"\x00extra"
@@ -471,3 +468,27 @@ def test_memory_of_a_jsonb_read_stays_in_proportion(unit: str) -> None:
     finally:
         tracemalloc.stop()
     assert peak <= 64 * len(data) + 256 * 1024
+
+
+@pytest.mark.parametrize("serialization", SERIALIZATIONS)
+def test_memory_of_attachments_stays_in_proportion(serialization: str) -> None:
+    keys = [bytes((a, b)) for a in range(32, 127) for b in range(32, 127)]
+    if serialization == "hessian2":
+        entries = b"".join(b"\x02" + key + b"\x00" for key in keys)
+        body = BODIES[serialization, "empty"][:-1] + entries + b"Z"
+    elif serialization == "fastjson2":
+        item = b"\xa6" + b"".join(b"\x4b" + key + b"\x49" for key in keys) + b"\xa5"
+        body = BODIES[serialization, "empty"][:-6] + len(item).to_bytes(4, "big") + item
+    else:
+        entries = b"".join(b"\x74\x00\x02" + key + b"\x74\x00\x00" for key in keys)
+        body = BODIES[serialization, "empty"][:-5] + len(keys).to_bytes(4, "big") + entries + b"\x78"
+    frame = build_frame(0xC0 | IDS[serialization], 0, 1, body)
+    tracemalloc.start()
+    try:
+        found = receive(frame).attachments
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found is not None
+    assert len(found.values) == len(keys)
+    assert peak <= 64 * len(frame) + 256 * 1024

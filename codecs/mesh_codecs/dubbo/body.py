@@ -111,7 +111,11 @@ class Body(Protocol):
     """The bodies of one serialization. Every method but `head_end` raises RemoteProtocolError for malformed input, no other."""
 
     def head_end(self, frame: bytes) -> int:
-        """Where the head of a request ends if its text is ASCII; 0 when that cannot be told quickly. IndexError: cut short."""
+        """Where the head of a request ends if its text is ASCII; where it begins when that cannot be told quickly.
+
+        Raises:
+            IndexError: cut short.
+        """
 
     def parse_head(self, frame: bytes) -> InvocationHead:
         """Read the head of a request."""

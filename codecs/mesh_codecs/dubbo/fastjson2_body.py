@@ -53,7 +53,7 @@ class FastJson2Body:
                 raise IndexError
             length = _length(frame, pos)[0]
             if length < 0:
-                return 0
+                return HEADER_SIZE
             pos += 4 + length
         return pos
 

@@ -42,7 +42,7 @@ class Hessian2Body:
             elif size == 0x4E:
                 pos += 1
             else:
-                return 0
+                return HEADER_SIZE
         return pos
 
     def parse_head(self, frame: bytes) -> InvocationHead:

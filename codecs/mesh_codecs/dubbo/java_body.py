@@ -17,8 +17,9 @@ from mesh_codecs.dubbo.body import AttachmentMemo, Attachments, Changes, plain_t
 from mesh_codecs.dubbo.frame import COMPACTED_JAVA, HEADER_SIZE, NATIVE_JAVA, with_body
 from mesh_codecs.dubbo.invocation import InvocationHead
 from mesh_codecs.errors import LocalProtocolError, RemoteProtocolError
+from mesh_codecs.hessian2.values import Opaque
 from mesh_codecs.java_serialization.primitives import STREAM_MAGIC, PrimitiveReader, utf_bytes
-from mesh_codecs.java_serialization.walker import MapEntries, Opaque, Unreachable, Walker
+from mesh_codecs.java_serialization.walker import MapEntries, Unreachable, Walker
 
 _BODY: Final = HEADER_SIZE + len(STREAM_MAGIC)
 _NONE: Final[frozenset[bytes]] = frozenset()
@@ -88,7 +89,7 @@ class JavaBody:
 
     def head_end(self, frame: bytes) -> int:
         if frame[_BODY] != 0x77:
-            return 0
+            return HEADER_SIZE
         pos = _BODY + 2
         end = pos + frame[_BODY + 1]
         if self._serialization == NATIVE_JAVA:
@@ -100,7 +101,7 @@ class JavaBody:
                     pos += 4
                 else:
                     pos += 6 + (frame[pos + 4] << 8) + frame[pos + 5]
-        return pos if pos <= end <= len(frame) else 0
+        return pos if pos <= end <= len(frame) else HEADER_SIZE
 
     def parse_head(self, frame: bytes) -> InvocationHead:
         if frame[HEADER_SIZE:_BODY] != STREAM_MAGIC:

@@ -38,7 +38,11 @@ class Counters:
         """messages whose attachments were read"""
 
     def __repr__(self) -> str:
-        return f"<Counters {' '.join(f'{name}={getattr(self, name)}' for name in self.__slots__)}>"
+        return (
+            f"<Counters heads_parsed={self.heads_parsed} heads_from_memo={self.heads_from_memo}"
+            f" argument_skips={self.argument_skips} argument_reads={self.argument_reads}"
+            f" attachment_decodes={self.attachment_decodes}>"
+        )
 
 
 class HeadMemo:

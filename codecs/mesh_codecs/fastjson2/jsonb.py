@@ -10,7 +10,7 @@ from struct import Struct
 from typing import Final
 
 from mesh_codecs.errors import RemoteProtocolError
-from mesh_codecs.hessian2.values import Date, Long, Map
+from mesh_codecs.hessian2.values import Date, Long, Map, Opaque
 
 MAX_DEPTH: Final = 64
 """nested containers that are followed"""
@@ -227,12 +227,6 @@ def plain_at(data: bytes, pos: int) -> tuple[object, int]:
         value, pos = int_at(data, pos + 1)
         return float(value), pos
     return NOT_PLAIN, pos
-
-
-class Opaque(bytes):
-    """A value that is not turned into one of ours: its JSONB bytes."""
-
-    __slots__ = ()
 
 
 def read(data: bytes, pos: int = 0) -> tuple[object, int]:

@@ -27,6 +27,12 @@ class Date(int):
         return f"Date({int(self)})"
 
 
+class Opaque(bytes):
+    """A value of another serialization that is not turned into one of these: its bytes."""
+
+    __slots__ = ()
+
+
 @dataclass(slots=True)
 class Ref:
     """A list, map or object that appeared before, by its number."""

@@ -2,6 +2,6 @@
 stepping over objects, the entries of a map."""
 
 from mesh_codecs.java_serialization.primitives import PrimitiveReader
-from mesh_codecs.java_serialization.walker import MapEntries, Opaque, Walker
+from mesh_codecs.java_serialization.walker import MapEntries, Walker
 
-__all__ = ["MapEntries", "Opaque", "PrimitiveReader", "Walker"]
+__all__ = ["MapEntries", "PrimitiveReader", "Walker"]

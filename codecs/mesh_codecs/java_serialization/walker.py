@@ -12,7 +12,7 @@ from struct import Struct
 from typing import Final
 
 from mesh_codecs.errors import RemoteProtocolError
-from mesh_codecs.hessian2.values import Long
+from mesh_codecs.hessian2.values import Long, Opaque
 from mesh_codecs.java_serialization.primitives import truncated, utf_to_utf8
 
 MAX_DEPTH: Final = 64
@@ -53,12 +53,6 @@ SC_BLOCK_DATA: Final = 8
 
 class Unreachable(RemoteProtocolError):
     """The format does not say where this object ends. Nothing is wrong with the stream."""
-
-
-class Opaque(bytes):
-    """An object that is not turned into a value: its bytes in the stream."""
-
-    __slots__ = ()
 
 
 class ClassDesc:
