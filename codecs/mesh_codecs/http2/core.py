@@ -103,17 +103,15 @@ class Core:
 
     # The end of streams.
 
-    def _advance(self, stream: Stream, step: int) -> bool:
-        """Move a stream on; False where the table forbids it. A closed stream is forgotten."""
+    def _advance(self, stream: Stream, step: int) -> None:
+        """Move a stream on; the caller has checked that it may. A closed stream is forgotten."""
         state = NEXT[stream.state][step]
-        if state == ILLEGAL:
-            return False
+        assert state != ILLEGAL, stream
         stream.state = state
         if state == CLOSED:
             del self._streams[stream.id]
             if stream.owed:
                 self._owed[stream.id] = stream.owed
-        return True
 
     def _abandon(self, stream: Stream) -> None:
         """A stream ended by a reset: its undelivered bytes will not be acknowledged, so their credit goes back now."""
@@ -180,8 +178,6 @@ class Core:
 
     def _fail(self, fault: ConnectionFault, stream_id: int, events: list[Event]) -> None:
         """Say GOAWAY and stop for good."""
-        if self._failed:
-            return
         self._failed = True
         last = min(self._last_peer_id, self._ignore_above)
         self._out.append(frames.goaway_frame(last, fault.error_code, fault.why.encode()))
@@ -205,7 +201,6 @@ class Core:
             in_flight = self._local_initial_window
         self._queue_reset(stream_id, fault.error_code, in_flight)
         self._guard.answer_queued()
-        if stream is not None or fault.error_code != frames.STREAM_CLOSED:
-            events.append(StreamReset(stream_id, ResetReason.PROTOCOL_ERROR, RemoteProtocolError(fault.why), fault.error_code))
+        events.append(StreamReset(stream_id, ResetReason.PROTOCOL_ERROR, RemoteProtocolError(fault.why), fault.error_code))
         if self.downstream:
             self._guard.premature_end()

@@ -128,11 +128,9 @@ def window_update_frame(stream_id: int, increment: int) -> bytes:
 
 
 def header_frames(stream_id: int, end_stream: bool, block: bytes, max_frame_size: int) -> bytes:
-    """A header block as HEADERS and as many CONTINUATION frames as the peer's frame size asks for."""
+    """A header block longer than the peer's frame size as HEADERS and CONTINUATION frames."""
     flags = END_STREAM if end_stream else 0
     size = len(block)
-    if size <= max_frame_size:
-        return pack_frame_header(size << 8 | HEADERS, flags | END_HEADERS, stream_id) + block
     parts = [pack_frame_header(max_frame_size << 8 | HEADERS, flags, stream_id), block[:max_frame_size]]
     start = max_frame_size
     while start < size:

@@ -112,10 +112,7 @@ def request_head(pairs: Pairs, fresh: Pairs, allow_connect: bool) -> Head:
         if head.more is not None and any(name == b"host" for name, _ in head.more):
             raise Malformed("http2.repeated_host")
         host = first.pop(b"host")
-        if not authority:
-            authority = host
-        elif authority != host and authority.lower() != host.lower():
-            raise Malformed("http2.host_differs_from_authority")
+        authority = authority or host  # the pseudo header wins, and a differing Host goes no further: as Envoy does
     if authority.translate(None, _AUTHORITY_BYTES):
         raise Malformed("http2.invalid_authority")
     head.method = method

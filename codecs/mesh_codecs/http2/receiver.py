@@ -109,7 +109,7 @@ class Receiver(HeaderReceiver):
         return size
 
     def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
-        """One complete frame of any type in any state."""
+        """One complete frame; of any type but DATA, unless DATA is wrong here."""
         if self._special:
             if self._settings_expected:
                 if kind != frames.SETTINGS or flags & frames.ACK:
@@ -120,8 +120,6 @@ class Receiver(HeaderReceiver):
                 raise ConnectionFault(PROTOCOL_ERROR, "http2.header_block_interrupted")
         if kind == frames.HEADERS:
             self._headers_frame(flags, stream_id, payload, events)
-        elif kind == frames.DATA:
-            self._data_frame(flags, stream_id, payload, events)
         elif kind == frames.WINDOW_UPDATE:
             self._window_update_frame(stream_id, payload, events)
         elif kind == frames.SETTINGS:

@@ -254,3 +254,39 @@ def test_smallest_and_last_table_size_are_announced() -> None:
     assert encoder.encode([]) == b"\x3f\x13"
     encoder.resize(50)
     assert encoder.encode([]) == b""
+
+
+def test_sizes_over_the_limit() -> None:
+    subject = decoder(max_list_size=1000)
+    subject.decode(hpack.Encoder().encode([(b"a", b"v" * 400)]))
+    assert len(subject.decode(b"\xbe\xbe")) == 2
+    with pytest.raises(HeaderListTooLarge):
+        subject.decode(b"\xbe\xbe\xbe")
+    with pytest.raises(HeaderBomb):
+        subject.decode(b"\xbe" * 5)
+
+
+def test_many_entries_have_long_indices() -> None:
+    encoder, oracle = HpackEncoder(), hpack.Decoder()
+    pairs = [(b"x-%d" % number, b"v") for number in range(90)]
+    for _ in range(4):
+        assert [(bytes(n), bytes(v)) for n, v in oracle.decode(encoder.encode(pairs), raw=True)] == pairs
+    assert encoder.settled
+    for number in range(300):  # more than are remembered as seen once
+        encoder.encode([(b"y", b"%d" % number)])
+    assert len(encoder._seen) <= 128
+
+
+@pytest.mark.parametrize("size", [4096, 1000, 150])
+def test_evictions_keep_both_tables_the_same(size: int) -> None:
+    encoder, oracle, ours = HpackEncoder(), hpack.Decoder(), decoder()
+    encoder.resize(size)
+    for number in range(400):
+        encoder._blocks = 1000  # let every insertion push something out
+        pairs = [(b"x-%d" % (number % 7), b"v" * (number * 13 % 60))]
+        for _ in range(3):
+            block = encoder.encode(pairs)
+            assert [(bytes(n), bytes(v)) for n, v in oracle.decode(block, raw=True)] == pairs
+            assert ours.decode(block) == pairs
+        table = [(bytes(n), bytes(v)) for n, v in reversed(oracle.header_table.dynamic_entries)]
+        assert encoder.export_table() == ours.export_table() == table

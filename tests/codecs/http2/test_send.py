@@ -16,6 +16,7 @@ from http2_support.wire import (
     downstream,
     exchange,
     frame,
+    goaway,
     headers,
     pair,
     parse,
@@ -402,3 +403,33 @@ def test_known_head_still_announces_a_change_of_the_table() -> None:
     block = parse(client.data_to_send())[-1].payload
     assert block[:1] == b"\x20"
     assert len(block) > 20
+
+
+def test_more_heads_than_are_kept() -> None:
+    client, server = pair()
+    for number in range(120):
+        path = b"/%d" % (number % 40)
+        client.send(get(opened(client), path=path))
+        _, [request] = exchange(client, server)
+        assert request == get(1 + 2 * number, path=path)
+        head = ResponseHeaders(request.stream_id, 200 + number % 40, Headers([(b"a", b"1"), (b"a", b"2")]), True, b"HTTP/2")
+        server.send(head)
+        assert exchange(client, server)[0] == [head]
+
+
+def test_no_request_after_the_peer_said_goodbye() -> None:
+    codec = upstream()
+    stream_id = opened(codec)
+    codec.receive_data(goaway(0, 0))
+    codec.send(get(stream_id))  # the caller could not know
+    assert codec.data_to_send() == []
+    codec.receive_data(ping())
+    with pytest.raises(LocalProtocolError):
+        codec.send(get(stream_id))
+
+
+def test_request_without_authority() -> None:
+    client, server = pair()
+    client.send(get(opened(client), authority=b""))
+    _, [event] = exchange(client, server)
+    assert event == get(1, authority=b"")
