@@ -292,8 +292,9 @@ class AdminConnection(asyncio.Protocol):
     def _flush(self) -> None:
         chunks = self._codec.data_to_send()
         if chunks:
-            self._server.stats.http.downstream_cx_tx_bytes_total += sum(map(len, chunks))
-            self._transport.writelines(chunks)
+            data = b"".join(chunks)
+            self._server.stats.http.downstream_cx_tx_bytes_total += len(data)
+            self._transport.write(data)  # asyncio's own writelines forgot pause_writing in 3.12 and 3.13
         if self._codec.closed and self._pieces is None:
             self._closed_by_us = True
             self._transport.close()

@@ -109,6 +109,7 @@ class Supervisor:
                 await self._handle(await self._commands.get())
         finally:
             starting.cancel()
+            await asyncio.wait([starting])
             await self._close()
         return self._exit_code
 

@@ -231,3 +231,26 @@ def test_missing_configuration_file(start_proxy: Start) -> None:
     assert proxy.wait_exit() == 1
     assert "cannot read /nonexistent.yaml: No such file or directory" in proxy.log
     assert "Traceback" not in proxy.log
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_configuration_is_read(start_proxy: Start, tmp_path: Path, sig: signal.Signals) -> None:
+    fifo = tmp_path / "slow.yaml"
+    os.mkfifo(fifo)
+    proxy = start_proxy(None, "-c", str(fifo))
+    proxy.until("supervisor, spawner, loader and a worker", lambda: len(proxy.children()) >= 3)
+    proxy.until("signal handlers", lambda: handles(proxy.process.pid, sig))
+    below = proxy.children()
+    proxy.process.send_signal(sig)
+    assert proxy.wait_exit(5) == 0
+    assert "Traceback" not in proxy.log
+    assert not any(alive(pid) for pid in below)
+
+
+def handles(pid: int, sig: signal.Signals) -> bool:
+    """The process has a handler for the signal, and not Python's own for SIGINT."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("SigCgt:"):
+            caught = int(line.split()[1], 16)
+            return bool(caught >> (signal.SIGTERM - 1) & 1 and caught >> (sig - 1) & 1)
+    return False
