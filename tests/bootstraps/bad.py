@@ -289,6 +289,18 @@ RULES = [
 
 MEANING = [
     Bad(
+        "null in the runtime",
+        "layered_runtime: {layers: [{name: a, static_layer: {x: {y: ~}}}]}",
+        "layered_runtime.layers[0].static_layer.x.y",
+        "must be a number, text, true or false, not null",
+    ),
+    Bad(
+        "list in the runtime",
+        "layered_runtime: {layers: [{name: a, static_layer: {x: [1]}}]}",
+        "layered_runtime.layers[0].static_layer.x",
+        "must be a number, text, true or false, not a list",
+    ),
+    Bad(
         "address taken",
         web(listener="address: {socket_address: {address: 127.0.0.1, port_value: 7}}").replace(
             "- name: tcp\n    address: {socket_address: {address: 127.0.0.1, port_value: 0}}",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mesh_proxy.config.errors import ConfigError
+from mesh_proxy.config.json_proto import kind_of
 from mesh_proxy.config.model.bootstrap import AdminConfig, BootstrapConfig, NodeConfig
 from mesh_proxy.config.model.cluster import ClusterConfig, LocalityConfig
 from mesh_proxy.config.model.common import AccessLogConfig
@@ -146,7 +147,7 @@ def _runtime(reader: Reader) -> dict[str, Any]:
         names.add(name)
         kind = layer.oneof("layer_specifier")
         if kind == "static_layer":
-            _flatten("", struct_to_dict(layer.raw(kind)), result)
+            _flatten("", struct_to_dict(layer.raw(kind)), result, layer.at(kind))
         elif kind == "admin_layer":
             layer.raw(kind)
             admin_layers += 1
@@ -157,11 +158,13 @@ def _runtime(reader: Reader) -> dict[str, Any]:
     return result
 
 
-def _flatten(prefix: str, values: Mapping[str, Any], result: dict[str, Any]) -> None:
+def _flatten(prefix: str, values: Mapping[str, Any], result: dict[str, Any], path: str) -> None:
     for key, value in values.items():
         name = f"{prefix}.{key}" if prefix else key
         if isinstance(value, dict) and "numerator" not in value:
-            _flatten(name, value, result)
+            _flatten(name, value, result, path)
+        elif value is None or isinstance(value, list):
+            raise ConfigError(f"{path}.{name}", f"must be a number, text, true or false, not {kind_of(value)}")
         else:
             result[name] = value
 

@@ -85,7 +85,7 @@ def cluster_action(reader: Reader, scope: Scope) -> ClusterActionConfig:
         retry_policy=retry_policy(policy) if policy is not None else None,
         priority=reader.enum("priority"),
         upgrades=reader.each("upgrade_configs", _upgrade),
-        hash_policies=reader.each("hash_policy", _hash_policy),
+        hash_policies=tuple(policy for policy in reader.each("hash_policy", _hash_policy) if policy is not None),
         mirrors=mirrors(reader, scope),
     )
 
@@ -199,7 +199,7 @@ def _host_predicate(reader: Reader) -> bool:
     return True
 
 
-def _hash_policy(reader: Reader) -> HashPolicyConfig:
+def _hash_policy(reader: Reader) -> HashPolicyConfig | None:
     kind = reader.oneof("policy_specifier")
     inner = required(reader, kind)
     terminal = reader.flag("terminal")
@@ -214,9 +214,7 @@ def _hash_policy(reader: Reader) -> HashPolicyConfig:
             terminal=terminal,
         )
     if kind == "connection_properties":
-        if not inner.flag("source_ip"):
-            raise inner.error("must be true", "source_ip")
-        return HashPolicyConfig(kind="source_ip", terminal=terminal)
+        return HashPolicyConfig(kind="source_ip", terminal=terminal) if inner.flag("source_ip") else None
     if kind == "query_parameter":
         return HashPolicyConfig(kind="query_parameter", name=inner.text("name"), terminal=terminal)
     return HashPolicyConfig(kind="filter_state", name=inner.text("key"), terminal=terminal)
