@@ -253,7 +253,7 @@ class HttpConnection(asyncio.Protocol):
         if config.max_requests_per_connection and self.requests >= config.max_requests_per_connection:
             stats.downstream_cx_max_requests_reached += 1
             return True
-        if self.context.draining or self.owner.draining:
+        if self.context.draining or self.owner.draining or self.context.health_check_failed:
             stats.downstream_cx_drain_close += 1
             return True
         return False
