@@ -19,7 +19,7 @@ from mesh_proxy.config.model import (
 from mesh_proxy.stats.registry import StatRegistry
 from mesh_proxy.upstream.endpoint import Endpoint
 from mesh_proxy.upstream.manager import ClusterManager
-from mesh_proxy.upstream.resolver import Done, Query
+from mesh_proxy.upstream.resolver import Answer, Done, Query
 
 
 def endpoint(address: str, **fields: Any) -> EndpointConfig:
@@ -124,6 +124,7 @@ class FakeResolver:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.answers: dict[str, list[str] | None] = {}
+        self.ttl_s: float | None = None
         self.asked: list[tuple[str, str, float]] = []
         self.open: list[Query] = []
         self.closed = False
@@ -132,10 +133,13 @@ class FakeResolver:
         query = Query(name, family, done)
         self.asked.append((name, family, self.loop.time()))
         if name in self.answers:
-            self.loop.call_soon(query.finish, self.answers[name])
+            self.loop.call_soon(query.finish, self.answer(self.answers[name]))
         else:
             self.open.append(query)
         return query
+
+    def answer(self, addresses: list[str] | None) -> Answer | None:
+        return Answer(addresses, self.ttl_s) if addresses is not None else None
 
     def close(self) -> None:
         self.closed = True

@@ -37,7 +37,6 @@ NOT_YET: Final[dict[str, frozenset[object]]] = dict.fromkeys(
         f"{_HCM}.flush_access_log_on_new_request",
         f"{_LOG}.flush_access_log_on_new_request",
         f"{_ROUTER}.respect_expected_rq_timeout",
-        "envoy.config.cluster.v3.Cluster.respect_dns_ttl",
         "envoy.config.cluster.v3.Cluster.close_connections_on_host_health_failure",
     ),
     _OFF,

@@ -2,8 +2,9 @@
 
 How an answer is taken, and what is counted, was compared with Envoy 1.40:
 
-* every name has its own refresh timer, which starts anew when its answer came: after the refresh rate plus a random part of the
-  jitter, or after a failure by the failure refresh rate, if one is set, with exponential back-off and full jitter;
+* every name has its own refresh timer, which starts anew when its answer came: after the refresh rate (with respect_dns_ttl the
+  answer's time to live, unless that is 0) plus a random part of the jitter, or after a failure by the failure refresh rate, if
+  one is set, with exponential back-off and full jitter;
 * STRICT_DNS takes an answer without addresses for what it says: the name's members leave. LOGICAL_DNS counts it as a failure;
 * a failure changes no members.
 """
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from mesh_proxy.config.model import ClusterConfig, EndpointConfig, LocalityConfig
 from mesh_proxy.upstream.cluster import Cluster, Member
 from mesh_proxy.upstream.environment import Environment
-from mesh_proxy.upstream.resolver import Query
+from mesh_proxy.upstream.resolver import Answer, Query
 
 
 class DnsTarget:
@@ -44,15 +45,15 @@ class DnsTarget:
         stats = self._cluster.stats
         stats.update_attempt += 1
         if is_literal(self.name):
-            self._answer([self.name])
+            self._answer(Answer([self.name]))
         else:
             self._query = self._cluster.environment.resolver.resolve(
                 self.name, self._cluster.config.dns_lookup_family, self._answer
             )
 
-    def _answer(self, addresses: list[str] | None) -> None:
+    def _answer(self, answer: Answer | None) -> None:
         self._query = None
-        good = self._on_answer(self, addresses)
+        good = self._on_answer(self, answer.addresses if answer is not None else None)
         stats = self._cluster.stats
         if good:
             stats.update_success += 1
@@ -62,17 +63,18 @@ class DnsTarget:
             self._failures += 1
         self.answered = True
         if not self._closed and not is_literal(self.name):
-            delay = self._next_delay()
+            delay = self._next_delay(answer.ttl_s if good and answer is not None else None)
             self._timer = self._cluster.environment.loop.call_later(delay, self.start)
         self._cluster.note_warm()
 
-    def _next_delay(self) -> float:
+    def _next_delay(self, ttl_s: float | None) -> float:
         config, uniform = self._cluster.config, self._cluster.environment.random
         base = config.dns_failure_refresh_base_s
         if self._failures and base is not None:
             most = config.dns_failure_refresh_max_s or 10 * base
             return uniform() * float(min(base * 2 ** min(self._failures - 1, 30), most))
-        return config.dns_refresh_rate_s + (uniform() * config.dns_jitter_s if config.dns_jitter_s else 0.0)
+        delay = ttl_s if ttl_s and config.respect_dns_ttl else config.dns_refresh_rate_s
+        return delay + (uniform() * config.dns_jitter_s if config.dns_jitter_s else 0.0)
 
     def restart(self) -> None:
         """Look the name up now."""

@@ -22,7 +22,7 @@ from mesh_proxy.upstream.ejection_board import EjectionBoard
 from mesh_proxy.upstream.endpoint import Endpoint
 from mesh_proxy.upstream.environment import Environment
 from mesh_proxy.upstream.original_dst import OriginalDstCluster
-from mesh_proxy.upstream.resolver import Resolver, ThreadResolver
+from mesh_proxy.upstream.resolver import Resolver, StubResolver
 from mesh_proxy.upstream.resource_table import ResourceTable
 
 _KINDS: dict[str, type[Cluster]] = {
@@ -54,7 +54,7 @@ class ClusterManager:
         board: EjectionBoard | None = None,
     ) -> None:
         if resolver is None:
-            resolver = ThreadResolver(loop)
+            resolver = StubResolver(loop)
         self._environment = Environment(loop, registry, runtime, on_endpoint_removed, uniform, resolver, table, board)
         self._configs: dict[str, ClusterConfig] = {}
         self._clusters: dict[str, Cluster] = {}

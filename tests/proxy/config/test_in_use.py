@@ -22,7 +22,6 @@ GATED = {
     "ClusterActionConfig.grpc_timeout_header_offset_s",
     "ClusterConfig.close_connections_on_host_health_failure",
     "ClusterConfig.per_host_max_connections",
-    "ClusterConfig.respect_dns_ttl",
     "DirectResponseConfig.body_format",
     "Http1Config.override_stream_error_on_invalid_http_message",
     "HttpManagerConfig.access_log_flush_interval_s",

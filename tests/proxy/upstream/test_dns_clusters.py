@@ -11,6 +11,7 @@ import pytest
 from upstream_support import Bench, FakeResolver, VirtualTimeLoop, cluster, endpoint, locality, with_endpoints
 
 from mesh_proxy.upstream.cluster import Cluster
+from mesh_proxy.upstream.resolver import Answer
 
 
 class DnsBench(Bench):
@@ -173,7 +174,7 @@ class TestStrict:
         bench.apply(strict("a.test:80"))
         (query,) = bench.resolver.open
         bench.apply()
-        query.finish(["10.0.0.1"])
+        query.finish(Answer(["10.0.0.1"]))
         bench.run(20)
         assert len(bench.resolver.asked) == 1
         assert len(bench.registry) == 0
@@ -195,6 +196,16 @@ def test_jitter_is_added_to_the_refresh_rate(bench: DnsBench) -> None:
     bench.run(12)
     times = [time for _, _, time in bench.resolver.asked]
     assert [b - a for a, b in itertools.pairwise(times)] == [5.5, 5.5]
+
+
+@pytest.mark.parametrize(("respect", "ttl", "delay"), [(True, 2.0, 2.0), (False, 2.0, 5.0), (True, 0.0, 5.0), (True, None, 5.0)])
+def test_time_to_live(bench: DnsBench, respect: bool, ttl: float | None, delay: float) -> None:
+    bench.resolver.answers = {"a.test": ["10.0.0.1"]}
+    bench.resolver.ttl_s = ttl
+    bench.apply(strict("a.test:80", respect_dns_ttl=respect))
+    bench.run(11)
+    times = [time for _, _, time in bench.resolver.asked]
+    assert {b - a for a, b in itertools.pairwise(times)} == {delay}
 
 
 class TestLogical:
@@ -243,7 +254,7 @@ class TestWarming:
         bench.apply(strict("a.test:80", "b.test:80"), cluster("static", endpoint("10.0.0.1:80")))
         warm = bench.loop.create_task(bench.manager.warm(15.0))
         bench.run(1)
-        bench.resolver.open[0].finish(["10.0.0.1"])
+        bench.resolver.open[0].finish(Answer(["10.0.0.1"]))
         bench.run(1)
         assert not warm.done()
         bench.resolver.open[1].finish(None)  # a failure is an answer
