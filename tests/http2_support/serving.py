@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 from mesh_codecs.events import Data, Event, RequestHeaders, ResponseHeaders, StreamReset, Trailers, WindowOpened
 from mesh_codecs.headers import Headers
@@ -21,8 +22,7 @@ class ServerProtocol(asyncio.Protocol):
         self.timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are none by class
         self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -24,6 +24,7 @@ class FloodGuard:
         "_streams_at_window_start",
         "_window_end",
         "_window_updates",
+        "_work_at_window_start",
         "data_frames_sent",
         "empty_run",
         "outbound_control",
@@ -44,13 +45,20 @@ class FloodGuard:
         self.empty_run = 0
         """frames with neither payload nor END_STREAM since the last other one"""
         self._streams_at_window_start = 0
+        self._work_at_window_start = 0
+        """streams and DATA frames before the window"""
         self._window_end = 0.0
         """when the window ends; 0.0: it has not begun"""
 
     def control_frame(self) -> None:
-        """A PING, a SETTINGS, or a frame that does nothing arrived."""
+        """A PING, a SETTINGS, or a frame that does nothing arrived.
+
+        One for each stream and each DATA frame is free: gRPC measures the round trip by a PING for nearly every DATA frame that
+        it receives, and cancels streams that have just ended.
+        """
         self._control += 1
-        if self._control > self._limits.max_control_frames_per_window:
+        free = self.streams + self.data_frames_sent - self._work_at_window_start
+        if self._control > self._limits.max_control_frames_per_window + free:
             raise ConnectionFault(ENHANCE_YOUR_CALM, "http2.inbound_control_frames_flood")
 
     def answer_queued(self) -> None:
@@ -99,8 +107,10 @@ class FloodGuard:
             if self._resets or self._control > _FREE_CONTROL_FRAMES:
                 self._window_end = now + self._limits.flood_window
                 self._streams_at_window_start = self.streams - self._resets
+                self._work_at_window_start = self.streams + self.data_frames_sent - self._control
         elif now >= self._window_end:
             self._window_end = 0.0
             self._control = 0
             self._resets = 0
             self._streams_at_window_start = self.streams
+            self._work_at_window_start = self.streams + self.data_frames_sent

@@ -49,7 +49,7 @@ class Http2Settings:
     """streams that ended by RST_STREAM before our response head, or by a fault of the peer; flood only if they are also more
     than half of the streams opened in the same time (Envoy: half of at least 500)"""
     max_control_frames_per_window: int = 200
-    """PING, SETTINGS and frames of unknown type or on closed streams"""
+    """PING, SETTINGS and frames of unknown type or on closed streams, beyond one for each stream opened and DATA frame sent"""
 
     keepalive_interval: float | None = None
     """seconds between our PINGs; None: never"""
