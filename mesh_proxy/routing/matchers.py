@@ -1,7 +1,7 @@
 """Matchers of headers, query parameters and shares of requests, compiled once into plain functions.
 
-Routes, retries and access-log filters use them. What a repeated header looks like to a matcher (its values joined by a comma),
-what a missing one means and how `invert` treats it are Envoy's rules (`source/common/http/header_utility.cc`).
+Routes, retries and access-log filters use them. How a repeated header matches (one of its values is enough), what a missing one
+means and how `invert` treats both are Envoy's rules (`source/common/http/header_utility.cc`), as version 1.40 shows them.
 """
 
 from __future__ import annotations
@@ -86,25 +86,29 @@ def _range_test(start: int, end: int) -> ValueTest:
     return test
 
 
-def _compile_value_test(config: HeaderMatcherConfig) -> Callable[[bytes | None], bool]:
-    """A test of a header's joined value, None being a missing header."""
+def _compile_value_test(config: HeaderMatcherConfig) -> tuple[Callable[[bytes | None], bool], Callable[[list[bytes]], bool]]:
+    """Tests of a header's only value, None being a missing header, and of the values of a repeated one."""
     invert = config.invert
     if config.kind is HeaderMatchKind.PRESENT:
         # A header that counts as empty when missing is always present.
         if config.treat_missing_as_empty:
             always = config.present is not invert
-            return lambda value: always
+            return lambda value: always, lambda values: always
         if config.present is not invert:
-            return lambda value: value is not None
-        return lambda value: value is None
+            return lambda value: value is not None, lambda values: True
+        return lambda value: value is None, lambda values: False
     missing = b"" if config.treat_missing_as_empty else None
     if config.kind is HeaderMatchKind.RANGE:
         test = _range_test(config.range_start, config.range_end)
     else:
         assert config.string is not None
         test = compile_string_matcher(config.string)
+
+    def matches_any(values: list[bytes]) -> bool:
+        return any(map(test, values)) is not invert
+
     if missing is None and not invert:
-        return lambda value: value is not None and test(value)
+        return lambda value: value is not None and test(value), matches_any
 
     def matches(value: bytes | None) -> bool:
         if value is None:
@@ -113,7 +117,7 @@ def _compile_value_test(config: HeaderMatcherConfig) -> Callable[[bytes | None],
             value = missing
         return test(value) is not invert
 
-    return matches
+    return matches, matches_any
 
 
 def compile_headers_matcher(config: HeaderMatcherConfig) -> Callable[[Headers], bool]:
@@ -122,12 +126,15 @@ def compile_headers_matcher(config: HeaderMatcherConfig) -> Callable[[Headers], 
     Raises:
         ValueError: a regular expression is not valid.
     """
-    name, test = config.name.encode(), _compile_value_test(config)
+    name = config.name.encode()
+    test, test_any = _compile_value_test(config)
 
     def matches(headers: Headers) -> bool:
-        if headers.more is None:
-            return test(headers.first.get(name))
-        return test(headers.get_joined(name))
+        if headers.more is not None:
+            values = headers.get_all(name)
+            if len(values) > 1:
+                return test_any(values)
+        return test(headers.first.get(name))
 
     return matches
 
@@ -138,16 +145,19 @@ def compile_header_matcher(config: HeaderMatcherConfig) -> RequestTest:
     Raises:
         ValueError: a regular expression is not valid.
     """
-    name, test = config.name.encode(), _compile_value_test(config)
+    name = config.name.encode()
+    test, test_any = _compile_value_test(config)
     field = _REQUEST_FIELDS.get(name)
     if field is not None:
         return lambda request: test(field(request) or None)
 
     def matches(request: RequestHeaders) -> bool:
         headers = request.headers
-        if headers.more is None:
-            return test(headers.first.get(name))
-        return test(headers.get_joined(name))
+        if headers.more is not None:
+            values = headers.get_all(name)
+            if len(values) > 1:
+                return test_any(values)
+        return test(headers.first.get(name))
 
     return matches
 
@@ -159,7 +169,7 @@ def compile_response_matcher(config: HeaderMatcherConfig) -> Callable[[ResponseH
         ValueError: a regular expression is not valid.
     """
     if config.name == ":status":
-        test = _compile_value_test(config)
+        test, _ = _compile_value_test(config)
         return lambda response: test(b"%d" % response.status)
     matches = compile_headers_matcher(config)
     return lambda response: matches(response.headers)

@@ -8,7 +8,6 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.events import RequestHeaders, ResponseHeaders
-from mesh_proxy.config.model.common import HeaderMutationConfig
 from mesh_proxy.config.model.route import (
     ClusterActionConfig,
     DirectResponseConfig,
@@ -52,10 +51,11 @@ class ClusterChoice:
     __slots__ = (
         "cluster_header",
         "config",
-        "host_rewrite",
+        "host_literal",
         "metadata_match",
         "mutates_request",
         "name",
+        "own_mutations",
         "per_filter_config",
         "request_mutations",
         "response_mutations",
@@ -66,7 +66,10 @@ class ClusterChoice:
         self.name = config.name
         self.cluster_header = config.cluster_header.encode()
         """the cluster's name stands in this header; empty for a static cluster"""
-        self.host_rewrite: HostRewrite | None = None
+        self.host_literal = config.host_rewrite_literal.encode()
+        """the authority that a weighted cluster sets, without a trace of the old one; empty = unchanged"""
+        self.own_mutations: tuple[HeaderMutation, ...] = ()
+        """the weighted cluster's, which come before the host literal and the route's"""
         self.metadata_match: Mapping[str, Any] = _EMPTY
         """what endpoints must have: the route's, overridden by the weighted cluster's"""
         self.per_filter_config: Mapping[str, Any] = _EMPTY
@@ -78,7 +81,7 @@ class ClusterChoice:
     def named(self, name: str) -> ClusterChoice:
         """The same with the name that the header held."""
         other = ClusterChoice(self.config)
-        for slot in ("host_rewrite", "metadata_match", "per_filter_config", "request_mutations", "response_mutations"):
+        for slot in ("own_mutations", "metadata_match", "per_filter_config", "request_mutations", "response_mutations"):
             setattr(other, slot, getattr(self, slot))
         other.mutates_request = self.mutates_request
         other.name = name
@@ -93,6 +96,7 @@ class Route:
 
     __slots__ = (
         "_choices",
+        "_host_rewrite",
         "_lone",
         "_path_rewrite",
         "_random_header",
@@ -141,12 +145,10 @@ class Route:
         self.conditions: tuple[RequestTest, ...] | None = self._compile_conditions(path)
         """what must hold beside the path; None when nothing"""
         self._path_rewrite = self._compile_path_rewrite()
-        self._redirect_target = rewrite.RedirectTarget(self.redirect) if self.redirect is not None else None
-
-        def levels(weighted: HeaderMutationConfig | None, kind: str) -> tuple[HeaderMutation, ...]:
-            return self._compile_levels(host, weighted, kind, path)
-
-        self._response_mutations = levels(None, "response_headers")
+        self._host_rewrite = self._compile_host_rewrite()
+        # A direct response with 201 or 3xx has a location too: the request's own URL.
+        self._redirect_target = rewrite.RedirectTarget(self.redirect or RedirectConfig())
+        self._response_mutations = self._compile_levels(host, "response_headers", path)
         """of a reply that no weighted cluster gave"""
         self._choices: tuple[ClusterChoice, ...] = ()
         self._weights: list[int] = []
@@ -157,7 +159,7 @@ class Route:
         self.mutates_response = bool(self._response_mutations)
         """`finalize_response` has something to do"""
         if self.action is not None:
-            self._compile_choices(self.action, levels)
+            self._compile_choices(self.action, host, path)
 
     # Compiling
 
@@ -176,18 +178,11 @@ class Route:
             raise ValueError(f"{path}.match: {error}") from None
         return tuple(conditions) or None
 
-    def _compile_levels(
-        self, host: VirtualHostConfig, weighted: HeaderMutationConfig | None, kind: str, path: str
-    ) -> tuple[HeaderMutation, ...]:
+    def _compile_levels(self, host: VirtualHostConfig, kind: str, path: str) -> tuple[HeaderMutation, ...]:
         """The mutations in the order in which they are applied: the last one wins where two overwrite the same header."""
-        table = self.table
-        shared = table.shared_mutations(host, kind)
-        own = [(f"{path}.{kind}", getattr(self.config, kind))]
-        if weighted is not None:
-            own.insert(0, (f"{path}.route.weighted_clusters.{kind}", weighted))
-        if table.config.most_specific_header_mutations_wins:
-            return (*reversed(shared), *compile_mutations(own[::-1]))
-        return (*compile_mutations(own), *shared)
+        shared = self.table.shared_mutations(host, kind)
+        own = compile_mutations([(f"{path}.{kind}", getattr(self.config, kind))])
+        return (*reversed(shared), *own) if self.table.config.most_specific_header_mutations_wins else (*own, *shared)
 
     def _compile_path_rewrite(self) -> rewrite.PathRewrite | None:
         match = self.config.match
@@ -207,7 +202,10 @@ class Route:
             return rewrite.regex_path_rewrite(RegexRewrite(regex.pattern, regex.substitution))
         return None
 
-    def _compile_host_rewrite(self, action: ClusterActionConfig) -> HostRewrite | None:
+    def _compile_host_rewrite(self) -> HostRewrite | None:
+        action = self.action
+        if action is None:
+            return None
         if action.host_rewrite_literal:
             literal = action.host_rewrite_literal.encode()
             return lambda request: literal
@@ -220,25 +218,22 @@ class Route:
             return lambda request: replace(rewrite.split_query(request.path)[0])
         return None
 
-    def _compile_choices(
-        self, action: ClusterActionConfig, levels: Callable[[HeaderMutationConfig | None, str], tuple[HeaderMutation, ...]]
-    ) -> None:
-        request_mutations = levels(None, "request_headers")
-        route_host_rewrite = self._compile_host_rewrite(action)
+    def _compile_choices(self, action: ClusterActionConfig, host: VirtualHostConfig, path: str) -> None:
+        request_mutations = self._compile_levels(host, "request_headers", path)
         choices: list[ClusterChoice] = []
-        for config in action.clusters:
+        for index, config in enumerate(action.clusters):
             choice = ClusterChoice(config)
-            own = config.request_headers
-            choice.request_mutations = levels(own, "request_headers") if own else request_mutations
-            own = config.response_headers
-            choice.response_mutations = levels(own, "response_headers") if own else self._response_mutations
+            where = f"{path}.weighted_clusters[{index}]"
+            # A weighted cluster's mutations come first, whichever level wins otherwise.
+            choice.own_mutations = compile_mutations([(f"{where}.request_headers", config.request_headers)])
+            choice.request_mutations = request_mutations
+            own = compile_mutations([(f"{where}.response_headers", config.response_headers)])
+            choice.response_mutations = (*own, *self._response_mutations) if own else self._response_mutations
             choice.metadata_match = _merged(action.metadata_match, config.metadata_match)
             choice.per_filter_config = _merged(self.per_filter_config, config.per_filter_config)
-            choice.host_rewrite = route_host_rewrite
-            if config.host_rewrite_literal:
-                literal = config.host_rewrite_literal.encode()
-                choice.host_rewrite = lambda request, literal=literal: literal
-            choice.mutates_request = bool(choice.request_mutations or choice.host_rewrite or self._path_rewrite)
+            choice.mutates_request = bool(
+                choice.own_mutations or choice.host_literal or request_mutations or self._host_rewrite or self._path_rewrite
+            )
             self.mutates_response = self.mutates_response or bool(choice.response_mutations)
             choices.append(choice)
         self._choices = tuple(choices)
@@ -281,17 +276,23 @@ class Route:
         """Change a request for its way upstream: headers first, then authority, then path. `info.request` must be set."""
         if not choice.mutates_request:
             return
+        for mutation in choice.own_mutations:
+            mutation.apply(request.headers, info)
+        if choice.host_literal:
+            request.authority = choice.host_literal
         for mutation in choice.request_mutations:
             mutation.apply(request.headers, info)
-        keep = self.table.keep_original
-        if choice.host_rewrite is not None:
-            authority = choice.host_rewrite(request)
+        if self._host_rewrite is not None:
+            authority = self._host_rewrite(request)
             if authority:
                 self.rewrite_host(request, authority)
+        self._rewrite_path(request, info)
+
+    def _rewrite_path(self, request: RequestHeaders, info: StreamInfo) -> None:
         if self._path_rewrite is not None:
             path = self._path_rewrite(request.path)
             if path is not None:
-                rewrite.rewrite_path(request, info, path, keep_original=keep)
+                rewrite.rewrite_path(request, info, path, keep_original=self.table.keep_original)
 
     def rewrite_host(self, request: RequestHeaders, authority: bytes) -> None:
         """Replace the authority as this route's host rewrites do; also for `auto_host_rewrite`, once the endpoint is known."""
@@ -313,12 +314,11 @@ class Route:
             mutation.apply(response.headers, info)
 
     def redirect_location(self, request: RequestHeaders, info: StreamInfo) -> bytes:
-        """The `location` of a redirect. A prefix or regex rewrite changes the request's path first, as logs then show."""
-        assert self._redirect_target is not None
-        if self._path_rewrite is not None:
-            path = self._path_rewrite(request.path)
-            if path is not None:
-                rewrite.rewrite_path(request, info, path, keep_original=self.table.keep_original)
+        """The `location` of a redirect, or of a direct response whose status (201, 3xx) calls for one.
+
+        A redirect's prefix or regex rewrite changes the request's path first, as logs then show.
+        """
+        self._rewrite_path(request, info)
         return self._redirect_target.location(request)
 
     def __repr__(self) -> str:

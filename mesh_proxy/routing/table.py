@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ MEMO_PATH_BYTES: Final = 256
 MEMO_CANDIDATES: Final = 256
 """longer candidate lists are not remembered: trying their conditions costs far more than finding them"""
 HOST_MEMO_ENTRIES: Final = 4096
+PATH_PARAMETER: Final = re.compile(rb";[^/]*")
+"""of any segment, not only of the last (RFC 3986, 3.3)"""
 
 
 class VirtualHost:
@@ -190,7 +193,7 @@ class RouteTable:
         if b"#" in path:
             path = path[: path.find(b"#")]
         if self._ignore_path_parameters and b";" in path:
-            path = path[: path.find(b";")]
+            path = PATH_PARAMETER.sub(b"", path)
         candidates = host.memo.get(path)
         if candidates is None:
             candidates = self._remember(host, path)
@@ -264,7 +267,7 @@ class RouteTable:
         """For CONNECT: routes with a connect_matcher, and path routes if there is a path (extended CONNECT)."""
         path = request.path.partition(b"?")[0].partition(b"#")[0]
         if self._ignore_path_parameters:
-            path = path.partition(b";")[0]
+            path = PATH_PARAMETER.sub(b"", path)
         by_path = host.index.find(path) if path else ()
         connect = request.method == b"CONNECT" and request.protocol in (b"", b"connect-udp")
         for route in host.routes:

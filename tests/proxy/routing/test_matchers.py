@@ -79,11 +79,30 @@ def test_header_matcher_and_missing_headers(config: HeaderMatcherConfig, present
     assert [on_response(ResponseHeaders(1, 200, block, True)) for block in blocks] == expected
 
 
-def test_repeated_headers_are_joined_by_a_comma() -> None:
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (header(value="a"), True),
+        (header(value="b"), True),
+        (header(value="a,b"), False),
+        (header(value="b", invert=True), False),
+        (header(value="c", invert=True), True),
+        (header(value="", treat_missing_as_empty=True), False),
+        (header("PRESENT"), True),
+        (header("PRESENT", invert=True), False),
+        (header("PRESENT", treat_missing_as_empty=True), True),
+    ],
+)
+def test_one_value_of_a_repeated_header_is_enough(config: HeaderMatcherConfig, expected: bool) -> None:
     repeated = Headers([(b"x", b"a"), (b"y", b"1"), (b"x", b"b")])
-    assert matchers.compile_headers_matcher(header(value="a,b"))(repeated)
-    assert matchers.compile_header_matcher(header(value="a,b"))(RequestHeaders(1, b"GET", b"", b"", b"/", repeated, True))
-    assert not matchers.compile_headers_matcher(header(value="a"))(repeated)
+    assert matchers.compile_headers_matcher(config)(repeated) is expected
+    assert matchers.compile_header_matcher(config)(RequestHeaders(1, b"GET", b"", b"", b"/", repeated, True)) is expected
+
+
+def test_a_header_that_is_single_beside_a_repeated_one() -> None:
+    block = Headers([(b"x", b"v"), (b"y", b"1"), (b"y", b"2")])
+    assert matchers.compile_headers_matcher(header())(block)
+    assert matchers.compile_header_matcher(header())(RequestHeaders(1, b"GET", b"", b"", b"/", block, True))
 
 
 @pytest.mark.parametrize(

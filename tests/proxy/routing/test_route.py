@@ -170,6 +170,20 @@ def test_host_rewrite_by_header_and_by_path() -> None:
     assert finalized(by_path, request("/orders/1?x")).authority == b"orders.svc"
 
 
+def test_the_host_literal_of_a_weighted_cluster_leaves_no_trace() -> None:
+    cluster = WeightedClusterConfig(name="c", host_rewrite_literal="w", request_headers=adds(("x-before", "%REQ(host)%")))
+    own = adds(("x-after", "%REQ(host)%"))
+    action = ClusterActionConfig(clusters=(cluster,), append_x_forwarded_host=True)
+    sent = finalized(route("PREFIX", "/", action=action, request_headers=own), request())
+    assert sent.authority == b"w"
+    assert list(sent.headers) == [(b"x-before", b"a.example"), (b"x-after", b"w")]
+    action = ClusterActionConfig(clusters=(cluster,), append_x_forwarded_host=True, host_rewrite_literal="r")
+    sent = finalized(route("PREFIX", "/", action=action), request())
+    assert sent.authority == b"r"
+    assert sent.headers.get(b"x-envoy-original-host") == b"w"
+    assert sent.headers.get(b"x-forwarded-host") == b"w"
+
+
 def test_auto_host_rewrite_uses_the_same_door() -> None:
     made = compiled(route("PREFIX", "/", action=forward("c", auto_host_rewrite=True, append_x_forwarded_host=True)))
     sent = request()
@@ -203,7 +217,8 @@ def test_order_of_levels(most_specific_wins: bool, side: str) -> None:
     made.finalize_request(sent, info_of(sent), choice)
     made.finalize_response(back, info_of(sent), choice)
     headers = sent.headers if side == "request_headers" else back.headers
-    order = SPECIFIC_FIRST[::-1] if most_specific_wins else SPECIFIC_FIRST
+    # The weighted cluster comes first in any case, as in Envoy.
+    order = ["weighted", *SPECIFIC_FIRST[:0:-1]] if most_specific_wins else SPECIFIC_FIRST
     assert headers.get_all(b"x-all") == [level.encode() for level in order]
     assert headers.get(b"x-who") == order[-1].encode()
     assert made.mutates_response is (side == "response_headers")
@@ -303,6 +318,12 @@ def test_redirect_location(redirect: RedirectConfig, path: str, authority: str, 
     made = compiled(route("PREFIX", kind, "redirect", action=redirect))
     sent = request(path, authority, x_forwarded_proto=forwarded)
     assert made.redirect_location(sent, info_of(sent)) == expected.encode()
+
+
+def test_a_direct_response_has_the_requests_own_location() -> None:
+    sent = request("/a?b", "h:80", x_forwarded_proto="http")
+    made = compiled(route("PREFIX", "/", action=DirectResponseConfig(status=201)))
+    assert made.redirect_location(sent, info_of(sent)) == b"http://h:80/a?b"
 
 
 # What is looked up
