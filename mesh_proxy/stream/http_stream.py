@@ -171,7 +171,10 @@ class HttpStream(UpstreamStream):
         direct = route.direct_response
         assert direct is not None, "non-forwarding routes are refused when the configuration is loaded"
         stats.rq_direct_response += 1
-        self.send_local_reply(direct.status, direct.body, details="direct_response")
+        headers: list[tuple[bytes, bytes]] = []
+        if direct.status == 201 or 300 <= direct.status < 400:
+            headers.append((b"location", route.redirect_location(self.request, self)))
+        self.send_local_reply(direct.status, direct.body, details="direct_response", headers=headers)
 
     def _timeouts_from_headers(self, request: RequestHeaders) -> None:
         """`x-envoy-upstream-rq-timeout-ms` and `-per-try-timeout-ms`: milliseconds, for this request only."""
