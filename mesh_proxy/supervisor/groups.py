@@ -87,6 +87,7 @@ class ServerStats(StatGroup):
         "dropped_stat_flushes",
         "dynamic_unknown_fields",
         "envoy_bug_failures",
+        "envoy_notifications",
         "static_unknown_fields",
         "wip_protos",
     )
@@ -113,6 +114,7 @@ class ServerStats(StatGroup):
     dropped_stat_flushes: int
     dynamic_unknown_fields: int
     envoy_bug_failures: int
+    envoy_notifications: int
     static_unknown_fields: int
     wip_protos: int
     concurrency: int
