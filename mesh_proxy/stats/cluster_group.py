@@ -24,6 +24,7 @@ class ClusterStats(StatGroup):
         "upstream_cx_overflow",
         "upstream_cx_pool_overflow",
         "upstream_cx_protocol_error",
+        "upstream_cx_preconnect_skipped",
         "upstream_cx_close_notify",
         "upstream_cx_destroy",
         "upstream_cx_destroy_local",
@@ -50,6 +51,7 @@ class ClusterStats(StatGroup):
         "upstream_rq_per_try_timeout",
         "upstream_rq_per_try_idle_timeout",
         "upstream_rq_rx_reset",
+        "upstream_rq_rx_reset_no_error",
         "upstream_rq_tx_reset",
         "upstream_rq_retry",
         "upstream_rq_retry_success",
@@ -76,6 +78,7 @@ class ClusterStats(StatGroup):
         "retry_or_shadow_abandoned",
         "assignment_stale",
         "assignment_timeout_received",
+        "assignment_use_cached",
     )
     GAUGES: ClassVar[tuple[str, ...]] = (
         "upstream_cx_active",
@@ -83,6 +86,7 @@ class ClusterStats(StatGroup):
         "upstream_cx_tx_bytes_buffered",
         "upstream_rq_active",
         "upstream_rq_pending_active",
+        "upstream_queue_overloaded",
         "membership_total",
         "membership_healthy",
         "membership_degraded",
@@ -90,6 +94,7 @@ class ClusterStats(StatGroup):
         "lb_subsets_active",
         "max_host_weight",
         "version",
+        "warming_state",
     )
     SHARED: ClassVar[frozenset[str]] = frozenset(
         {
@@ -100,6 +105,7 @@ class ClusterStats(StatGroup):
             "membership_excluded",
             "max_host_weight",
             "version",
+            "warming_state",
             "lb_subsets_active",
             "update_attempt",
             "update_success",
@@ -125,6 +131,7 @@ class ClusterStats(StatGroup):
     upstream_cx_overflow: int
     upstream_cx_pool_overflow: int
     upstream_cx_protocol_error: int
+    upstream_cx_preconnect_skipped: int
     upstream_cx_close_notify: int
     upstream_cx_destroy: int
     upstream_cx_destroy_local: int
@@ -151,6 +158,7 @@ class ClusterStats(StatGroup):
     upstream_rq_per_try_timeout: int
     upstream_rq_per_try_idle_timeout: int
     upstream_rq_rx_reset: int
+    upstream_rq_rx_reset_no_error: int
     upstream_rq_tx_reset: int
     upstream_rq_retry: int
     upstream_rq_retry_success: int
@@ -177,11 +185,13 @@ class ClusterStats(StatGroup):
     retry_or_shadow_abandoned: int
     assignment_stale: int
     assignment_timeout_received: int
+    assignment_use_cached: int
     upstream_cx_active: int
     upstream_cx_rx_bytes_buffered: int
     upstream_cx_tx_bytes_buffered: int
     upstream_rq_active: int
     upstream_rq_pending_active: int
+    upstream_queue_overloaded: int
     membership_total: int
     membership_healthy: int
     membership_degraded: int
@@ -189,6 +199,7 @@ class ClusterStats(StatGroup):
     lb_subsets_active: int
     max_host_weight: int
     version: int
+    warming_state: int
     upstream_cx_connect_ms: Histogram
     upstream_cx_length_ms: Histogram
     upstream_rq_time: Histogram
@@ -203,6 +214,16 @@ class ClusterStats(StatGroup):
         self.retry_codes: dict[int, int] = {}
 
 
+class TransportSocketMatchStats(StatGroup):
+    """`cluster.<name>.default.*`: how many endpoints came to have the default transport socket, the only one there is."""
+
+    COUNTERS: ClassVar[tuple[str, ...]] = ("total_match_count",)
+    SHARED: ClassVar[frozenset[str]] = frozenset(COUNTERS)
+    __slots__ = COUNTERS
+
+    total_match_count: int
+
+
 class EndpointStats:
     """What `/clusters` shows per endpoint."""
 
@@ -212,6 +233,7 @@ class EndpointStats:
         "cx_total",
         "rq_active",
         "rq_error",
+        "rq_pending_active",
         "rq_success",
         "rq_timeout",
         "rq_total",
@@ -223,6 +245,7 @@ class EndpointStats:
         self.cx_total = 0
         self.rq_active = 0
         self.rq_error = 0
+        self.rq_pending_active = 0
         self.rq_success = 0
         self.rq_timeout = 0
         self.rq_total = 0

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mesh_proxy.config.model import ClusterConfig, EndpointConfig, LocalityConfig
-from mesh_proxy.stats.cluster_group import ClusterStats
+from mesh_proxy.stats.cluster_group import ClusterStats, TransportSocketMatchStats
 from mesh_proxy.stats.group import sanitize
 from mesh_proxy.upstream.balancers import Choose, make_chooser, round_robin
 from mesh_proxy.upstream.endpoint import Endpoint
@@ -79,6 +79,7 @@ class Cluster:
     __slots__ = (
         "_choose",
         "_levels",
+        "_matches",
         "config",
         "default",
         "endpoints",
@@ -184,6 +185,7 @@ class Cluster:
                 endpoint.configure(config, locality, priority, hostname)
             else:
                 endpoint = Endpoint(self.name, config, host, locality, priority, hostname)
+                self._matches.total_match_count += 1
                 changed = True
             endpoints.append(endpoint)
         kept = set(endpoints)
@@ -191,6 +193,8 @@ class Cluster:
         self.endpoints = tuple(endpoints)
         if changed or gone:
             self.stats.membership_change += 1
+        if self.config.kind in ("STRICT_DNS", "EDS"):  # Envoy looks at the weights of no others
+            self.stats.max_host_weight = max((endpoint.weight for endpoint in endpoints), default=1)
         if self.outlier is not None:
             self.outlier.watch(self.endpoints)
         self.refresh()
@@ -348,6 +352,7 @@ class Cluster:
     def _register_stats(self) -> None:
         registry, prefix = self.environment.registry, self.stat_prefix
         self.stats = registry.get(ClusterStats, prefix)
+        self._matches = registry.get(TransportSocketMatchStats, f"{prefix}default.")
         for priority, resources in (("default", self.default), ("high", self.high)):
             scope = f"{prefix}circuit_breakers.{priority}."
             registry.get(CircuitBreakerStats, scope).resources = resources
@@ -357,6 +362,7 @@ class Cluster:
     def _unregister_stats(self) -> None:
         registry, prefix = self.environment.registry, self.stats.prefix
         registry.remove(self.stats)
+        registry.remove(self._matches)
         for priority in ("default", "high"):
             for kind in (CircuitBreakerStats, RemainingStats):
                 registry.remove(registry.get(kind, f"{prefix}circuit_breakers.{priority}."))

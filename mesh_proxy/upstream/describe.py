@@ -8,7 +8,17 @@ from mesh_proxy.upstream.cluster import Cluster
 from mesh_proxy.upstream.endpoint import Endpoint
 from mesh_proxy.upstream.resources import Resources
 
-STAT_NAMES = ("cx_active", "cx_connect_fail", "cx_total", "rq_active", "rq_error", "rq_success", "rq_timeout", "rq_total")
+STAT_NAMES = (
+    "cx_active",
+    "cx_connect_fail",
+    "cx_total",
+    "rq_active",
+    "rq_error",
+    "rq_pending_active",
+    "rq_success",
+    "rq_timeout",
+    "rq_total",
+)
 """in the order in which `/clusters` prints them"""
 
 

@@ -60,6 +60,7 @@ class OriginalDstCluster(Cluster):
         endpoint = Endpoint(self.name, config, host, _NOWHERE, 0, "")
         endpoint.hostname = self.name + endpoint.address  # as Envoy names them
         self._by_address[host, port] = endpoint
+        self._matches.total_match_count += 1
         self._changed()
         if self._timer is None:
             self._schedule()
