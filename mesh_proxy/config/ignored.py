@@ -36,6 +36,7 @@ IGNORED: Final[dict[str, str]] = {
     "envoy.config.listener.v3.FilterChain.metadata": _INFORMATION,
     # HTTP connection manager.
     "envoy.config.core.v3.Http1ProtocolOptions.use_balsa_parser": "it chooses between two parsers of Envoy",
+    "envoy.config.core.v3.Http2ProtocolOptions.use_oghttp2_codec": "it chooses between two codecs of Envoy",
     "envoy.extensions.filters.http.router.v3.Router.start_child_span": _NO_TRACING,
     # Routes.
     "envoy.config.route.v3.RouteConfiguration.metadata": _INFORMATION,

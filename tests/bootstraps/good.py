@@ -473,6 +473,30 @@ MANAGERS = [
         },
     ),
     Good(
+        "HTTP/2 options",
+        web(
+            hcm="codec_type: HTTP2, http2_protocol_options: {hpack_table_size: 1, max_concurrent_streams: 2, initial_stream_window_size: 65535, initial_connection_window_size: 65536, allow_connect: true, max_outbound_frames: 3, max_outbound_control_frames: 4, max_consecutive_inbound_frames_with_empty_payload: 5, max_inbound_priority_frames_per_stream: 6, max_inbound_window_update_frames_per_data_frame_sent: 7, override_stream_error_on_invalid_http_message: true, connection_keepalive: {interval: 8s, timeout: 9s, interval_jitter: {value: 10}, connection_idle_interval: 11s}}"
+        ),
+        {
+            f"{H}.codec_type": "HTTP2",
+            f"{H}.http2.hpack_table_size": 1,
+            f"{H}.http2.max_concurrent_streams": 2,
+            f"{H}.http2.initial_stream_window_size": 65535,
+            f"{H}.http2.initial_connection_window_size": 65536,
+            f"{H}.http2.allow_connect": True,
+            f"{H}.http2.max_outbound_frames": 3,
+            f"{H}.http2.max_outbound_control_frames": 4,
+            f"{H}.http2.max_consecutive_inbound_frames_with_empty_payload": 5,
+            f"{H}.http2.max_inbound_priority_frames_per_stream": 6,
+            f"{H}.http2.max_inbound_window_update_frames_per_data_frame_sent": 7,
+            f"{H}.http2.override_stream_error_on_invalid_http_message": True,
+            f"{H}.http2.keepalive_interval_s": 8.0,
+            f"{H}.http2.keepalive_timeout_s": 9.0,
+            f"{H}.http2.keepalive_jitter_percent": 10.0,
+            f"{H}.http2.connection_idle_interval_s": 11.0,
+        },
+    ),
+    Good(
         "request id",
         web(
             hcm=f'request_id_extension: {{typed_config: {{"@type": {EXT}request_id.uuid.v3.UuidRequestIdConfig, pack_trace_reason: false, use_request_id_for_trace_sampling: false}}}}'
@@ -1064,6 +1088,25 @@ CLUSTERS = [
             f"{K}.max_response_headers_kb": 8,
             f"{K}.http1_enable_trailers": True,
         },
+    ),
+    Good(
+        "upstream HTTP/2",
+        web(cluster=options("explicit_http_config: {http2_protocol_options: {max_concurrent_streams: 7}}")),
+        {f"{K}.upstream_protocol": "HTTP2", f"{K}.http2.max_concurrent_streams": 7, f"{K}.http2.hpack_table_size": 4096},
+    ),
+    Good(
+        "upstream protocol of the request",
+        web(
+            cluster=options(
+                "use_downstream_protocol_config: {http_protocol_options: {enable_trailers: true}, http2_protocol_options: {max_concurrent_streams: 8}}"
+            )
+        ),
+        {f"{K}.upstream_protocol": "DOWNSTREAM", f"{K}.http2.max_concurrent_streams": 8, f"{K}.http1_enable_trailers": True},
+    ),
+    Good(
+        "old HTTP/2 options",
+        web(cluster="http2_protocol_options: {stream_error_on_invalid_http_messaging: true}"),
+        {f"{K}.upstream_protocol": "HTTP2", f"{K}.http2.override_stream_error_on_invalid_http_message": True},
     ),
     Good(
         "old protocol options",

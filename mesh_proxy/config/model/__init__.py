@@ -37,6 +37,7 @@ from mesh_proxy.config.model.http import (
     LocalReplyMapperConfig,
     RouterFilterConfig,
 )
+from mesh_proxy.config.model.http2 import Http2Config
 from mesh_proxy.config.model.listener import (
     ConnectionLimitConfig,
     FilterChainConfig,
@@ -85,6 +86,7 @@ __all__ = [
     "HeaderMutationConfig",
     "HeaderValueOptionConfig",
     "Http1Config",
+    "Http2Config",
     "HttpFilterConfig",
     "HttpManagerConfig",
     "ListenerConfig",

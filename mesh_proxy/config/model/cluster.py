@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mesh_proxy.config.model.common import AddressConfig
+from mesh_proxy.config.model.http2 import Http2Config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +128,7 @@ class ClusterConfig:
     http1_enable_trailers: bool = False
     max_response_headers_kb: int = 60
     max_response_headers_count: int = 100
-    http2: Any | None = None
-    """Http2ProtocolOptions once HTTP/2 exists"""
+    http2: Http2Config = Http2Config()
     transport_socket: Any | None = None
     bind_address: AddressConfig | None = None
     """source address of upstream connections (`upstream_bind_config`)"""

@@ -11,6 +11,7 @@ from mesh_proxy.config.model.common import (
     BodyFormatConfig,
     HeaderValueOptionConfig,
 )
+from mesh_proxy.config.model.http2 import Http2Config
 from mesh_proxy.config.model.route import RouteTableConfig, UpgradeConfig
 
 
@@ -107,8 +108,7 @@ class HttpManagerConfig:
     add_user_agent: bool = False
     """append `x-envoy-downstream-service-cluster` and `-node`"""
     http1: Http1Config = Http1Config()
-    http2: Any | None = None
-    """Http2ProtocolOptions once HTTP/2 exists"""
+    http2: Http2Config = Http2Config()
     max_request_headers_kb: int = 60
     max_headers_count: int = 100
     max_requests_per_connection: int = 0

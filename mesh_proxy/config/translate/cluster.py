@@ -77,6 +77,7 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
         max_connection_duration_s=options.max_connection_duration_s,
         upstream_protocol=options.protocol,
         http1_enable_trailers=options.http1_enable_trailers,
+        http2=options.http2,
         max_response_headers_kb=options.max_response_headers_kb,
         max_response_headers_count=options.max_response_headers_count,
         transport_socket=upstream_transport(socket) if socket is not None else None,

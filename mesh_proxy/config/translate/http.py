@@ -12,11 +12,13 @@ from mesh_proxy.config.model.http import (
     LocalReplyMapperConfig,
     RouterFilterConfig,
 )
+from mesh_proxy.config.model.http2 import Http2Config
 from mesh_proxy.config.model.route import RouteTableConfig, UpgradeConfig
 from mesh_proxy.config.reader import Extension, Reader
 from mesh_proxy.config.translate.access_log import access_log, access_log_filter, body_format
 from mesh_proxy.config.translate.common import cidr, header_value_option, required, text_of
 from mesh_proxy.config.translate.context import Context
+from mesh_proxy.config.translate.protocol import http2_options
 from mesh_proxy.config.translate.route import route_table
 
 MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -31,7 +33,8 @@ def http_manager(reader: Reader, context: Context) -> HttpManagerConfig:
     codec = reader.enum("codec_type")
     if codec not in features.DOWNSTREAM_CODECS:
         raise reader.error(f"{codec} is not supported", "codec_type")
-    if reader.has("http2_protocol_options") and "HTTP2" not in features.DOWNSTREAM_CODECS:
+    http2 = reader.sub("http2_protocol_options")
+    if http2 is not None and "HTTP2" not in features.DOWNSTREAM_CODECS:
         raise reader.error("HTTP/2 is not supported", "http2_protocol_options")
     table, rds_name = _routes(reader, context)
     filters, router = _filters(reader, context)
@@ -51,6 +54,7 @@ def http_manager(reader: Reader, context: Context) -> HttpManagerConfig:
     if all(stripped):
         raise reader.error("cannot be given together with strip_matching_host_port", "strip_any_host_port")
     local_reply = reader.sub("local_reply_config")
+    http2_config = http2_options(http2) if http2 is not None else Http2Config()
     slashes = reader.enum("path_with_escaped_slashes_action")
     return HttpManagerConfig(
         stat_prefix=reader.text("stat_prefix"),
@@ -79,6 +83,7 @@ def http_manager(reader: Reader, context: Context) -> HttpManagerConfig:
         always_set_request_id_in_response=reader.flag("always_set_request_id_in_response"),
         add_user_agent=reader.flag("add_user_agent"),
         http1=http1_options(http1) if http1 is not None else Http1Config(),
+        http2=http2_config,
         max_request_headers_kb=reader.number("max_request_headers_kb", 60),
         max_headers_count=common.number("max_headers_count", 100) if common is not None else 100,
         max_requests_per_connection=common.number("max_requests_per_connection") if common is not None else 0,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mesh_proxy.config import features
 from mesh_proxy.config.errors import ConfigError
+from mesh_proxy.config.model.http2 import Http2Config
 from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.translate.common import required
 
@@ -24,6 +25,7 @@ class UpstreamOptions:
     max_response_headers_kb: int = 60
     max_response_headers_count: int = 100
     http1_enable_trailers: bool = False
+    http2: Http2Config = field(default_factory=Http2Config)
 
 
 def upstream_options(cluster: Reader) -> UpstreamOptions:
@@ -50,13 +52,13 @@ def _typed(reader: Reader, options: UpstreamOptions) -> None:
     if kind == "explicit_http_config":
         which = inner.oneof("protocol_config")
         _choose(inner, which, _PROTOCOLS.get(which, "HTTP3"), options)
-        _http1(inner, options)
+        _details(inner, options)
     elif kind == "use_downstream_protocol_config":
         _choose(reader, kind, "DOWNSTREAM", options)
-        _http1(inner, options)
+        _details(inner, options)
     else:
         _choose(reader, kind, "AUTO", options)
-        _http1(inner, options)
+        _details(inner, options)
 
 
 def _choose(reader: Reader, field: str, protocol: str, options: UpstreamOptions) -> None:
@@ -74,10 +76,39 @@ _NAMES = {
 }
 
 
-def _http1(reader: Reader, options: UpstreamOptions) -> None:
-    http1 = reader.sub("http_protocol_options")
+def _details(reader: Reader, options: UpstreamOptions) -> None:
+    """The options of the single protocols, which stand side by side in every form."""
+    http1, http2 = reader.sub("http_protocol_options"), reader.sub("http2_protocol_options")
     if http1 is not None:
         options.http1_enable_trailers = http1.flag("enable_trailers")
+    if http2 is not None:
+        options.http2 = http2_options(http2)
+
+
+def http2_options(reader: Reader) -> Http2Config:
+    """`Http2ProtocolOptions`, of a cluster or of a listener."""
+    keepalive = reader.sub("connection_keepalive")
+    return Http2Config(
+        hpack_table_size=reader.number("hpack_table_size", 4096),
+        max_concurrent_streams=reader.number("max_concurrent_streams", 1024),
+        initial_stream_window_size=reader.number("initial_stream_window_size", 16 * 1024 * 1024),
+        initial_connection_window_size=reader.number("initial_connection_window_size", 24 * 1024 * 1024),
+        allow_connect=reader.flag("allow_connect"),
+        max_outbound_frames=reader.number("max_outbound_frames", 10_000),
+        max_outbound_control_frames=reader.number("max_outbound_control_frames", 1000),
+        max_consecutive_inbound_frames_with_empty_payload=reader.number("max_consecutive_inbound_frames_with_empty_payload", 1),
+        max_inbound_priority_frames_per_stream=reader.number("max_inbound_priority_frames_per_stream", 100),
+        max_inbound_window_update_frames_per_data_frame_sent=reader.number(
+            "max_inbound_window_update_frames_per_data_frame_sent", 10
+        ),
+        override_stream_error_on_invalid_http_message=reader.flag(
+            "override_stream_error_on_invalid_http_message", reader.flag("stream_error_on_invalid_http_messaging")
+        ),
+        keepalive_interval_s=keepalive.seconds("interval") if keepalive is not None else None,
+        keepalive_timeout_s=keepalive.seconds("timeout") if keepalive is not None else None,
+        keepalive_jitter_percent=keepalive.percent("interval_jitter", 15.0) if keepalive is not None else 15.0,
+        connection_idle_interval_s=keepalive.seconds("connection_idle_interval") if keepalive is not None else None,
+    )
 
 
 def _common(reader: Reader, options: UpstreamOptions) -> None:
@@ -100,4 +131,4 @@ def _old(cluster: Reader, options: UpstreamOptions) -> None:
         _choose(cluster, "protocol_selection", "DOWNSTREAM", options)
     elif cluster.has("http2_protocol_options"):
         _choose(cluster, "http2_protocol_options", "HTTP2", options)
-    _http1(cluster, options)
+    _details(cluster, options)
