@@ -30,7 +30,7 @@ RequestTest = Callable[[RequestHeaders], bool]
 random_bits: Callable[[int], int] = _random.getrandbits
 """source of all random choices in routing; tests put their own in its place"""
 
-_REQUEST_FIELDS: Final[Mapping[bytes, Callable[[RequestHeaders], bytes]]] = {
+REQUEST_FIELDS: Final[Mapping[bytes, Callable[[RequestHeaders], bytes]]] = {
     b":method": attrgetter("method"),
     b":path": attrgetter("path"),
     b":authority": attrgetter("authority"),
@@ -38,6 +38,7 @@ _REQUEST_FIELDS: Final[Mapping[bytes, Callable[[RequestHeaders], bytes]]] = {
     b":scheme": attrgetter("scheme"),
     b":protocol": attrgetter("protocol"),
 }
+"""pseudo headers, and `host`, which is one"""
 _INTEGER: Final = re.compile(rb"[ \t\n\v\f\r]*[+-]?[0-9]+[ \t\n\v\f\r]*")
 """what absl::SimpleAtoi reads"""
 _INT64: Final = 1 << 63
@@ -147,7 +148,7 @@ def compile_header_matcher(config: HeaderMatcherConfig) -> RequestTest:
     """
     name = config.name.encode()
     test, test_any = _compile_value_test(config)
-    field = _REQUEST_FIELDS.get(name)
+    field = REQUEST_FIELDS.get(name)
     if field is not None:
         return lambda request: test(field(request) or None)
 

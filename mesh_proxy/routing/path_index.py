@@ -9,30 +9,19 @@ candidates in configured order and ends with the first that has no further condi
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Final
 
 from mesh_proxy.config.model.route import PathMatchKind
+from mesh_proxy.routing.narrowing import Candidates, candidates_of, until_certain
 from mesh_proxy.routing.regex import compile_full_match
 from mesh_proxy.routing.route import Route
-
-Candidates = tuple[Route, ...]
 
 SHARED_LIMIT: Final = 256
 """longest merged candidate list that a prefix keeps, in routes: bounds memory where many conditional prefixes nest"""
 
 _order = attrgetter("order")
-
-
-def until_certain(routes: Iterable[Route]) -> Candidates:
-    """The routes up to the first one without conditions: those behind it can never be reached."""
-    kept: list[Route] = []
-    for route in routes:
-        kept.append(route)
-        if route.conditions is None:
-            break
-    return tuple(kept)
 
 
 class _Prefix:
@@ -56,10 +45,10 @@ class _Prefix:
             routes += parent.routes
             parent = parent.parent
         routes.sort(key=_order)
-        merged = until_certain(routes)
-        if len(merged) <= SHARED_LIMIT or self.parent is None:
-            self._merged = merged
-        return merged
+        if len(routes) <= SHARED_LIMIT or self.parent is None:
+            self._merged = candidates_of(routes)
+            return self._merged
+        return until_certain(routes)
 
 
 class _PrefixList:
@@ -99,9 +88,8 @@ class PathIndex:
     __slots__ = ("_exact", "_exact_folded", "_prefixes", "_prefixes_folded", "_regexes")
 
     def __init__(self, routes: list[Route]) -> None:
-        self._exact: dict[bytes, list[Route]] = {}
-        self._exact_folded: dict[bytes, list[Route]] = {}
-        """paths in lower case, of routes that ignore it"""
+        exact: dict[bytes, list[Route]] = {}
+        exact_folded: dict[bytes, list[Route]] = {}
         self._regexes: list[tuple[Route, Callable[[bytes], bool]]] = []
         prefixes: list[tuple[bytes, Route]] = []
         prefixes_folded: list[tuple[bytes, Route]] = []
@@ -119,16 +107,19 @@ class PathIndex:
                 continue
             if match.kind is PathMatchKind.CONNECT:
                 continue
-            (self._exact_folded if folded else self._exact).setdefault(text, []).append(route)
+            (exact_folded if folded else exact).setdefault(text, []).append(route)
             if match.kind is PathMatchKind.SEPARATED_PREFIX:
                 # `/a` matches `/a` and all below `/a/`: an exact path and a prefix.
                 (prefixes_folded if folded else prefixes).append((text + b"/", route))
+        self._exact = {text: candidates_of(found) for text, found in exact.items()}
+        self._exact_folded = {text: candidates_of(found) for text, found in exact_folded.items()}
+        """paths in lower case, of routes that ignore it"""
         self._prefixes = _PrefixList(prefixes) if prefixes else None
         self._prefixes_folded = _PrefixList(prefixes_folded) if prefixes_folded else None
 
     def find(self, path: bytes) -> Candidates:
         """Candidates for a path without query, in configured order, the first certain one last."""
-        sources: list[list[Route] | Candidates] = []
+        sources: list[Candidates] = []
         if self._exact and (exact := self._exact.get(path)):
             sources.append(exact)
         if self._prefixes is not None and (found := self._prefixes.find(path)):
@@ -139,7 +130,7 @@ class PathIndex:
                 sources.append(exact)
             if self._prefixes_folded is not None and (found := self._prefixes_folded.find(folded)):
                 sources.append(found)
-        if len(sources) == 1 and isinstance(sources[0], tuple):
+        if len(sources) == 1:
             candidates = sources[0]
         elif sources:
             candidates = until_certain(sorted((route for source in sources for route in source), key=_order))

@@ -17,7 +17,8 @@ from mesh_proxy.config.model.route import (
     VirtualHostConfig,
 )
 from mesh_proxy.routing.mutations import HeaderMutation, compile_mutations
-from mesh_proxy.routing.path_index import Candidates, PathIndex
+from mesh_proxy.routing.narrowing import NARROW_FROM, Candidates, LongCandidates
+from mesh_proxy.routing.path_index import PathIndex
 from mesh_proxy.routing.route import Route
 from mesh_proxy.stream.info import StreamInfo
 
@@ -26,7 +27,7 @@ MEMO_ROOM: Final = 16_384
 MEMO_PATH_BYTES: Final = 256
 """longer paths and authorities are looked up without a memo: they seldom repeat, and a peer chooses them"""
 MEMO_CANDIDATES: Final = 256
-"""longer candidate lists are not remembered: trying their conditions costs far more than finding them"""
+"""longer lists of a path's own are not remembered: trying their conditions costs far more than finding them"""
 HOST_MEMO_ENTRIES: Final = 4096
 PATH_PARAMETER: Final = re.compile(rb";[^/]*")
 """of any segment, not only of the last (RFC 3986, 3.3)"""
@@ -197,6 +198,8 @@ class RouteTable:
         candidates = host.memo.get(path)
         if candidates is None:
             candidates = self._remember(host, path)
+        if len(candidates) >= NARROW_FROM and isinstance(candidates, LongCandidates):
+            candidates = candidates.narrow(request)
         for route in candidates:
             conditions = route.conditions
             if conditions is None:
@@ -251,8 +254,9 @@ class RouteTable:
 
     def _remember(self, host: VirtualHost, path: bytes) -> Candidates:
         candidates = host.index.find(path)
-        if len(path) <= MEMO_PATH_BYTES and len(candidates) <= MEMO_CANDIDATES:
-            self._memo_room -= 1 + len(candidates)
+        shared = isinstance(candidates, LongCandidates)
+        if len(path) <= MEMO_PATH_BYTES and (shared or len(candidates) <= MEMO_CANDIDATES):
+            self._memo_room -= 1 if shared else 1 + len(candidates)
             if self._memo_room < 0:
                 for other in self._memo_hosts:
                     other.memo.clear()

@@ -293,3 +293,73 @@ def test_internal_only_headers_are_stripped() -> None:
     sent = request(x_secret="1", y="2")
     table(host(route("PREFIX", "/")), internal_only_headers=("x-secret",)).strip_internal(sent.headers)
     assert list(sent.headers) == [(b"y", b"2")]
+
+
+# Long lists of routes that differ by a header
+
+
+def test_many_routes_that_differ_by_a_header_keep_their_order() -> None:
+    configs = [route("PREFIX", "/", f"tag{number}", headers=(has_header("x-tag", f"t{number}"),)) for number in range(300)]
+    configs.insert(100, route("PREFIX", "/", "any", headers=(has_header("x-any", "1"),)))
+    configs.insert(50, route("PREFIX", "/", "both", headers=(has_header("x-tag", "t200"), has_header("x-more", "1"))))
+    routes = table(host(*configs, route("PREFIX", "/", "rest"), route("PREFIX", "/", "unreachable")))
+    for _ in range(2):
+        assert found(routes, request("/a", x_tag="t7")) == "tag7"
+        assert found(routes, request("/a", x_tag="t7", x_any="1")) == "tag7"
+        assert found(routes, request("/a", x_tag="t200", x_any="1")) == "any"
+        assert found(routes, request("/a", x_tag="t200", x_more="1")) == "both"
+        assert found(routes, request("/a", x_tag="t200")) == "tag200"
+        assert found(routes, request("/a", x_tag="other")) == "rest"
+        assert found(routes, request("/a", x_any="1")) == "any"
+        assert found(routes, request("/a")) == "rest"
+        repeated = request("/a", x_tag="t9")
+        repeated.headers.add(b"x-tag", b"t8")
+        assert found(routes, repeated) == "tag8"
+
+
+def test_many_routes_that_differ_by_authority() -> None:
+    configs = [route("PATH", "/", f"r{number}", headers=(has_header(":authority", f"h{number}"),)) for number in range(50)]
+    routes = table(host(*configs))
+    assert found(routes, request("/", "h31")) == "r31"
+    assert found(routes, request("/", "h50")) is None
+
+
+def test_a_header_that_few_routes_ask_for_narrows_nothing() -> None:
+    configs = [route("PREFIX", "/", f"r{number}", headers=(has_header(f"x-{number}", "1"),)) for number in range(100)]
+    routes = table(host(*configs))
+    assert found(routes, request("/", **{"x-99": "1"})) == "r99"
+    prefix = [
+        route("PREFIX", "/", f"r{number}", headers=(has_header("x-tag", "", treat_missing_as_empty=True),))
+        for number in range(20)
+    ]
+    assert found(table(host(*prefix)), request("/")) == "r0"
+
+
+TAGS = st.sampled_from(["a", "b", "c"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.none() | TAGS, st.none() | TAGS, st.sampled_from(["/", "/x"])), min_size=12, max_size=40),
+    st.none() | TAGS,
+    st.none() | TAGS,
+)
+def test_narrowing_agrees_with_a_scan_in_order(
+    entries: list[tuple[str | None, str | None, str]], one: str | None, two: str | None
+) -> None:
+    configs = []
+    for number, (first, second, prefix) in enumerate(entries):
+        wanted = {"x-one": first, "x-two": second}
+        headers = tuple(has_header(name, value) for name, value in wanted.items() if value is not None)
+        configs.append(route("PREFIX", prefix, f"r{number}", headers=headers))
+    sent = {name: value for name, value in (("x-one", one), ("x-two", two)) if value is not None}
+    for path in ("/", "/x"):
+        expected = next(
+            (
+                f"r{number}"
+                for number, (first, second, prefix) in enumerate(entries)
+                if path.startswith(prefix) and first in (None, one) and second in (None, two)
+            ),
+            None,
+        )
+        assert found(table(host(*configs)), request(path, **sent)) == expected
