@@ -35,7 +35,7 @@ class AdminResponse:
 
     status: int = 200
     body: bytes | Iterator[bytes] = b""
-    """an iterator is sent in pieces while it is made"""
+    """an iterator is sent in pieces while it is made; the loop turns between two of them"""
     content_type: str = TEXT
     then: Callable[[], None] | None = None
     """to do when the answer is written"""

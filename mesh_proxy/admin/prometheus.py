@@ -15,7 +15,10 @@ from mesh_proxy.stats.tags import Tags, label_text, metric_name, name_tags, pref
 
 
 def prometheus_text(groups: Iterable[GroupSum], keep: Callable[[str, bool], bool], stats_tags: Tags = ()) -> Iterator[str]:
-    """Counters, then gauges, then histograms, each family together under its TYPE line."""
+    """Counters, then gauges, then histograms, each family together under its TYPE line.
+
+    Families can only be written when every group was seen; the empty strings meanwhile let the caller turn to other things.
+    """
     counters: dict[str, list[str]] = {}
     gauges: dict[str, list[str]] = {}
     distributions: dict[str, list[str]] = {}
@@ -32,6 +35,7 @@ def prometheus_text(groups: Iterable[GroupSum], keep: Callable[[str, bool], bool
                 metric = metric_name(rest, histogram.name)
                 labels = label_text((*tags, *stats_tags))
                 distributions.setdefault(metric, []).append(_distribution(metric, labels, histogram.counts, histogram.total))
+        yield ""
     for kind, families in (("counter", counters), ("gauge", gauges)):
         for metric in sorted(families):
             yield f"# TYPE {metric} {kind}\n"

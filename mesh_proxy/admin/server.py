@@ -63,7 +63,9 @@ class AdminServer:
         self.loop = loop
         self.answer = answer
         self.access_log = access_log
-        self.settings = Http1Settings(max_head_bytes=MAX_HEAD_BYTES, server_name=b"envoy", accept_http_10=True)
+        self.settings = Http1Settings(
+            max_head_bytes=MAX_HEAD_BYTES, farewell_fields=lambda: b"server: envoy\r\n", accept_http_10=True
+        )
         self._server: asyncio.Server | None = None
 
     async def start(self, sock: socket.socket) -> None:
@@ -251,7 +253,7 @@ class AdminConnection(asyncio.Protocol):
             self._codec.send(Data(self._head.stream_id, b"", True))
             self._finish()
             return
-        if self._head.method != b"HEAD":
+        if piece and self._head.method != b"HEAD":
             self._sent += len(piece)
             self._codec.send(Data(self._head.stream_id, piece, False))
         self._flush()

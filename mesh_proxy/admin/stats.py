@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 TYPES: Final = ("All", "Counters", "Histograms", "Gauges", "TextReadouts")
 BUCKET_MODES: Final = ("cumulative", "disjoint", "detailed", "summary")
-_LINES_PER_PIECE: Final = 500
+_LINES_PER_PIECE: Final = 200
+"""some milliseconds of work, after which the loop turns"""
 
 Keep = Callable[[str, bool], bool]
 """(full name, used) -> shown"""
@@ -73,7 +74,7 @@ def name_filter(request: AdminRequest) -> Keep:
 
 
 def pieces(lines: Iterable[str]) -> Iterator[bytes]:
-    """Lines gathered to pieces of a few kilobytes."""
+    """Lines gathered to pieces of a few kilobytes; a piece may be empty."""
     gathered: list[str] = []
     for line in lines:
         gathered.append(line)

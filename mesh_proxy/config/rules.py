@@ -20,13 +20,16 @@ from mesh_proxy.config.problems import Problems
 Check = Callable[[Any], str | None]
 """takes the value of a field, says what is wrong with it"""
 
+_AT = "\0"
+"""between the index of an entry and the reason"""
+
 _CONTROL = frozenset("\0\n\r")
 
 
 class _Plan:
     """What to check in messages of one type."""
 
-    __slots__ = ("checks", "oneofs", "required")
+    __slots__ = ("checks", "oneofs", "required", "skipped")
 
     def __init__(self) -> None:
         self.checks: list[tuple[Any, bool, Check]] = []
@@ -34,6 +37,8 @@ class _Plan:
         self.required: list[str] = []
         self.oneofs: list[tuple[str, str]] = []
         """(name, its members as text) of which one must be set"""
+        self.skipped: set[str] = set()
+        """fields whose messages follow no rules here"""
 
 
 _plans: dict[str, _Plan] = {}
@@ -56,10 +61,10 @@ def check_rules(message: Message, path: str, problems: Problems) -> None:
             continue
         why = check(getattr(message, field.name))
         if why is not None:
-            where, _, text = why.rpartition("|")
+            where, _, text = why.rpartition(_AT)
             problems.add(join(path, field.name) + where, text)
     for field, value in message.ListFields():
-        if field.message_type is None:
+        if field.message_type is None or field.name in plan.skipped:
             continue
         inner = join(path, field.name)
         if not field.is_repeated:
@@ -90,12 +95,14 @@ def _compile(descriptor: Any) -> _Plan:
             continue
         rules = options.Extensions[validate_pb2.rules]
         kind = rules.WhichOneof("type")
+        if rules.message.skip:
+            plan.skipped.add(field.name)
         must = rules.message.required or (kind in ("duration", "timestamp", "any") and getattr(rules, kind).required)
         if must and field.containing_oneof is None:
             plan.required.append(field.name)
         if kind is None:
             continue
-        check = _repeated(rules.repeated) if kind == "repeated" else _check(field, kind, getattr(rules, kind))
+        check = _repeated(field, rules.repeated) if kind == "repeated" else _check(field, kind, getattr(rules, kind))
         if check is not None:
             plan.checks.append((field, field.has_presence, check))
     return plan
@@ -115,7 +122,7 @@ def _check(field: Any, kind: str, rules: Any) -> Check | None:
     if kind == "map":
         return _map(rules)
     if kind == "bytes":
-        return lambda value: "must not be empty" if rules.min_len and len(value) < rules.min_len else None
+        return _bytes(rules)
     if kind == "bool":
         return lambda value: None if value == rules.const else f"must be {str(rules.const).lower()} if it is given"
     if kind in ("any", "timestamp"):
@@ -213,6 +220,17 @@ def _string(rules: Any) -> Check:
     return check
 
 
+def _bytes(rules: Any) -> Check:
+    low, high = rules.min_len, rules.max_len
+
+    def check(value: bytes) -> str | None:
+        if len(value) < low:
+            return "must not be empty" if low == 1 else f"must have at least {low} bytes"
+        return f"must have at most {high} bytes" if high and len(value) > high else None
+
+    return check
+
+
 def _enum(field: Any, rules: Any) -> Check:
     numbers, refused = field.enum_type.values_by_number, set(rules.not_in)
 
@@ -224,11 +242,13 @@ def _enum(field: Any, rules: Any) -> Check:
     return check
 
 
-def _repeated(rules: Any) -> Check:
+def _repeated(field: Any, rules: Any) -> Check:
     low, high = rules.min_items, rules.max_items
     kind = rules.items.WhichOneof("type") if rules.HasField("items") else None
     item: Check | None = None
-    if kind not in (None, "enum", "any", "bytes"):  # the parser has refused unknown names of enums already
+    if kind == "enum":
+        item = _enum(field, rules.items.enum)
+    elif kind not in (None, "any", "bytes"):
         item = {"string": _string, "duration": _duration}.get(kind, _number)(getattr(rules.items, kind))
 
     def check(values: Any) -> str | None:
@@ -243,7 +263,7 @@ def _repeated(rules: Any) -> Check:
             for i, value in enumerate(values):
                 why = item(value)
                 if why is not None:
-                    return f"[{i}]|{why}"
+                    return f"[{i}]{_AT}{why}"
         return None
 
     return check
@@ -252,6 +272,7 @@ def _repeated(rules: Any) -> Check:
 def _map(rules: Any) -> Check:
     low = rules.min_pairs
     key = _string(rules.keys.string) if rules.HasField("keys") and rules.keys.WhichOneof("type") == "string" else None
+    item = _string(rules.values.string) if rules.HasField("values") and rules.values.WhichOneof("type") == "string" else None
 
     def check(values: Any) -> str | None:
         if len(values) < low:
@@ -260,7 +281,12 @@ def _map(rules: Any) -> Check:
             for name in values:
                 why = key(name)
                 if why is not None:
-                    return f"[{name}]|key {why}"
+                    return f"[{name}]{_AT}key {why}"
+        if item is not None:
+            for name, value in values.items():
+                why = item(value)
+                if why is not None:
+                    return f"[{name}]{_AT}{why}"
         return None
 
     return check

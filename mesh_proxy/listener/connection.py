@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from mesh_proxy.stream.info import ConnectionInfo
 
 
 class DownstreamConnection(Protocol):
     """An accepted connection, as its listener sees it."""
+
+    @property
+    def connection_info(self) -> ConnectionInfo:
+        """What is known about it."""
 
     def close_when_idle(self) -> None:
         """Draining: end as soon as nothing is in progress, and say so to the caller in the protocol's own words."""

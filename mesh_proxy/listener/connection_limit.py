@@ -32,7 +32,7 @@ class ConnectionLimit:
         stats = self._stats
         if stats.active_connections >= self._config.max_connections:
             stats.limited_connections += 1
-            return _Refused(listener, self._context, self._config.delay_s)
+            return _Refused(info, listener, self._context, self._config.delay_s)
         stats.active_connections += 1
         return self._next(info, _Counted(listener, stats))  # type: ignore[arg-type]
 
@@ -65,12 +65,17 @@ class _Counted:
 class _Refused(asyncio.Protocol):
     """A connection over the limit: held for the configured delay, then closed."""
 
-    def __init__(self, listener: Listener, context: WorkerContext, delay_s: float) -> None:
+    def __init__(self, info: ConnectionInfo, listener: Listener, context: WorkerContext, delay_s: float) -> None:
+        self._info = info
         self._listener = listener
         self._context = context
         self._delay_s = delay_s
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def connection_info(self) -> ConnectionInfo:
+        return self._info
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own

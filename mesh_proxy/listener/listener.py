@@ -172,7 +172,7 @@ class Listener:
             stats.no_filter_chain_match += 1
             stats.downstream_cx_destroy += 1
             accepted.close()
-            self._log_unmatched(info)
+            self._log(info, flags.NO_ROUTE_FOUND, "filter_chain_not_found")
             return
         info.filter_chain_name = chain.name
         connection: Any = self._factories[id(chain)](info, self)
@@ -203,11 +203,12 @@ class Listener:
         info.remote_address = info.direct_remote_address = address_of(peer)
         return info
 
-    def _log_unmatched(self, info: ConnectionInfo) -> None:
+    def _log(self, info: ConnectionInfo, flag: int = 0, details: str = "") -> None:
+        """The listener's own access log: one line for every connection."""
         if self._access_loggers:
             stream = StreamInfo(info, info.start_monotonic)
-            stream.flags |= flags.NO_ROUTE_FOUND
-            stream.details = "filter_chain_not_found"
+            stream.flags |= flag
+            stream.details = details
             stream.end_time = time.monotonic()
             for logger in self._access_loggers:
                 logger.log(stream)
@@ -225,6 +226,8 @@ class Listener:
         stats.downstream_cx_active -= 1
         stats.downstream_cx_destroy += 1
         self.context.active_connections -= 1
+        if self._access_loggers:
+            self._log(connection.connection_info)
 
     def start_drain(self) -> None:
         """Ask every connection to end: idle ones now, busy ones after what they are doing."""

@@ -17,6 +17,7 @@ from mesh_codecs.events import (
     Trailers,
 )
 from mesh_codecs.http1 import DownstreamHttp1
+from mesh_codecs.http1.serialise import reason
 from mesh_proxy.deadlines import DeadlineQueue
 from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW, write_all
 from mesh_proxy.stream import flags
@@ -43,6 +44,7 @@ class HttpConnection(asyncio.Protocol):
         "_head_pending",
         "_held",
         "_read_pauses",
+        "_remote_closed",
         "closed",
         "codec",
         "context",
@@ -68,6 +70,7 @@ class HttpConnection(asyncio.Protocol):
         self.requests = 0
         self.closed = False
         self._closing = False
+        self._remote_closed = False
         self._dirty = False
         self._read_pauses = 0
         self._held = False
@@ -76,6 +79,11 @@ class HttpConnection(asyncio.Protocol):
         """the send buffer is above its high mark"""
         self._head_pending = False
         self._delayed_close: Any = None
+
+    @property
+    def connection_info(self) -> ConnectionInfo:
+        """What is known about the connection."""
+        return self.info
 
     # -- the loop's side
 
@@ -90,8 +98,6 @@ class HttpConnection(asyncio.Protocol):
         stats = self.manager.stats
         stats.downstream_cx_total += 1
         stats.downstream_cx_active += 1
-        stats.downstream_cx_http1_total += 1
-        stats.downstream_cx_http1_active += 1
         for queue in self.manager.connection_queues:
             queue.add(self, self.last_activity)
 
@@ -105,6 +111,9 @@ class HttpConnection(asyncio.Protocol):
         self.context.flush()
 
     def eof_received(self) -> bool:
+        self._remote_closed = True
+        if self.stream is not None:
+            self._count_active_destroy()
         self._dispatch(self.codec.receive_eof(), monotonic())
         self.context.flush()
         # A tunnel may go on in the other direction; a caller that leaves during a request is gone, as with Envoy.
@@ -115,17 +124,18 @@ class HttpConnection(asyncio.Protocol):
         now = monotonic()
         stats = self.manager.stats
         stats.downstream_cx_active -= 1
-        stats.downstream_cx_http1_active -= 1
+        if self.requests:
+            stats.downstream_cx_http1_active -= 1
         stats.downstream_cx_destroy += 1
-        if not self._closing:
+        if self._remote_closed or exc is not None or not self._closing:
             stats.downstream_cx_destroy_remote += 1
         else:
             stats.downstream_cx_destroy_local += 1
         stats.downstream_cx_length_ms.record((now - self.info.start_monotonic) * 1000)
         stream = self.stream
         if stream is not None:
-            stats.downstream_cx_destroy_active_rq += 1
-            stats.downstream_cx_destroy_remote_active_rq += 1
+            if not self._remote_closed:
+                self._count_active_destroy()
             stream.on_downstream_gone(now)
         if self._delayed_close is not None:
             self._delayed_close.cancel()
@@ -173,7 +183,7 @@ class HttpConnection(asyncio.Protocol):
         codec = self.codec
         if self.stream is None:
             if codec.closed:
-                self._close_after_flush()
+                self._close_after_flush(linger=not self._remote_closed)
             elif self.manager.head_queue is not None:
                 self._watch_head(now)
         elif not events and codec.pending_bytes > WATERMARK_HIGH:
@@ -197,11 +207,7 @@ class HttpConnection(asyncio.Protocol):
             self._head_pending = False
             assert self.manager.head_queue is not None
             self.manager.head_queue.discard(self)
-        self.requests += 1
-        stats = self.manager.stats
-        stats.downstream_rq_total += 1
-        stats.downstream_rq_http1_total += 1
-        stats.downstream_rq_active += 1
+        self._count_request()
         stream = self.stream = HttpStream(self, self.manager, request, now)
         stream.start(now)
 
@@ -210,31 +216,46 @@ class HttpConnection(asyncio.Protocol):
         stats = self.manager.stats
         stats.downstream_cx_protocol_error += 1
         error = event.error
-        if error.status == 431:
-            stats.downstream_rq_too_large += 1
         self._close_after_flush(linger=True)
         stream = self.stream
         if stream is None:
-            self._log_unparsed(error.status, error.code, flags.DOWNSTREAM_PROTOCOL_ERROR)
+            self._log_unparsed(error.status, error.code, flags.DOWNSTREAM_PROTOCOL_ERROR, len(reason(error.status)))
             return
         stream.flags |= flags.DOWNSTREAM_PROTOCOL_ERROR
         stream.details = error.code
         stream.abandon_upstream()
         stream.finish()
 
-    def _log_unparsed(self, status: int, details: str, flag: int) -> None:
-        """No request head could be made of what came; it counts and is logged as a request all the same, as in Envoy."""
+    def _count_request(self) -> None:
         stats = self.manager.stats
+        if not self.requests:
+            # Only with its first request does a connection count as HTTP/1, as in Envoy.
+            stats.downstream_cx_http1_total += 1
+            stats.downstream_cx_http1_active += 1
         self.requests += 1
         stats.downstream_rq_total += 1
         stats.downstream_rq_http1_total += 1
         stats.downstream_rq_active += 1
+
+    def _count_active_destroy(self) -> None:
+        stats = self.manager.stats
+        stats.downstream_cx_destroy_active_rq += 1
+        stats.downstream_cx_destroy_remote_active_rq += 1
+
+    def _log_unparsed(self, status: int, details: str, flag: int, size: int) -> None:
+        """No request head could be made of what came; it counts and is logged as a request all the same, as in Envoy."""
+        stats = self.manager.stats
+        self._count_request()
+        stats.downstream_rq_rx_reset += 1
+        stats.downstream_rq_response_before_rq_complete += 1
         stream = HttpStream.unparsed(self, self.manager, monotonic())
         stream.response_code = status
+        stream.bytes_sent = size
         stream.details = details
         stream.flags |= flag
-        stats.codes[status] = stats.codes.get(status, 0) + 1
-        stats.downstream_rq_completed += 1
+        for group in (stats, self.manager.listener_stats):
+            group.codes[status] = group.codes.get(status, 0) + 1
+            group.downstream_rq_completed += 1
         stream.finish()
 
     # -- the stream's side
@@ -272,7 +293,7 @@ class HttpConnection(asyncio.Protocol):
             return
         codec = self.codec
         if codec.closed:
-            self._close_after_flush(linger=not stream.request_done or codec.pending_bytes > 0)
+            self._close_after_flush(linger=True)
             return
         if self.write_blocked:
             self._hold()
@@ -400,9 +421,10 @@ class HttpConnection(asyncio.Protocol):
         """The head took too long: 408, and a log line as for any request."""
         self._head_pending = False
         self.manager.stats.downstream_rq_header_timeout += 1
-        self.codec.refuse(408, b"request header timeout")
+        text = b"request header timeout"
+        self.codec.refuse(408, text)
         self._close_after_flush(linger=True)
-        self._log_unparsed(408, "request_header_timeout", 0)
+        self._log_unparsed(408, "request_header_timeout", 0, len(text))
 
     # -- output
 

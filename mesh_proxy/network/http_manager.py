@@ -9,6 +9,7 @@ from mesh_codecs.http1 import Http1Settings, UnderscoreAction
 from mesh_proxy.access_log import AccessLogger
 from mesh_proxy.config.model import ClusterActionConfig
 from mesh_proxy.network import request_headers
+from mesh_proxy.network.hosts import host_normalizer
 from mesh_proxy.routing import RouteTable
 from mesh_proxy.stats.group import sanitize
 from mesh_proxy.stats.groups import HttpStats, ListenerHttpStats
@@ -40,6 +41,7 @@ class HttpManager:
         "listener_stats",
         "local_ip",
         "max_duration_queue",
+        "normalize_host",
         "overwrite_server",
         "pass_server",
         "request_queue",
@@ -84,6 +86,7 @@ class HttpManager:
         self.suppress_envoy_headers = config.router.suppress_envoy_headers
         self.local_ip = context.local_ip
         self.upgrades = {upgrade.upgrade_type.lower().encode(): upgrade.enabled for upgrade in config.upgrades}
+        self.normalize_host = host_normalizer(config)
         self.require_path_checks = (
             config.normalize_path or config.merge_slashes or config.path_with_escaped_slashes_action != "KEEP_UNCHANGED"
         )
@@ -97,8 +100,17 @@ class HttpManager:
             allow_absolute_url=http1.allow_absolute_url,
             enable_trailers=http1.enable_trailers,
             headers_with_underscores_action=UnderscoreAction(config.headers_with_underscores_action),
-            server_name=b"" if self.pass_server else self.server_name,
+            farewell_fields=self._farewell_fields,
         )
+
+    def _farewell_fields(self) -> bytes:
+        """Header lines of the answers that the codec makes itself."""
+        fields = b"date: %b\r\n" % self.context.date()
+        if not self.pass_server:
+            fields += b"server: %b\r\n" % self.server_name
+        if self.via:
+            fields += b"via: %b\r\n" % self.via
+        return fields
 
     def _make_queues(self, config: HttpManagerConfig) -> None:
         deadlines = self.context.deadlines

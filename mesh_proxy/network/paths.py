@@ -18,31 +18,37 @@ def check_path(stream: HttpStream) -> bool:
     """Normalise the request's path as configured. True when the request was answered instead."""
     config = stream.manager.config
     request = stream.request
+    if b"#" in request.path:
+        # A fragment is for browsers only; proxies that differ on where the path ends can be played against each other.
+        return _refuse(stream)
     path, mark, query = request.path.partition(b"?")
     original = path
     action = config.path_with_escaped_slashes_action
-    redirect = False
-    if action != "KEEP_UNCHANGED" and _ESCAPED_SLASH.search(path):
-        if action == "REJECT_REQUEST":
-            stream.send_local_reply(400, details="path_normalization_failed")
-            return True
+    escaped = action != "KEEP_UNCHANGED" and _ESCAPED_SLASH.search(path) is not None
+    if escaped:
         path = _ESCAPED_SLASH.sub(lambda m: b"/" if m.group()[1:] in (b"2f", b"2F") else b"\\", path)
-        redirect = action == "UNESCAPE_AND_REDIRECT"
     if config.normalize_path:
         normal = normalize(path)
         if normal is None:
-            stream.send_local_reply(400, details="path_normalization_failed")
-            return True
+            return _refuse(stream)
         path = normal
     if config.merge_slashes:
         path = _SLASHES.sub(b"/", path)
     if path != original:
         request.path = path + mark + query
-        if redirect:
-            stream.manager.stats.downstream_rq_redirected_with_normalized_path += 1
-            stream.send_local_reply(307, details="path_normalization_redirect", headers=[(b"location", request.path)])
-            return True
+    if escaped and action == "REJECT_REQUEST":
+        return _refuse(stream)
+    if escaped and action == "UNESCAPE_AND_REDIRECT":
+        stream.manager.stats.downstream_rq_redirected_with_normalized_path += 1
+        stream.send_local_reply(307, details="path_normalization_failed", headers=[(b"location", request.path)])
+        return True
     return False
+
+
+def _refuse(stream: HttpStream) -> bool:
+    stream.manager.stats.downstream_rq_failed_path_normalization += 1
+    stream.send_local_reply(400, details="path_normalization_failed", close=True)
+    return True
 
 
 def normalize(path: bytes) -> bytes | None:

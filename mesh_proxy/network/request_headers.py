@@ -31,6 +31,7 @@ EXTERNAL_STRIPPED: Final = frozenset(
         b"x-envoy-ip-tags",
         b"x-envoy-original-url",
         b"x-envoy-hedge-on-per-try-timeout",
+        b"x-envoy-upstream-stream-duration-ms",
     }
 )
 """Removed from every external request (`cleanInternalHeaders`)."""
@@ -70,6 +71,8 @@ def mutate(request: RequestHeaders, info: StreamInfo, manager: HttpManager) -> N
     if not request.scheme or manager.scheme_overwrite:
         proto = first.get(b"x-forwarded-proto")
         request.scheme = manager.scheme_overwrite or (proto if proto in (b"http", b"https") else default_proto)
+        if manager.scheme_overwrite:
+            headers.set(b"x-forwarded-proto", manager.scheme_overwrite)
     if info.is_internal:
         headers.set(b"x-envoy-internal", b"true")
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from random import randrange
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
@@ -17,6 +16,7 @@ from mesh_proxy.stream import flags
 from mesh_proxy.stream.info import ConnectionInfo, StreamInfo
 from mesh_proxy.tasks import create_task
 from mesh_proxy.upstream.cluster import LbContext
+from mesh_proxy.upstream.dial import dial, plain_error
 
 if TYPE_CHECKING:
     from mesh_proxy.access_log import SinkSet
@@ -92,6 +92,11 @@ class TcpConnection(asyncio.Protocol):
         self.last_activity = info.start_monotonic
         self.task: asyncio.Task[None] | None = None
 
+    @property
+    def connection_info(self) -> ConnectionInfo:
+        """What is known about the connection."""
+        return self.info.connection
+
     # -- the loop's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -108,13 +113,13 @@ class TcpConnection(asyncio.Protocol):
         if config.max_downstream_connection_duration_s:
             deadlines.queue("tcp max duration", config.max_downstream_connection_duration_s).add(self, now)
         name = proxy.choose_cluster()
-        self.info.cluster_name = name
         cluster = self.cluster = self.context.clusters.get(name)
         if cluster is None:
             proxy.stats.downstream_cx_no_route += 1
             self.info.flags |= flags.NO_CLUSTER_FOUND
             self._finish()
             return
+        self.info.cluster_name = name
         self.task = create_task(self._connect(cluster), name=f"tcp connect {name}")
 
     def data_received(self, data: bytes) -> None:
@@ -139,8 +144,6 @@ class TcpConnection(asyncio.Protocol):
         return self.task is not None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None and not self.closed:
-            self.info.flags |= flags.DOWNSTREAM_CONNECTION_TERMINATION
         self._finish()
         self.owner.connection_closed(self)
 
@@ -180,12 +183,16 @@ class TcpConnection(asyncio.Protocol):
             self._count_attempt(cluster, endpoint, 1)
             try:
                 async with asyncio.timeout(cluster.config.connect_timeout_s):
-                    upstream = await self._dial(cluster, endpoint)
+                    upstream = await dial(
+                        self.context.loop, endpoint, cluster.config.bind_address, lambda: TcpUpstream(self, cluster)
+                    )
             except TimeoutError:
                 stats.upstream_cx_connect_timeout += 1
+                stats.upstream_cx_destroy_local += 1
                 failure = "connection timeout"
             except OSError as error:
-                failure = f"delayed connect error: {os.strerror(error.errno) if error.errno else error}"
+                failure = plain_error(error)
+                stats.upstream_cx_destroy_remote += 1
             except asyncio.CancelledError:
                 self._count_attempt(cluster, endpoint, -1)
                 raise
@@ -195,6 +202,7 @@ class TcpConnection(asyncio.Protocol):
                 return
             self._count_attempt(cluster, endpoint, -1)
             stats.upstream_cx_connect_fail += 1
+            stats.upstream_rq_pending_failure_eject += 1
             endpoint.stats.cx_connect_fail += 1
             if cluster.tracks_results:
                 cluster.on_result(endpoint, 503)
@@ -210,29 +218,12 @@ class TcpConnection(asyncio.Protocol):
         self.context.upstream_connections += step
         if step > 0:
             stats.upstream_cx_total += 1
+            stats.upstream_rq_pending_total += 1
             endpoint.stats.cx_total += 1
-            endpoint.stats.rq_total += 1
-            stats.upstream_rq_total += 1
             cluster.default.add_connection()
         else:
             stats.upstream_cx_destroy += 1
             cluster.default.remove_connection()
-
-    async def _dial(self, cluster: Cluster, endpoint: Endpoint) -> TcpUpstream:
-        loop = self.context.loop
-        if endpoint.path:
-            path = endpoint.path
-            path = "\0" + path[1:] if path.startswith("@") else path
-            _, upstream = await loop.create_unix_connection(lambda: TcpUpstream(self, cluster), path)
-            return upstream
-        bind = cluster.config.bind_address
-        _, upstream = await loop.create_connection(
-            lambda: TcpUpstream(self, cluster),
-            endpoint.host,
-            endpoint.port,
-            local_addr=(bind.host, bind.port) if bind is not None else None,
-        )
-        return upstream
 
     def _connected(self, upstream: TcpUpstream) -> None:
         self.task = None
@@ -240,6 +231,9 @@ class TcpConnection(asyncio.Protocol):
             upstream.transport.abort()
             return
         self.upstream = upstream
+        assert self.endpoint is not None
+        self.endpoint.stats.rq_total += 1
+        upstream.cluster.stats.upstream_rq_total += 1
         self.info.upstream_local_address = address_of(upstream.transport.get_extra_info("sockname"))
         if self.early:
             if self.early_size > EARLY_DATA_LIMIT:
@@ -295,8 +289,6 @@ class TcpConnection(asyncio.Protocol):
                 self.context.loop.call_later(left, self._recheck, queue)
                 return
             self.proxy.stats.idle_timeout += 1
-            self.info.flags |= flags.STREAM_IDLE_TIMEOUT
-            self.info.connection.termination_details = "tcp_session_idle_timeout"
         else:
             self.proxy.stats.max_downstream_connection_duration += 1
             self.info.flags |= flags.DURATION_TIMEOUT
@@ -371,6 +363,14 @@ class TcpUpstream(asyncio.Protocol):
         downstream = self.downstream
         endpoint = downstream.endpoint
         self.cluster.stats.upstream_cx_length_ms.record((monotonic() - self.started) * 1000)
+        stats = self.cluster.stats
+        local = downstream.closed
+        if local:
+            stats.upstream_cx_destroy_local += 1
+        else:
+            stats.upstream_cx_destroy_remote += 1
+            stats.upstream_cx_destroy_with_active_rq += 1
+            stats.upstream_cx_destroy_remote_with_active_rq += 1
         if endpoint is not None and downstream.upstream is self:
             downstream._count_attempt(self.cluster, endpoint, -1)
         downstream.upstream_lost(exc)

@@ -19,6 +19,8 @@ class ListenerStats(StatGroup):
         "downstream_cx_transport_socket_connect_timeout",
         "downstream_pre_cx_timeout",
         "no_filter_chain_match",
+        "downstream_listener_filter_error",
+        "downstream_listener_filter_remote_close",
     )
     GAUGES: ClassVar[tuple[str, ...]] = ("downstream_cx_active", "downstream_pre_cx_active")
     HISTOGRAMS: ClassVar[tuple[str, ...]] = ("downstream_cx_length_ms",)
@@ -32,6 +34,8 @@ class ListenerStats(StatGroup):
     downstream_cx_transport_socket_connect_timeout: int
     downstream_pre_cx_timeout: int
     no_filter_chain_match: int
+    downstream_listener_filter_error: int
+    downstream_listener_filter_remote_close: int
     downstream_cx_active: int
     downstream_pre_cx_active: int
     downstream_cx_length_ms: Histogram
@@ -92,6 +96,9 @@ class HttpStats(StatGroup):
         "downstream_rq_max_duration_reached",
         "downstream_rq_overload_close",
         "downstream_rq_redirected_with_normalized_path",
+        "downstream_rq_failed_path_normalization",
+        "downstream_rq_too_many_premature_resets",
+        "downstream_cx_http1_soft_drain",
         "downstream_rq_rejected_via_ip_detection",
         "downstream_rq_response_before_rq_complete",
         "downstream_rq_ws_on_non_ws_route",
@@ -103,7 +110,6 @@ class HttpStats(StatGroup):
         "rq_direct_response",
         "rq_total",
         "rq_reset_after_downstream_response_started",
-        "rq_retry_skipped_request_not_complete",
         "rq_overload_local_reply",
         "passthrough_internal_redirect_bad_location",
     )
@@ -158,6 +164,9 @@ class HttpStats(StatGroup):
     downstream_rq_max_duration_reached: int
     downstream_rq_overload_close: int
     downstream_rq_redirected_with_normalized_path: int
+    downstream_rq_failed_path_normalization: int
+    downstream_rq_too_many_premature_resets: int
+    downstream_cx_http1_soft_drain: int
     downstream_rq_rejected_via_ip_detection: int
     downstream_rq_response_before_rq_complete: int
     downstream_rq_ws_on_non_ws_route: int
@@ -168,7 +177,6 @@ class HttpStats(StatGroup):
     rq_direct_response: int
     rq_total: int
     rq_reset_after_downstream_response_started: int
-    rq_retry_skipped_request_not_complete: int
     rq_overload_local_reply: int
     passthrough_internal_redirect_bad_location: int
     downstream_cx_active: int
@@ -193,6 +201,9 @@ class TcpProxyStats(StatGroup):
     COUNTERS: ClassVar[tuple[str, ...]] = (
         "downstream_cx_total",
         "downstream_cx_no_route",
+        "downstream_cx_drain_close",
+        "downstream_cx_overload_close",
+        "route_delayed_total",
         "downstream_cx_rx_bytes_total",
         "downstream_cx_tx_bytes_total",
         "downstream_flow_control_paused_reading_total",
@@ -210,6 +221,9 @@ class TcpProxyStats(StatGroup):
 
     downstream_cx_total: int
     downstream_cx_no_route: int
+    downstream_cx_drain_close: int
+    downstream_cx_overload_close: int
+    route_delayed_total: int
     downstream_cx_rx_bytes_total: int
     downstream_cx_tx_bytes_total: int
     downstream_flow_control_paused_reading_total: int

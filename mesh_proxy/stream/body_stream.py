@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from mesh_codecs.events import Data, RequestHeaders, Trailers
 from mesh_proxy.stream.downstream_stream import DownstreamStream
 
 if TYPE_CHECKING:
-    from mesh_proxy.deadlines import DeadlineQueue
     from mesh_proxy.network.http_connection import HttpConnection
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.stream.retry import RetryState
@@ -17,18 +15,14 @@ if TYPE_CHECKING:
 
 
 class BodyStream(DownstreamStream):
-    """Abstract: `UpstreamStream` adds the attempts."""
+    """Abstract: `TimedStream` adds the time-outs."""
 
     __slots__ = (
         "_body",
         "_body_kept",
         "_body_size",
-        "_deadline",
-        "_try_deadline",
-        "_try_limit",
         "handle",
         "retry",
-        "timeout_s",
     )
 
     def __init__(self, downstream: HttpConnection, manager: HttpManager, request: RequestHeaders, now: float) -> None:
@@ -36,12 +30,6 @@ class BodyStream(DownstreamStream):
         self.handle: UpstreamHandle | None = None
         """the upstream connection of this attempt"""
         self.retry: RetryState | None = None
-        self.timeout_s: float | None = None
-        """for the whole response, retries included"""
-        self._try_limit: float | None = None
-        """for one attempt"""
-        self._deadline: DeadlineQueue | None = None
-        self._try_deadline: DeadlineQueue | None = None
         self._body: list[Data | Trailers] | None = None
         """request events that no upstream has yet, or that a retry would need again"""
         self._body_size = 0
@@ -57,8 +45,8 @@ class BodyStream(DownstreamStream):
             handle.send_data(event.data, event.end_stream)
             if event.end_stream:
                 self._request_sent()
-        elif event.end_stream and self.timeout_s and self._deadline is None and self.cluster is not None:
-            self._start_timeout(self.request_end_time)
+        elif event.end_stream and self.cluster is not None:
+            self._await_response()
 
     def forward_trailers(self, event: Trailers) -> None:
         """After the filters: the request's trailers."""
@@ -68,13 +56,6 @@ class BodyStream(DownstreamStream):
         if handle is not None:
             handle.send_trailers(event.headers)
             self._request_sent()
-
-    def _request_sent(self) -> None:
-        now = self.last_upstream_tx_time = monotonic()
-        if self.timeout_s and self._deadline is None:
-            self._start_timeout(now)
-        if self._try_limit and self._try_deadline is None:
-            self._start_try_timeout(now)
 
     def _keep(self, event: Data | Trailers, size: int) -> None:
         """Hold a request event until there is a connection, or for a retry."""
@@ -98,7 +79,7 @@ class BodyStream(DownstreamStream):
         self._body_size = 0
         self._body_kept = False
         if self.retry is not None:
-            self.retry.left = 0
+            self.retry.disabled = True
 
     def on_upstream_writable(self, writable: bool) -> None:
         """The upstream's send buffer filled up or drained."""
@@ -117,8 +98,10 @@ class BodyStream(DownstreamStream):
             else:
                 handle.pause_reading()
 
-    def _start_timeout(self, now: float) -> None:
+    def _request_sent(self) -> None:
+        """The whole request is with the upstream: the time-outs start."""
         raise NotImplementedError
 
-    def _start_try_timeout(self, now: float) -> None:
+    def _await_response(self) -> None:
+        """The whole request is here, though not sent yet: the route's time-out starts."""
         raise NotImplementedError

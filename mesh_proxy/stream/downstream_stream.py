@@ -23,7 +23,18 @@ _Pairs = list[tuple[bytes, bytes]]
 class DownstreamStream(StreamInfo):
     """Abstract: `HttpStream` adds the router."""
 
-    __slots__ = ("_read_blocked", "done", "downstream", "manager", "request_done", "response_done", "run", "stream_id")
+    __slots__ = (
+        "_read_blocked",
+        "done",
+        "downstream",
+        "force_trace",
+        "manager",
+        "request_done",
+        "response_done",
+        "run",
+        "stream_id",
+        "tunnel",
+    )
 
     request: RequestHeaders
 
@@ -41,6 +52,10 @@ class DownstreamStream(StreamInfo):
         self.done = False
         self._read_blocked = 0
         """how many times the router holds the caller's connection from being read"""
+        self.force_trace = False
+        """the request carried x-envoy-force-trace: its id goes back in the response"""
+        self.tunnel = False
+        """an upgrade or CONNECT was accepted: bytes go both ways until either side ends"""
         self.run: FilterRun | None = None
         """the filters of this stream; None when none are configured"""
 
@@ -88,7 +103,7 @@ class DownstreamStream(StreamInfo):
         if manager.via:
             old = headers.get_joined(b"via")
             headers.set(b"via", manager.via if not old else old + b", " + manager.via)
-        if manager.config.always_set_request_id_in_response:
+        if manager.config.always_set_request_id_in_response or self.force_trace:
             request_id = self.request.headers.first.get(b"x-request-id")
             if request_id is not None:
                 headers.set(b"x-request-id", request_id)
@@ -107,11 +122,19 @@ class DownstreamStream(StreamInfo):
         downstream = self.downstream
         if downstream.should_close_after_response():
             downstream.codec.shutdown()
+        elif not self.request_done:
+            if event.status == 101 or (self.request.method == b"CONNECT" and event.status < 300):
+                self.tunnel = True
+            else:
+                # The rest of the request may never come and nobody would read it: as Envoy, we end the connection.
+                downstream.codec.shutdown()
         downstream.send(event)
+        if self.tunnel:
+            stats.downstream_cx_upgrades_total += 1
+            stats.downstream_cx_upgrades_active += 1
+            downstream.tunnel_opened()
         if event.end_stream:
             self._response_ended()
-        elif self.request.protocol or self.request.method == b"CONNECT":
-            downstream.tunnel_opened()
 
     def encode_data(self, event: Data) -> None:
         """After the filters: a piece of the body to the codec."""
@@ -147,8 +170,9 @@ class DownstreamStream(StreamInfo):
         flag: int = 0,
         headers: _Pairs | None = None,
         grpc_status: int | None = None,
+        close: bool = False,
     ) -> None:
-        """Answer the caller ourselves: the one door for every answer that no upstream gave.
+        """Answer the caller ourselves: the one door for every answer that no upstream gave. `close` ends the connection after it.
 
         A gRPC caller gets a trailers-only response with status 200. When a response is already under way the stream is reset.
         """
@@ -160,6 +184,8 @@ class DownstreamStream(StreamInfo):
         if self.response is not None:
             self.reset_downstream()
             return
+        if close:
+            self.downstream.codec.shutdown()
         pairs: _Pairs = []
         request = self.request
         if is_grpc_content_type(request.headers.first.get(b"content-type")):
@@ -208,8 +234,8 @@ class DownstreamStream(StreamInfo):
         if self.done:
             return
         self.flags |= flags.DOWNSTREAM_CONNECTION_TERMINATION
-        if not self.details or self.response is None:
-            self.details = details
+        self.manager.stats.downstream_rq_rx_reset += 1
+        self.details = details
         self.abandon_upstream()
         self.finish()
 
@@ -225,6 +251,8 @@ class DownstreamStream(StreamInfo):
         now = self.end_time = monotonic()
         stats = self.manager.stats
         stats.downstream_rq_active -= 1
+        if self.tunnel:
+            stats.downstream_cx_upgrades_active -= 1
         stats.downstream_rq_time.record((now - self.start_time) * 1000)
         if not self.request_done:
             self.abandon_upstream()

@@ -32,6 +32,7 @@ DROP_OVERLOAD: Final = 1 << 24
 DOWNSTREAM_REMOTE_RESET: Final = 1 << 25
 
 NAMES: Final = (
+    (UPSTREAM_RETRY_LIMIT_EXCEEDED, "URX", "UpstreamRetryLimitExceeded"),
     (FAILED_LOCAL_HEALTH_CHECK, "LH", "FailedLocalHealthCheck"),
     (NO_HEALTHY_UPSTREAM, "UH", "NoHealthyUpstream"),
     (UPSTREAM_REQUEST_TIMEOUT, "UT", "UpstreamRequestTimeout"),
@@ -47,7 +48,6 @@ NAMES: Final = (
     (UNAUTHORIZED_EXTERNAL_SERVICE, "UAEX", "UnauthorizedExternalService"),
     (RATE_LIMIT_SERVICE_ERROR, "RLSE", "RateLimitServiceError"),
     (DOWNSTREAM_CONNECTION_TERMINATION, "DC", "DownstreamConnectionTermination"),
-    (UPSTREAM_RETRY_LIMIT_EXCEEDED, "URX", "UpstreamRetryLimitExceeded"),
     (STREAM_IDLE_TIMEOUT, "SI", "StreamIdleTimeout"),
     (INVALID_ENVOY_REQUEST_HEADERS, "IH", "InvalidEnvoyRequestHeaders"),
     (DOWNSTREAM_PROTOCOL_ERROR, "DPE", "DownstreamProtocolError"),

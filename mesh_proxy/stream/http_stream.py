@@ -6,8 +6,9 @@ perhaps several -> the response, back through the filters to the caller. Envoy's
 
 from __future__ import annotations
 
+from random import random
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, Trailers
 from mesh_codecs.headers import Headers
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
     from mesh_proxy.routing import Route
 
 
+ROUTER_ONLY: Final = frozenset(
+    {
+        b"x-envoy-upstream-alt-stat-name",
+        b"x-envoy-upstream-rq-timeout-alt-response",
+        b"x-envoy-upstream-stream-duration-ms",
+        b"x-envoy-hedge-on-per-try-timeout",
+    }
+)
+
+
 class HttpStream(UpstreamStream):
     """One request and its response."""
 
@@ -32,9 +43,7 @@ class HttpStream(UpstreamStream):
     def unparsed(cls, downstream: HttpConnection, manager: HttpManager, now: float) -> HttpStream:
         """A stream that stands for a request of which no head could be read, so that it is logged."""
         request = RequestHeaders(0, b"", b"", b"", b"", Headers(), True)
-        stream = cls(downstream, manager, request, now)
-        stream.protocol = b""
-        return stream
+        return cls(downstream, manager, request, now)
 
     # -- from the caller
 
@@ -49,25 +58,35 @@ class HttpStream(UpstreamStream):
             manager.request_queue.add(self, now)
         if manager.max_duration_queue is not None:
             manager.max_duration_queue.add(self, now)
-        if not request.authority and request.method != b"CONNECT":
-            self.send_local_reply(400, details="missing_host_header")
+        if not request.authority and request.method != b"CONNECT" and headers.pop(b"host", None) is None:
+            self.send_local_reply(400, details="missing_host_header", close=True)
             return
         path = request.path
         if path[:1] != b"/" and request.method != b"CONNECT":
             manager.stats.downstream_rq_non_relative_path += 1
             self.send_local_reply(404, details="absolute_path_rejected")
             return
-        if manager.require_path_checks and check_path(self):
+        if (manager.require_path_checks or b"#" in path) and check_path(self):
             return
+        if manager.normalize_host is not None:
+            request.authority = manager.normalize_host(request.authority, self.connection.local_port)
         if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and not manager.config.proxy_100_continue:
             request.headers.remove(b"expect")
             self.downstream.send(InformationalHeaders(self.stream_id, 100, Headers()))
+        self.force_trace = b"x-envoy-force-trace" in headers
         request_headers.mutate(request, self, manager)
+        if self.force_trace and b"x-envoy-force-trace" not in headers:
+            self.force_trace = False
         route = self.route = manager.route_table.find(request, self)
         if route is not None:
             self.route_name = route.name
             self.virtual_host_name = route.virtual_host_name
-        if request.protocol and not self._upgrade_allowed(request.protocol):
+            if route.action is not None and route.action.max_stream_duration_s:
+                manager.context.deadlines.queue("stream duration", route.action.max_stream_duration_s).add(self, now)
+        kind = request.protocol or (b"connect" if request.method == b"CONNECT" else b"")
+        if kind and (route is not None or kind != b"connect") and not self._upgrade_allowed(kind):
+            if route is not None and (choice := route.select(request, self)) is not None:
+                self.cluster_name = choice.name
             manager.stats.downstream_rq_ws_on_non_ws_route += 1
             self.send_local_reply(403, details="upgrade_failed")
             return
@@ -117,6 +136,7 @@ class HttpStream(UpstreamStream):
         """Decide where the request goes and send it."""
         manager = self.manager
         stats = manager.stats
+        stats.rq_total += 1
         request = self.request
         route = self.route
         if route is None and self._route_cleared:
@@ -137,21 +157,29 @@ class HttpStream(UpstreamStream):
             return
         self.cluster = cluster
         self.cluster_name = choice.name
-        stats.rq_total += 1
+        share = manager.context.runtime.get("upstream.maintenance_mode." + choice.name) if manager.context.runtime else None
+        if share is not None and random() * 100 < float(share):
+            cluster.stats.upstream_rq_maintenance_mode += 1
+            self._charge(503)
+            self.send_local_reply(
+                503,
+                b"maintenance mode",
+                details="maintenance_mode",
+                flag=flags.UPSTREAM_OVERFLOW,
+                headers=None if manager.suppress_envoy_headers else [(b"x-envoy-overloaded", b"true")],
+            )
+            return
         first = request.headers.first
         self.timeout_s = action.timeout_s
         policy = route.retry_policy
+        if not ROUTER_ONLY.isdisjoint(first):
+            self._take_router_headers(request)
         if b"x-envoy-upstream-rq-timeout-ms" in first or b"x-envoy-upstream-rq-per-try-timeout-ms" in first:
             self._timeouts_from_headers(request)
         elif policy is not None:
             self._try_limit = policy.per_try_timeout_s
-        timeout = self.timeout_s
         if not manager.suppress_envoy_headers:
-            expected = self._try_limit if self._try_limit else timeout
-            if timeout and expected and expected > timeout:
-                expected = timeout
-            if expected:
-                first[b"x-envoy-expected-rq-timeout-ms"] = b"%d" % round(expected * 1000)
+            self.set_expected_timeout(self.timeout_s)
         if policy is not None or b"x-envoy-retry-on" in first or b"x-envoy-retry-grpc-on" in first:
             self.retry = retry.make(policy, request, cluster.high if action.priority == "HIGH" else cluster.default)
             self._body_kept = self.retry is not None
@@ -164,7 +192,7 @@ class HttpStream(UpstreamStream):
         stats = self.manager.stats
         redirect = route.redirect
         if redirect is not None:
-            stats.rq_redirect += 1
+            stats.rq_direct_response += 1
             location = route.redirect_location(self.request, self)
             self.send_local_reply(redirect.status, details="direct_response", headers=[(b"location", location)])
             return
@@ -175,6 +203,16 @@ class HttpStream(UpstreamStream):
         if direct.status == 201 or 300 <= direct.status < 400:
             headers.append((b"location", route.redirect_location(self.request, self)))
         self.send_local_reply(direct.status, direct.body, details="direct_response", headers=headers)
+
+    def _take_router_headers(self, request: RequestHeaders) -> None:
+        """Headers that speak to the router alone: read where we know them, never sent on."""
+        headers = request.headers
+        for name in ROUTER_ONLY.intersection(headers.first):
+            value = headers.remove(name)
+            if name == b"x-envoy-hedge-on-per-try-timeout":
+                self.hedged = value == b"true"
+            elif name == b"x-envoy-upstream-rq-timeout-alt-response":
+                self.timeout_alternative = True
 
     def _timeouts_from_headers(self, request: RequestHeaders) -> None:
         """`x-envoy-upstream-rq-timeout-ms` and `-per-try-timeout-ms`: milliseconds, for this request only."""

@@ -51,13 +51,13 @@ GRPC_STATUS_OF_HTTP: Final[dict[int, int]] = {400: 13, 401: 16, 403: 7, 404: 12,
 """doc/http-grpc-status-mapping.md of gRPC; anything else is UNKNOWN (2)."""
 
 
-def reset_body(reason: ResetReason, transport_failure: str, retried: bool) -> bytes:
-    """Envoy's text for a request that died before its response began."""
+def reset_body(reason: ResetReason, retried: bool) -> bytes:
+    """Envoy's text for a request that died before its response began.
+
+    Why the transport failed stands in the log only: since 1.38.1 Envoy does not tell callers about the inside of the mesh.
+    """
     latest = "retried and the latest " if retried else ""
-    text = f"upstream connect error or disconnect/reset before headers. {latest}reset reason: {reason.value}"
-    if transport_failure:
-        text += f", transport failure reason: {transport_failure}"
-    return text.encode()
+    return f"upstream connect error or disconnect/reset before headers. {latest}reset reason: {reason.value}".encode()
 
 
 def grpc_status_of(http_status: int) -> int:

@@ -42,7 +42,20 @@ RETRY_HEADERS: Final = (
 class RetryState:
     """The retries of one request. Made only when the route or the request asks for retries."""
 
-    __slots__ = ("active", "attempted", "codes", "base_s", "left", "max_s", "policy", "resources", "tried", "words")  # noqa: RUF023
+    __slots__ = (
+        "active",
+        "attempted",
+        "base_s",
+        "codes",
+        "disabled",
+        "header_names",
+        "left",
+        "max_s",
+        "policy",
+        "resources",
+        "tried",
+        "words",
+    )
 
     def __init__(
         self, policy: RetryPolicyConfig, words: frozenset[str], left: int, codes: frozenset[int], resources: Resources
@@ -55,6 +68,10 @@ class RetryState:
         self.base_s = policy.base_interval_s
         self.max_s = policy.max_interval_s
         self.attempted = 0
+        self.disabled = False
+        """too much was sent to be sent again"""
+        self.header_names: frozenset[bytes] = frozenset()
+        """any of these in a response asks for a retry (x-envoy-retriable-header-names)"""
         self.active = False
         """one of the cluster's retry permits is ours"""
         self.tried: set[Endpoint] = set()
@@ -74,6 +91,8 @@ class RetryState:
         if status == RETRIABLE_4XX and "retriable-4xx" in words:
             return True
         if "retriable-status-codes" in words and status in self.codes:
+            return True
+        if "retriable-headers" in words and not self.header_names.isdisjoint(headers.first):
             return True
         if "retriable-headers" in words and any(
             compile_response_matcher(matcher)(response) for matcher in self.policy.retriable_headers
@@ -134,10 +153,12 @@ def make(policy: RetryPolicyConfig | None, request: RequestHeaders, resources: R
         wanted = first.get(b"x-envoy-max-retries")
         if wanted is not None and wanted.isdigit() and len(wanted) <= 9:
             left = min(int(wanted), MAX_HEADER_RETRIES)
+    listed = first.get(b"x-envoy-retriable-header-names")
+    names = frozenset(name.strip().lower() for name in listed.split(b",")) if listed is not None else frozenset()
     for name in RETRY_HEADERS:
         if name in first:
             request.headers.remove(name)
-    if not words or left <= 0:
+    if not words:
         return None
     if (
         policy is not None
@@ -145,4 +166,6 @@ def make(policy: RetryPolicyConfig | None, request: RequestHeaders, resources: R
         and not any(compile_header_matcher(matcher)(request) for matcher in policy.retriable_request_headers)
     ):
         return None
-    return RetryState(policy or RetryPolicyConfig(), frozenset(words), left, frozenset(codes), resources)
+    state = RetryState(policy or RetryPolicyConfig(), frozenset(words), left, frozenset(codes), resources)
+    state.header_names = names
+    return state

@@ -13,13 +13,13 @@ from mesh_codecs.errors import ResetReason
 from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, ResponseHeaders, Trailers
 from mesh_codecs.headers import Headers
 from mesh_proxy.stream import flags
-from mesh_proxy.stream.body_stream import BodyStream
 from mesh_proxy.stream.local_reply import RESET_ANSWERS, reset_body
+from mesh_proxy.stream.timed_stream import TimedStream
 from mesh_proxy.upstream.cluster import LbContext
 from mesh_proxy.upstream.http1_pool import Http1Pool, pool_for
+from mesh_proxy.upstream.tunnel import TunnelPool
 
 if TYPE_CHECKING:
-    from mesh_proxy.deadlines import DeadlineQueue
     from mesh_proxy.network.http_connection import HttpConnection
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.routing import ClusterChoice, Route
@@ -27,39 +27,65 @@ if TYPE_CHECKING:
     from mesh_proxy.upstream.handle import UpstreamHandle
 
 
-class UpstreamStream(BodyStream):
+class UpstreamStream(TimedStream):
     """Abstract: `HttpStream` adds the way in."""
 
-    __slots__ = ("_retry_timer", "choice", "pool")
+    __slots__ = ("_retry_timer", "choice", "hedged", "pool")
 
     route: Route | None
 
     def __init__(self, downstream: HttpConnection, manager: HttpManager, request: RequestHeaders, now: float) -> None:
         super().__init__(downstream, manager, request, now)
         self.choice: ClusterChoice | None = None
-        self.pool: Http1Pool | None = None
+        self.pool: Http1Pool | TunnelPool | None = None
         """the pool in whose line we wait"""
+        self.hedged = False
+        """x-envoy-hedge-on-per-try-timeout was set; we do not hedge, but the upstream may use the whole time"""
         self._retry_timer: asyncio.TimerHandle | None = None
 
     def _attempt(self) -> None:
         cluster = self.cluster
         assert cluster is not None
+        self.attempts += 1
         endpoint = cluster.pick(self._lb_context() if cluster.needs_context or self.retry is not None else None)
         if endpoint is None:
             self.send_local_reply(503, b"no healthy upstream", details="no_healthy_upstream", flag=flags.NO_HEALTHY_UPSTREAM)
             return
         self.upstream = endpoint
-        self.attempts += 1
         route = self.route
         assert route is not None
         assert route.action is not None
+        if route.action.auto_host_rewrite and endpoint.hostname:
+            route.rewrite_host(self.request, endpoint.hostname.encode())
+        if self.attempts > 1 and self.timeout_s and not self.manager.suppress_envoy_headers:
+            self.set_expected_timeout(max(self.timeout_s - (monotonic() - self.request_end_time), 0.001))
         if route.include_request_attempt_count:
             self.request.headers.set(b"x-envoy-attempt-count", b"%d" % self.attempts)
         if self.retry is not None:
             self.retry.tried.add(endpoint)
-        pool = pool_for(self.manager.context, cluster, endpoint, high_priority=route.action.priority == "HIGH")
+        pool: Http1Pool | TunnelPool
+        if self.request.method == b"CONNECT" and self._terminates_connect():
+            pool = TunnelPool(self.manager.context, cluster, endpoint)
+        else:
+            pool = pool_for(self.manager.context, cluster, endpoint, high_priority=route.action.priority == "HIGH")
         self.pool = pool
         pool.acquire(self)
+
+    def _terminates_connect(self) -> bool:
+        """Whether the tunnel of a CONNECT ends here, so that its bytes go on without it (`connect_config`)."""
+        route = self.route
+        assert route is not None
+        assert route.action is not None
+        return any(one.upgrade_type.lower() == "connect" and one.terminate_connect for one in route.action.upgrades)
+
+    def set_expected_timeout(self, left_s: float | None) -> None:
+        """Tell the upstream how long we will wait (`x-envoy-expected-rq-timeout-ms`)."""
+        limit = self._try_limit
+        expected = left_s if self.hedged or not limit else limit
+        if expected:
+            if left_s:
+                expected = min(expected, left_s)
+            self.request.headers.set(b"x-envoy-expected-rq-timeout-ms", b"%d" % max(round(expected * 1000), 1))
 
     def _lb_context(self) -> LbContext:
         context = LbContext()
@@ -78,8 +104,10 @@ class UpstreamStream(BodyStream):
     def on_pool_ready(self, handle: UpstreamHandle) -> None:
         """A connection is ours: send what there is of the request."""
         self.pool = None
+        self.upstream_transport_failure = ""
         self.handle = handle
         self.upstream_protocol = handle.protocol
+        self.upstream_local_address = handle.local_address
         if self.downstream.write_blocked:
             handle.pause_reading()
         now = self.first_upstream_tx_time = monotonic()
@@ -95,6 +123,9 @@ class UpstreamStream(BodyStream):
             if not self._body_kept:
                 self._body = None
                 self._body_size = 0
+        if self.retry is not None and self.retry.policy.per_try_idle_timeout_s:
+            self._try_idle = self.manager.context.deadlines.queue("per try idle", self.retry.policy.per_try_idle_timeout_s)
+            self._try_idle.add(self, now)
         if self.request_done:
             self.last_upstream_tx_time = now
             if self._try_limit:
@@ -112,14 +143,14 @@ class UpstreamStream(BodyStream):
         """No connection: try again or say so."""
         self.pool = None
         self.upstream_transport_failure = transport_failure
-        self._upstream_failed(reason, transport_failure, "")
+        self._upstream_failed(reason, transport_failure)
 
     def on_upstream_reset(self, reason: ResetReason, transport_failure: str, details: str) -> None:
         """The connection died under the request."""
         self.handle = None
         cluster = self.cluster
         assert cluster is not None
-        if reason is not ResetReason.LOCAL_RESET:
+        if reason in (ResetReason.REMOTE_RESET, ResetReason.REMOTE_REFUSED):
             cluster.stats.upstream_rq_rx_reset += 1
         if self.response is not None:
             if self.upstream is not None:
@@ -130,9 +161,9 @@ class UpstreamStream(BodyStream):
             self._stop_timers()
             self.reset_downstream()
             return
-        self._upstream_failed(reason, transport_failure, details)
+        self._upstream_failed(reason, transport_failure)
 
-    def _upstream_failed(self, reason: ResetReason, transport_failure: str, protocol_detail: str) -> None:
+    def _upstream_failed(self, reason: ResetReason, transport_failure: str) -> None:
         cluster = self.cluster
         endpoint = self.upstream
         assert cluster is not None
@@ -144,15 +175,15 @@ class UpstreamStream(BodyStream):
         if self.retry is not None and self.retry.wants_reset(reason, False) and self._schedule_retry():
             return
         headers: list[tuple[bytes, bytes]] | None = None
-        if reason is ResetReason.OVERFLOW:
+        if reason is ResetReason.OVERFLOW and not self.manager.suppress_envoy_headers:
             headers = [(b"x-envoy-overloaded", b"true")]
-        detail = protocol_detail or _detail(reason)
+        detail = _detail(reason)
         if transport_failure:
             detail += f"|{transport_failure}"
-        self._charge(answer.http_status, local=True)
+        self._charge(answer.http_status)
         self.send_local_reply(
             answer.http_status,
-            reset_body(reason, transport_failure, self.attempts > 1),
+            reset_body(reason, self.attempts > 1),
             details=f"upstream_reset_before_response_started{{{detail.replace(' ', '_')}}}",
             flag=answer.flag,
             headers=headers,
@@ -182,6 +213,8 @@ class UpstreamStream(BodyStream):
                 return
         elif retrying is not None and self.attempts > 1:
             cluster.stats.upstream_rq_retry_success += 1
+        if retrying is not None:
+            retrying.release()
         if status < 500:
             endpoint.stats.rq_success += 1
         else:
@@ -198,6 +231,7 @@ class UpstreamStream(BodyStream):
             event.headers.set(b"x-envoy-attempt-count", b"%d" % self.attempts)
         if route.mutates_response:
             self.response = event
+            self.response_code = status
             route.finalize_response(event, self, self.choice)
             self.response = None
         self.respond_headers(event)
@@ -224,16 +258,6 @@ class UpstreamStream(BodyStream):
         started = self.request_end_time or self.start_time
         cluster.stats.upstream_rq_time.record((now - started) * 1000)
 
-    def _charge(self, status: int, *, local: bool = False) -> None:
-        cluster = self.cluster
-        assert cluster is not None
-        stats = cluster.stats
-        codes = stats.codes
-        codes[status] = codes.get(status, 0) + 1
-        stats.upstream_rq_completed += 1
-        codes = stats.internal_codes if self.is_internal else stats.external_codes
-        codes[status] = codes.get(status, 0) + 1
-
     # -- giving up, waiting, trying again
 
     def abandon_upstream(self) -> None:
@@ -246,9 +270,6 @@ class UpstreamStream(BodyStream):
         handle = self.handle
         if handle is not None:
             self.handle = None
-            cluster = self.cluster
-            assert cluster is not None
-            cluster.stats.upstream_rq_tx_reset += 1
             handle.reset()
         if self._retry_timer is not None:
             self._retry_timer.cancel()
@@ -272,6 +293,8 @@ class UpstreamStream(BodyStream):
         assert state is not None
         assert cluster is not None
         stats = cluster.stats
+        if state.disabled:
+            return False
         if state.left <= 0:
             stats.upstream_rq_retry_limit_exceeded += 1
             self.flags |= flags.UPSTREAM_RETRY_LIMIT_EXCEEDED
@@ -279,6 +302,7 @@ class UpstreamStream(BodyStream):
         state.release()
         if not state.resources.can_retry():
             stats.upstream_rq_retry_overflow += 1
+            self.flags |= flags.UPSTREAM_OVERFLOW
             return False
         state.left -= 1
         state.attempted += 1
@@ -306,76 +330,6 @@ class UpstreamStream(BodyStream):
         if not self.done:
             self._attempt()
             self.manager.context.flush()
-
-    def _start_timeout(self, now: float) -> None:
-        seconds = self.timeout_s
-        assert seconds is not None
-        queue = self._deadline = self.manager.context.deadlines.queue("route", seconds)
-        queue.add(self, now)
-
-    def _start_try_timeout(self, now: float) -> None:
-        seconds = self._try_limit
-        assert seconds is not None
-        if self.timeout_s is not None and seconds >= self.timeout_s:
-            return
-        queue = self._try_deadline = self.manager.context.deadlines.queue("per try", seconds)
-        queue.add(self, now)
-
-    def _stop_try_timeout(self) -> None:
-        if self._try_deadline is not None:
-            self._try_deadline.discard(self)
-            self._try_deadline = None
-
-    def _stop_timers(self) -> None:
-        """The upstream's part is over; the manager's own time-outs end with the stream."""
-        if self._deadline is not None:
-            self._deadline.discard(self)
-            self._deadline = None
-        if self._try_deadline is not None:
-            self._try_deadline.discard(self)
-            self._try_deadline = None
-
-    def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
-        """The route's or the attempt's time is up."""
-        if self.done:
-            return
-        manager = self.manager
-        if queue is manager.request_queue:
-            manager.stats.downstream_rq_timeout += 1
-            self.send_local_reply(408, b"request timeout", details="request_overall_timeout")
-            return
-        if queue is manager.max_duration_queue:
-            manager.stats.downstream_rq_max_duration_reached += 1
-            self.send_local_reply(
-                504 if self.request_done else 408,
-                b"downstream duration timeout",
-                details="max_duration_timeout",
-                flag=flags.DURATION_TIMEOUT,
-            )
-            return
-        cluster = self.cluster
-        assert cluster is not None
-        endpoint = self.upstream
-        per_try = queue is self._try_deadline
-        if per_try:
-            self._try_deadline = None
-            cluster.stats.upstream_rq_per_try_timeout += 1
-        else:
-            self._deadline = None
-            cluster.stats.upstream_rq_timeout += 1
-        if endpoint is not None:
-            endpoint.stats.rq_timeout += 1
-            if cluster.tracks_results:
-                cluster.on_result(endpoint, 504)
-        if per_try and self.retry is not None and self.retry.wants_timeout() and self._schedule_retry():
-            return
-        self._charge(504, local=True)
-        self.send_local_reply(
-            504,
-            b"upstream request timeout",
-            details="upstream_per_try_timeout" if per_try else "response_timeout",
-            flag=flags.UPSTREAM_REQUEST_TIMEOUT,
-        )
 
 
 def _detail(reason: ResetReason) -> str:

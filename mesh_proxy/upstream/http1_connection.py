@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
@@ -25,15 +26,19 @@ if TYPE_CHECKING:
     from mesh_proxy.upstream.handle import UpstreamCallbacks
     from mesh_proxy.upstream.http1_pool import Http1Pool
 
+_log = logging.getLogger("http")
+
 
 class Http1UpstreamConnection(asyncio.Protocol):
     """Protocol of the transport, and `UpstreamHandle` of the request in progress."""
 
     __slots__ = (
+        "_closed_by_us",
         "_dirty",
         "_local_address",
         "_read_pauses",
         "_request_ended",
+        "_response_begun",
         "_stream_id",
         "callbacks",
         "closed",
@@ -62,7 +67,9 @@ class Http1UpstreamConnection(asyncio.Protocol):
         self.requests = 0
         self.started = self.last_used = monotonic()
         self.closed = False
+        self._closed_by_us = False
         self._request_ended = False
+        self._response_begun = False
         self._stream_id = 0
         self._read_pauses = 0
         self._dirty = False
@@ -95,8 +102,8 @@ class Http1UpstreamConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._dispatch(self.codec.receive_eof())
         self.context.flush()
-        if self.callbacks is None:
-            self.close()
+        if self.callbacks is None and not self.closed:
+            self._close_from_peer()
         # A tunnel may still carry the other direction; everything else is over.
         return not self.closed
 
@@ -105,11 +112,15 @@ class Http1UpstreamConnection(asyncio.Protocol):
         callbacks = self.callbacks
         stats = self.stats
         stats.upstream_cx_length_ms.record((monotonic() - self.started) * 1000)
+        if self._closed_by_us:
+            stats.upstream_cx_destroy_local += 1
+        else:
+            stats.upstream_cx_destroy_remote += 1
         if callbacks is not None:
-            stats.upstream_cx_destroy_with_active_rq += 1
-            stats.upstream_cx_destroy_remote_with_active_rq += 1
+            self._count_active_destroy(remote=True)
             self._end_request()
-            callbacks.on_upstream_reset(ResetReason.CONNECTION_TERMINATION, "", "")
+            reason = ResetReason.PROTOCOL_ERROR if self._response_begun else ResetReason.CONNECTION_TERMINATION
+            callbacks.on_upstream_reset(reason, "", "")
         self.pool.lost(self)
         self.context.flush()
 
@@ -137,6 +148,7 @@ class Http1UpstreamConnection(asyncio.Protocol):
                 self.close()
                 break
             if isinstance(event, ResponseHeaders):
+                self._response_begun = True
                 if event.end_stream:
                     reusable = self._response_complete()
                 callbacks.on_upstream_headers(event, now)
@@ -150,14 +162,22 @@ class Http1UpstreamConnection(asyncio.Protocol):
             elif isinstance(event, InformationalHeaders):
                 callbacks.on_upstream_informational(event)
             elif isinstance(event, ConnectionFailed):
+                _log.debug("upstream %s: %s", self.endpoint.address, event.error)
                 self.stats.upstream_cx_protocol_error += 1
+                self._count_active_destroy(remote=False)
                 self._end_request()
                 self.close()
                 callbacks.on_upstream_reset(ResetReason.PROTOCOL_ERROR, "", event.error.code)
             elif isinstance(event, StreamReset):
+                self._count_active_destroy(remote=True)
+                reason = event.reason
+                if self._response_begun and reason is ResetReason.CONNECTION_TERMINATION:
+                    # A body that breaks off is a broken message: Envoy's parser says so too.
+                    self.stats.upstream_cx_protocol_error += 1
+                    reason = ResetReason.PROTOCOL_ERROR
                 self._end_request()
-                self.close()
-                callbacks.on_upstream_reset(event.reason, "", "")
+                self._close_from_peer()
+                callbacks.on_upstream_reset(reason, "", "")
         if reusable and not self.closed:
             self.last_used = now
             self.pool.release(self)
@@ -171,6 +191,8 @@ class Http1UpstreamConnection(asyncio.Protocol):
             self.stats.upstream_cx_max_requests += 1
             reusable = False
         if not reusable:
+            if not self.codec.keep_alive:
+                self.stats.upstream_cx_close_notify += 1
             self.close()
         return reusable
 
@@ -180,6 +202,7 @@ class Http1UpstreamConnection(asyncio.Protocol):
         """Take the connection for one request."""
         self.callbacks = callbacks
         self._request_ended = False
+        self._response_begun = False
         self.requests += 1
         self.pool.resources.add_request()
         stats = self.stats
@@ -225,10 +248,10 @@ class Http1UpstreamConnection(asyncio.Protocol):
     def reset(self) -> None:
         """Give the request up: on HTTP/1 that ends the connection."""
         if self.callbacks is not None:
-            self.stats.upstream_cx_destroy_with_active_rq += 1
-            self.stats.upstream_cx_destroy_local_with_active_rq += 1
+            self._count_active_destroy(remote=False)
             self._end_request()
         self.closed = True
+        self._closed_by_us = True
         self.transport.abort()
 
     def pause_reading(self) -> None:
@@ -250,8 +273,22 @@ class Http1UpstreamConnection(asyncio.Protocol):
         if not self.closed:
             self.flush()
             self.closed = True
+            self._closed_by_us = True
             self.pool.withdraw(self)
             self.transport.close()
+
+    def _close_from_peer(self) -> None:
+        """Close because the endpoint did."""
+        self.close()
+        self._closed_by_us = False
+
+    def _count_active_destroy(self, *, remote: bool) -> None:
+        stats = self.stats
+        stats.upstream_cx_destroy_with_active_rq += 1
+        if remote:
+            stats.upstream_cx_destroy_remote_with_active_rq += 1
+        else:
+            stats.upstream_cx_destroy_local_with_active_rq += 1
 
     # -- output
 

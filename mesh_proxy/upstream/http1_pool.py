@@ -8,8 +8,6 @@ endpoint concerns them all; the router may retry elsewhere.
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mesh_codecs.errors import ResetReason
 from mesh_codecs.http1 import Http1Settings
 from mesh_proxy.tasks import create_task
+from mesh_proxy.upstream.dial import dial, plain_error
 from mesh_proxy.upstream.http1_connection import Http1UpstreamConnection
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class Http1Pool:
         resources = self.resources
         if idle:
             if not resources.can_create_request():
-                self._overflow(callbacks)
+                self._overflow(callbacks, active=True)
                 return
             connection = idle.pop()
             connection.begin(callbacks)
@@ -72,7 +71,7 @@ class Http1Pool:
             return
         stats = self.cluster.stats
         if not resources.can_create_pending():
-            self._overflow(callbacks)
+            self._overflow(callbacks, active=False)
             return
         if len(self.connecting) <= len(self.pending):
             if not resources.can_create_connection() and (self.connections or self.connecting):
@@ -97,8 +96,11 @@ class Http1Pool:
         self.cluster.stats.upstream_rq_pending_active -= 1
         self.cluster.stats.upstream_rq_cancelled += 1
 
-    def _overflow(self, callbacks: UpstreamCallbacks) -> None:
-        self.cluster.stats.upstream_rq_pending_overflow += 1
+    def _overflow(self, callbacks: UpstreamCallbacks, *, active: bool) -> None:
+        if active:
+            self.cluster.stats.upstream_rq_active_overflow += 1
+        else:
+            self.cluster.stats.upstream_rq_pending_overflow += 1
         callbacks.on_pool_failure(ResetReason.OVERFLOW, "", self.endpoint)
 
     def _connect(self) -> None:
@@ -121,17 +123,26 @@ class Http1Pool:
         connection: Http1UpstreamConnection | None = None
         try:
             async with asyncio.timeout(self.cluster.config.connect_timeout_s):
-                connection = await self._dial()
+                connection = await dial(
+                    self.context.loop,
+                    self.endpoint,
+                    self.cluster.config.bind_address,
+                    lambda: Http1UpstreamConnection(self),
+                )
         except TimeoutError:
             self.cluster.stats.upstream_cx_connect_timeout += 1
             failure = (ResetReason.CONNECTION_TIMEOUT, "")
         except OSError as error:
-            failure = (ResetReason.REMOTE_CONNECTION_FAILURE, f"delayed connect error: {_plain(error)}")
+            failure = (ResetReason.REMOTE_CONNECTION_FAILURE, plain_error(error))
         finally:
             self.connecting.discard(cast("asyncio.Task[Any]", task))
             if connection is None:
                 self.connection_gone()
         if connection is None:
+            if failure is not None and failure[0] is ResetReason.CONNECTION_TIMEOUT:
+                self.cluster.stats.upstream_cx_destroy_local += 1
+            else:
+                self.cluster.stats.upstream_cx_destroy_remote += 1
             self.cluster.stats.upstream_cx_connect_fail += 1
             self.endpoint.stats.cx_connect_fail += 1
             assert failure is not None
@@ -141,22 +152,6 @@ class Http1Pool:
             self.connections.add(connection)
             self.release(connection)
         self.context.flush()
-
-    async def _dial(self) -> Http1UpstreamConnection:
-        loop = self.context.loop
-        endpoint = self.endpoint
-        if endpoint.path:
-            path = endpoint.path
-            _, protocol = await loop.create_unix_connection(
-                lambda: Http1UpstreamConnection(self), "\0" + path[1:] if path.startswith("@") else path
-            )
-            return protocol
-        bind = self.cluster.config.bind_address
-        local = (bind.host, bind.port) if bind is not None else None
-        _, protocol = await loop.create_connection(
-            lambda: Http1UpstreamConnection(self), endpoint.host, endpoint.port, local_addr=local
-        )
-        return protocol
 
     def _fail_pending(self, reason: ResetReason, transport_failure: str) -> None:
         line = tuple(self.pending)
@@ -179,7 +174,7 @@ class Http1Pool:
             self.resources.remove_pending()
             stats.upstream_rq_pending_active -= 1
             if not self.resources.can_create_request():
-                self._overflow(callbacks)
+                self._overflow(callbacks, active=True)
                 continue
             connection.begin(callbacks)
             callbacks.on_pool_ready(connection)
@@ -236,15 +231,6 @@ class Http1Pool:
             task.cancel()
         for connection in tuple(self.connections):
             connection.close()
-
-
-def _plain(error: OSError) -> str:
-    """The system's words for an error, without Python's address list."""
-    if error.errno is None:
-        return str(error)
-    if isinstance(error, socket.gaierror):
-        return str(error.strerror)
-    return os.strerror(error.errno)
 
 
 def pool_for(context: WorkerContext, cluster: Cluster, endpoint: Endpoint, *, high_priority: bool) -> Http1Pool:

@@ -222,7 +222,7 @@ class DownstreamHttp1:
         self._closed = True
         if not self._head_sent:
             with_body = not self._stream or self._method != b"HEAD"
-            self._out.append(farewell(status, text, self._settings.server_name, with_body))
+            self._out.append(farewell(status, text, self._settings.farewell_fields(), with_body))
 
     def receive_eof(self) -> list[Event]:
         """See `Codec`. A client that closes its sending side while it waits for a response is taken as gone, as Envoy does."""

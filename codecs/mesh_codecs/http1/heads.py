@@ -48,7 +48,7 @@ def request_head(event: RequestHeaders) -> tuple[bytes, bytes, int, int]:
         if not protocol:
             target = event.authority
         else:
-            extra = b"\r\nconnection: Upgrade\r\nupgrade: " + protocol
+            extra = b"\r\nconnection: upgrade\r\nupgrade: " + protocol
             if method == b"CONNECT":  # extended CONNECT of HTTP/2 (RFC 8441, 5)
                 method = b"GET"
                 if protocol == b"websocket":
@@ -131,7 +131,7 @@ def tunnel_head(event: ResponseHeaders, protocol: bytes, minor: int) -> bytes:
     Raises:
         LocalProtocolError: it cannot be written.
     """
-    extra = b"\r\nconnection: Upgrade\r\nupgrade: " + protocol if protocol else b""
+    extra = b"\r\nconnection: upgrade\r\nupgrade: " + protocol if protocol else b""
     headers = _without(event.headers, (*_NOT_SENT, b"content-length"))
     return _head(status_line(event.status, minor), headers, extra)
 
@@ -147,12 +147,12 @@ def informational_head(event: InformationalHeaders) -> bytes:
     return _head(status_line(event.status, 1), _without(event.headers, _NOT_SENT), b"")
 
 
-def farewell(status: int, text: bytes, server: bytes, with_body: bool) -> bytes:
-    """The last answer on a connection, laid out as Envoy does it."""
+def farewell(status: int, text: bytes, fields: bytes, with_body: bool) -> bytes:
+    """The last answer on a connection, laid out as Envoy does it; `fields` are further header lines, each with its CR LF."""
     return b"%b\r\ncontent-length: %d\r\ncontent-type: text/plain\r\n%bconnection: close\r\n\r\n%b" % (
         status_line(status, 1),
         len(text),
-        b"server: %b\r\n" % server if server else b"",
+        fields,
         text if with_body else b"",
     )
 

@@ -59,6 +59,9 @@ def read_request_head(stream: int, head: bytes, settings: Http1Settings) -> tupl
         if host not in fields.known_authorities:
             fields.check_authority(host)
         authority = host
+        if not host:
+            # Not the same as none (RFC 9112, 3.2): the manager above refuses a request without one.
+            first[b"host"] = b""
     path = target
     end_stream = mode == NO_BODY
     if method == b"CONNECT":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,5 +61,6 @@ class Http1Settings:
     """what becomes of a header whose name holds `_`, on the downstream side only"""
     enable_trailers: bool = False
     """`http_protocol_options.enable_trailers`; without it trailers are read and dropped, in both directions"""
-    server_name: bytes = b""
-    """`server` field of the answers this codec makes itself; empty for none"""
+    farewell_fields: Callable[[], bytes] = bytes
+    """more header lines (`server: x` CR LF …) for the answers that this codec makes itself; asked each time, for
+    the sake of `date`"""

@@ -507,7 +507,7 @@ class TestPipelining:
 
 class TestFaults:
     def test_farewell_names_the_server(self) -> None:
-        codec = DownstreamHttp1(Http1Settings(server_name=b"envoy"))
+        codec = DownstreamHttp1(Http1Settings(farewell_fields=lambda: b"server: envoy\r\n"))
         codec.receive_data(b"BAD\r\n\r\n")
         head = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 11\r\ncontent-type: text/plain\r\n"
         assert b"".join(codec.data_to_send()) == head + b"server: envoy\r\nconnection: close\r\n\r\nBad Request"
@@ -574,7 +574,7 @@ class TestTunnels:
         headers = fields((b"sec-websocket-accept", b"x"), (b"content-length", b"0"))
         output = written(codec, ResponseHeaders(1, 101, headers, False))
         start = b"HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: x\r\n"
-        assert output == start + b"connection: Upgrade\r\nupgrade: websocket\r\n\r\n"
+        assert output == start + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n"
         assert codec.pending_bytes == 5
         assert codec.receive_data(b"") == [Data(1, b"early", False, 5)]
         assert codec.receive_data(GET) == [Data(1, GET, False, len(GET))]

@@ -297,7 +297,7 @@ class TestTunnels:
     def test_upgrade(self) -> None:
         codec = opened()
         output = written(codec, head(headers=fields((b"content-length", b"0")), end_stream=False, protocol=b"websocket"))
-        assert output == b"GET / HTTP/1.1\r\nhost: shop\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n"
+        assert output == b"GET / HTTP/1.1\r\nhost: shop\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
         assert codec.receive_data(self.ACCEPTED + b"hi") == [ResponseHeaders(1, 101, Headers(), False), Data(1, b"hi", False, 2)]
         assert not codec.keep_alive
         assert codec.receive_data(EMPTY) == [Data(1, EMPTY, False, len(EMPTY))]
@@ -346,7 +346,7 @@ class TestTunnels:
         codec = opened()
         output = written(codec, head(b"CONNECT", end_stream=False, protocol=b"websocket", path=b"/chat"))
         assert output.startswith(b"GET /chat HTTP/1.1\r\nhost: shop\r\nsec-websocket-key: ")
-        assert output.endswith(b"==\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n")
+        assert output.endswith(b"==\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
 
     @pytest.mark.parametrize(
         ("protocol", "headers"), [(b"connect-udp", Headers()), (b"websocket", fields((b"sec-websocket-key", b"mine")))]

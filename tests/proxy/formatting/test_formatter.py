@@ -241,7 +241,7 @@ def test_a_tcp_session() -> None:
         "3 0 - - why not"
     )
     assert text("%RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG% %ACCESS_LOG_TYPE%", info) == (
-        "UF,URX UpstreamConnectionFailure,UpstreamRetryLimitExceeded TcpConnectionEnd"
+        "URX,UF UpstreamRetryLimitExceeded,UpstreamConnectionFailure TcpConnectionEnd"
     )
 
 

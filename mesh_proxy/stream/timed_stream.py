@@ -1,0 +1,155 @@
+"""The time-outs of a stream: route, attempt, silence within an attempt, whole request, whole stream."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from mesh_codecs.events import RequestHeaders, ResponseHeaders
+from mesh_proxy.stream import flags
+from mesh_proxy.stream.body_stream import BodyStream
+
+if TYPE_CHECKING:
+    from mesh_proxy.deadlines import DeadlineQueue
+    from mesh_proxy.network.http_connection import HttpConnection
+    from mesh_proxy.network.http_manager import HttpManager
+
+
+class TimedStream(BodyStream):
+    """Abstract: `UpstreamStream` adds the attempts."""
+
+    __slots__ = ("_deadline", "_try_deadline", "_try_idle", "_try_limit", "timeout_alternative", "timeout_s")
+
+    def __init__(self, downstream: HttpConnection, manager: HttpManager, request: RequestHeaders, now: float) -> None:
+        super().__init__(downstream, manager, request, now)
+        self.timeout_s: float | None = None
+        """for the whole response, retries included"""
+        self._try_limit: float | None = None
+        """for one attempt"""
+        self._deadline: DeadlineQueue | None = None
+        self._try_deadline: DeadlineQueue | None = None
+        self._try_idle: DeadlineQueue | None = None
+        self.timeout_alternative = False
+        """answer a time-out with 204 (x-envoy-upstream-rq-timeout-alt-response)"""
+
+    def _schedule_retry(self, response: ResponseHeaders | None = None) -> bool:
+        """Start another attempt, if allowed."""
+        raise NotImplementedError
+
+    def _request_sent(self) -> None:
+        now = self.last_upstream_tx_time = monotonic()
+        if self.timeout_s and self._deadline is None:
+            self._start_timeout(now)
+        if self._try_limit and self._try_deadline is None:
+            self._start_try_timeout(now)
+
+    def _await_response(self) -> None:
+        if self.timeout_s and self._deadline is None:
+            self._start_timeout(self.request_end_time)
+
+    def _charge(self, status: int) -> None:
+        cluster = self.cluster
+        assert cluster is not None
+        stats = cluster.stats
+        codes = stats.codes
+        codes[status] = codes.get(status, 0) + 1
+        stats.upstream_rq_completed += 1
+        codes = stats.internal_codes if self.is_internal else stats.external_codes
+        codes[status] = codes.get(status, 0) + 1
+
+    def _start_timeout(self, now: float) -> None:
+        seconds = self.timeout_s
+        assert seconds is not None
+        queue = self._deadline = self.manager.context.deadlines.queue("route", seconds)
+        queue.add(self, now)
+
+    def _start_try_timeout(self, now: float) -> None:
+        seconds = self._try_limit
+        assert seconds is not None
+        if self.timeout_s is not None and seconds >= self.timeout_s:
+            return
+        queue = self._try_deadline = self.manager.context.deadlines.queue("per try", seconds)
+        queue.add(self, now)
+
+    def _stop_try_timeout(self) -> None:
+        if self._try_deadline is not None:
+            self._try_deadline.discard(self)
+            self._try_deadline = None
+        if self._try_idle is not None:
+            self._try_idle.discard(self)
+            self._try_idle = None
+
+    def _stop_timers(self) -> None:
+        """The upstream's part is over; the manager's own time-outs end with the stream."""
+        if self._deadline is not None:
+            self._deadline.discard(self)
+            self._deadline = None
+        self._stop_try_timeout()
+
+    def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
+        """The route's or the attempt's time is up."""
+        if self.done:
+            return
+        manager = self.manager
+        if queue is manager.request_queue:
+            manager.stats.downstream_rq_timeout += 1
+            self.send_local_reply(408, b"request timeout", details="request_overall_timeout")
+            return
+        if queue is self._try_idle:
+            self._on_try_idle(queue, now)
+            return
+        if queue is not self._deadline and queue is not self._try_deadline:
+            # The manager's or the route's max_stream_duration.
+            manager.stats.downstream_rq_max_duration_reached += 1
+            self.send_local_reply(
+                504 if self.request_done else 408,
+                b"downstream duration timeout",
+                details="max_duration_timeout",
+            )
+            return
+        self._timed_out(queue is self._try_deadline)
+
+    def _on_try_idle(self, queue: DeadlineQueue, now: float) -> None:
+        """The upstream said nothing for too long within one attempt, unless it did meanwhile."""
+        left = max(self.last_upstream_rx_time, self.first_upstream_tx_time) + queue.duration_s - now
+        if left > 0:
+            queue.add(self, now - queue.duration_s + left)
+            return
+        self._try_idle = None
+        cluster = self.cluster
+        assert cluster is not None
+        cluster.stats.upstream_rq_per_try_idle_timeout += 1
+        self._answer_timeout("upstream_per_try_idle_timeout", retry=True)
+
+    def _timed_out(self, per_try: bool) -> None:
+        cluster = self.cluster
+        assert cluster is not None
+        if per_try:
+            self._try_deadline = None
+            cluster.stats.upstream_rq_per_try_timeout += 1
+        else:
+            self._deadline = None
+            cluster.stats.upstream_rq_timeout += 1
+        self._answer_timeout("upstream_per_try_timeout" if per_try else "response_timeout", retry=per_try)
+
+    def _answer_timeout(self, details: str, *, retry: bool) -> None:
+        """504, or another attempt."""
+        cluster = self.cluster
+        assert cluster is not None
+        endpoint = self.upstream
+        if endpoint is not None:
+            endpoint.stats.rq_timeout += 1
+            if cluster.tracks_results:
+                cluster.on_result(endpoint, 504)
+        if retry and self.retry is not None and self.retry.wants_timeout() and self._schedule_retry():
+            return
+        self._charge(504)
+        if self.timeout_alternative:
+            self.send_local_reply(204, details="response_timeout", flag=flags.UPSTREAM_REQUEST_TIMEOUT)
+            return
+        self.send_local_reply(
+            504,
+            b"upstream request timeout",
+            details=details,
+            flag=flags.UPSTREAM_REQUEST_TIMEOUT,
+        )
