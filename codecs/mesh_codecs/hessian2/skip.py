@@ -209,14 +209,17 @@ def _walk(data: bytes, pos: int, need: int, tables: Tables, max_depth: int, want
     """
     classes = tables.classes
     stack: list[int] = []
+    look_for_run = True
     while True:
         if need > 0:
-            if need >= _RUN:
+            if need >= _RUN and look_for_run and (_WIDTH[data[pos]] or data[pos] < 9):
                 run = _SCALARS.match(data, pos)
                 if run is not None:
                     pos = run.end()
                     need -= _RUN
                     continue
+                # Not again before the value that ends this run too early, or a hostile list would cost a long look per value.
+                look_for_run = False
             need -= 1
         elif need == 0:
             if not stack:
@@ -252,6 +255,7 @@ def _walk(data: bytes, pos: int, need: int, tables: Tables, max_depth: int, want
             if not 0 <= index < tables.refs:
                 raise RemoteProtocolError("hessian2.bad_reference")
             continue
+        look_for_run = True
         start = pos
         if 0x60 <= tag < 0x70 or tag == 0x4F or tag == 0x43:  # an object
             while tag == 0x43:  # 'C': the definition stands in front of the first instance

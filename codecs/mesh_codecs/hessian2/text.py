@@ -18,9 +18,10 @@ from mesh_codecs.errors import RemoteProtocolError
 
 _CONTINUATION: Final = bytes(range(0x80, 0xC0))
 _BELOW_F0: Final = bytes(range(0xF0))
-_WELL_FORMED: Final = re.compile(
-    rb"(?:[\x00-\x7f]++|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xef][\x80-\xbf][\x80-\xbf]|\xc0\x80)*+"
-)
+_UNIT: Final = rb"[\x00-\x7f]|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xef][\x80-\xbf][\x80-\xbf]|\xc0\x80"
+_WELL_FORMED: Final = re.compile(rb"(?:" + _UNIT + rb")*+")
+_short: Final[list[re.Pattern[bytes] | None]] = [None] * 32
+"""patterns of exactly so many code units, made when the first such string comes"""
 
 
 def truncated() -> RemoteProtocolError:
@@ -45,6 +46,13 @@ def units_end(data: bytes, pos: int, units: int) -> int:
         if len(piece) < units:
             raise truncated()
         return stop
+    if units < 32:
+        pattern = _short[units]
+        if pattern is None:
+            pattern = _short[units] = re.compile(rb"(?:" + _UNIT + rb"){%d}+" % units)
+        match = pattern.match(data, pos)
+        if match is not None:
+            return match.end()
     stop = pos
     missing = units
     barren = 0
