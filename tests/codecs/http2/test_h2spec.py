@@ -9,6 +9,7 @@ import asyncio
 import os
 import re
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -31,6 +32,22 @@ def tool(name: str) -> str:
     if found is None:
         pytest.skip(f"{name} is not installed (see github.com/summerwind/h2spec)")
     return found
+
+
+def free_block(count: int) -> int:
+    """The first of `count` free ports in a row, below those that the system gives out: h2specd wants one per case."""
+    for base in range(20_000, 30_000, count):
+        probes: list[socket.socket] = []
+        try:
+            for port in range(base, base + count):
+                probes.append(socket.create_server(("127.0.0.1", port)))
+        except OSError:
+            continue
+        finally:
+            for probe in probes:
+                probe.close()
+        return base
+    raise AssertionError("no free ports")
 
 
 async def output_of(*command: str) -> bytes:
@@ -62,4 +79,4 @@ def test_called_side() -> None:
 def test_calling_side() -> None:
     program = tool("h2specd")
     client = f"{sys.executable} {Path(calling.__file__)}"
-    judge(asyncio.run(output_of(program, "--strict", "-e", client)), 57)
+    judge(asyncio.run(output_of(program, "--strict", "-e", client, "-f", str(free_block(57)))), 57)
