@@ -54,7 +54,7 @@ IGNORED: Final[dict[str, str]] = {
     "envoy.config.cluster.v3.Cluster.track_cluster_stats": "the extra histograms are not kept",
     "envoy.config.cluster.v3.Cluster.track_timeout_budgets": "the extra histograms are not kept",
     "envoy.config.cluster.v3.Cluster.preconnect_policy": "connections are opened when they are needed",
-    "envoy.config.cluster.v3.Cluster.use_tcp_for_dns_lookups": "the system's resolver decides between UDP and TCP",
+    "envoy.config.cluster.v3.Cluster.use_tcp_for_dns_lookups": "TCP is used when an answer does not fit into UDP",
     "envoy.config.cluster.v3.Cluster.ignore_health_on_host_removal": "there is no active health check",
     "envoy.config.cluster.v3.Cluster.CommonLbConfig.update_merge_window": "an update is one message, whatever it holds",
     "envoy.config.cluster.v3.Cluster.CommonLbConfig.ignore_new_hosts_until_first_hc": "there is no active health check",

@@ -161,7 +161,7 @@ _RESOLVERS = (
 
 
 def dns_resolver(reader: Reader) -> None:
-    """`typed_dns_resolver_config`: whichever is named, the system's resolver is used, so none of its options can be set."""
+    """`typed_dns_resolver_config`: whichever is named, the resolver is ours, so none of its options can be set."""
     config = reader.sub("typed_dns_resolver_config")
     if config is None:
         return
