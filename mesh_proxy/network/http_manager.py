@@ -68,7 +68,9 @@ class HttpManager:
         self.listener_stats = registry.get(ListenerHttpStats, f"{listener_prefix}http.{prefix}.")
         if config.route_table is None:
             raise ValueError("a route table that comes apart (rds) has not arrived")
-        self.route_table = RouteTable(config.route_table, context.runtime)
+        self.route_table = RouteTable(
+            config.route_table, context.runtime, suppress_envoy_headers=config.router.suppress_envoy_headers
+        )
         self.access_loggers = tuple(AccessLogger(log, sinks, context.runtime) for log in config.access_logs)
         self.filter_factories: tuple[Callable[[], Filter], ...] = ()
         self.server_name = config.server_name.encode()
