@@ -1,0 +1,124 @@
+"""The configuration of the demo, written for a reader who has never seen one; also docs/examples/demo.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from string import Template
+from typing import Final
+
+SHARE_OF_V2: Final = 10
+"""per cent of the requests without a version header"""
+
+_TEMPLATE: Final = Template("""\
+# One HTTP listener in front of two versions of a service. This is an Envoy v3 bootstrap: Envoy reads it as well.
+#   $command
+admin:
+  address: {socket_address: {address: 127.0.0.1, port_value: $admin_port}}
+
+node: {id: demo-sidecar, cluster: demo}
+
+static_resources:
+  listeners:
+  - name: demo
+    address: {socket_address: {address: 127.0.0.1, port_value: $listen_port}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: demo
+          access_log:
+          - name: envoy.access_loggers.file
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
+              path: $access_log
+          route_config:
+            name: demo
+            virtual_hosts:
+            - name: shop
+              domains: ["*"]
+              include_request_attempt_count: true   # x-envoy-attempt-count tells a service which attempt it sees
+              routes:                               # the first match wins
+              - match: {path: /about}
+                direct_response:                    # the sidecar answers itself
+                  status: 200
+                  body: {inline_string: "answered by the sidecar\\n"}
+              - match: {prefix: /old/}
+                redirect: {prefix_rewrite: /new/}   # 301, the rest of the path is kept
+              - match: {prefix: /flaky}
+                route:
+                  cluster: flaky                    # every third request meets a 503 there, which nobody gets to see:
+                  retry_policy:
+                    retry_on: "5xx"
+                    num_retries: 2
+                    retry_back_off: {base_interval: 0.005s}
+              - match:
+                  prefix: /
+                  headers: [{name: x-version, string_match: {exact: v2}}]
+                route: {cluster: shop-v2}           # whoever asks for v2 gets v2
+              - match: {prefix: /}
+                route:
+                  timeout: 5s
+                  weighted_clusters:                # everybody else: a canary
+                    clusters:
+                    - {name: shop-v1, weight: $weight_v1}
+                    - {name: shop-v2, weight: $weight_v2}
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+
+  clusters:
+  - name: shop-v1
+    type: STATIC
+    connect_timeout: 1s
+    load_assignment:
+      cluster_name: shop-v1
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $v1_port}}}
+  - name: shop-v2
+    type: STATIC
+    connect_timeout: 1s
+    load_assignment:
+      cluster_name: shop-v2
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $v2_port}}}
+  - name: flaky
+    type: STATIC
+    connect_timeout: 1s
+    circuit_breakers: {thresholds: [{max_retries: 256}]}   # at once; the default of 3 is too few for a storm of callers
+    load_assignment:
+      cluster_name: flaky
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $flaky_port}}}
+""")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Where everything listens on loopback. The defaults are those of docs/examples/demo.yaml."""
+
+    listen: int = 10000
+    """the sidecar's listener"""
+    admin: int = 15000
+    v1: int = 8081
+    v2: int = 8082
+    flaky: int = 8083
+
+
+def bootstrap_yaml(ports: Ports, *, access_log: str = "/dev/stdout", command: str = "mesh-proxy -c demo.yaml") -> str:
+    """The bootstrap as text."""
+    return _TEMPLATE.substitute(
+        command=command,
+        access_log=access_log,
+        listen_port=ports.listen,
+        admin_port=ports.admin,
+        v1_port=ports.v1,
+        v2_port=ports.v2,
+        flaky_port=ports.flaky,
+        weight_v1=100 - SHARE_OF_V2,
+        weight_v2=SHARE_OF_V2,
+    )

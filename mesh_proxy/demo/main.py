@@ -1,0 +1,177 @@
+"""`mesh-proxy demo`: start, send, judge, show, stay up until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from mesh_proxy.demo.bootstrap import Ports, bootstrap_yaml
+from mesh_proxy.demo.processes import Processes, StartFailed, fetch, port_or_free
+from mesh_proxy.demo.report import Report, hints
+from mesh_proxy.demo.scenario import FLAKY_EVERY, WEIGHTED, plan
+from mesh_proxy.demo.traffic import send
+
+DIRECT_REQUESTS: Final = 300
+"""sent to v1 without the sidecar, for scale"""
+WARM_UP_REQUESTS: Final = 20
+"""per connection, before the direct ones, so that both measurements meet warm processes"""
+SEED: Final = 1
+"""of the order of the requests"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Exit code 1 for a wrong command line, like mesh-proxy itself."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(1, f"{self.prog}: {message}\n")
+
+
+def _count(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of the demo."""
+    found = _Parser(prog="mesh-proxy demo", description="Two versions of a small service behind a sidecar, under traffic.")
+    found.add_argument("--once", action="store_true", help="end after the table; exit code 0 if all is as expected, else 1")
+    found.add_argument("--requests", type=_count(10, 1_000_000), default=2000, metavar="N", help="how many to send [2000]")
+    found.add_argument("--connections", type=_count(1, 256), default=4, metavar="N", help="keep-alive connections [4]")
+    found.add_argument("--concurrency", type=_count(1, 64), default=1, metavar="N", help="workers of the sidecar [1]")
+    found.add_argument("--listen-port", type=_count(1, 65535), metavar="PORT", help="of the sidecar [10000, or a free one]")
+    found.add_argument(
+        "--admin-port", type=_count(1, 65535), metavar="PORT", help="of its admin interface [15000, or a free one]"
+    )
+    found.add_argument("--json", action="store_true", help="the result as JSON on standard output, all else on standard error")
+    return found
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the demo; the exit code."""
+    options = parser().parse_args(list(argv))
+    try:
+        return uvloop.run(_until_told_to_stop(options))
+    except StartFailed as error:
+        print(f"mesh-proxy demo: {error}", file=sys.stderr)
+        return 1
+
+
+async def _until_told_to_stop(options: argparse.Namespace) -> int:
+    """The demo as a task that SIGINT and SIGTERM cancel, so that everything is stopped in order. Stopping is not interrupted."""
+    task = asyncio.ensure_future(_demo(options))
+    stopped: list[int] = []
+
+    def stop(number: int) -> None:
+        if not stopped:
+            stopped.append(number)
+            task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, int(number))
+    try:
+        return await task
+    except asyncio.CancelledError:
+        # Ctrl-C is how a demo that stays up ends; with --once it means that there is no result.
+        return 128 + stopped[0] if options.once else 0
+
+
+async def _demo(options: argparse.Namespace) -> int:
+    out = sys.stderr if options.json else sys.stdout
+
+    def say(text: str) -> None:
+        print(text, file=out, flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="mesh-proxy-demo-") as name:
+        folder = Path(name)
+        async with Processes(folder) as processes:
+            say("Starting shop v1, shop v2 and a flaky service …")
+            v1, v2, flaky = await asyncio.gather(
+                processes.service("v1"),
+                processes.service("v2"),
+                processes.service("flaky", "--fail-every", str(FLAKY_EVERY)),
+            )
+            ports = Ports(
+                listen=options.listen_port or port_or_free(Ports().listen),
+                admin=options.admin_port or port_or_free(Ports().admin),
+                v1=v1,
+                v2=v2,
+                flaky=flaky,
+            )
+            bootstrap, access_log = folder / "bootstrap.yaml", folder / "access.log"
+            command = f"mesh-proxy -c {bootstrap} --concurrency {options.concurrency}"
+            bootstrap.write_text(bootstrap_yaml(ports, access_log=str(access_log), command=command))
+            say(f"Starting the sidecar: {command}")
+            await processes.sidecar(bootstrap, ports.admin, options.concurrency)
+            say(f"It listens on 127.0.0.1:{ports.listen}; admin interface: http://127.0.0.1:{ports.admin}/")
+            say(f"Sending {options.requests} requests over {options.connections} keep-alive connections …")
+            report = await _traffic(options, ports)
+            if options.json:
+                print(json.dumps(report.as_json(), indent=1), flush=True)
+            say(f"\n{report.text()}\n")
+            if options.once:
+                return 1 if report.problems else 0
+            say(hints(ports, bootstrap, access_log))
+            raise StartFailed(await processes.first_end())
+
+
+async def _traffic(options: argparse.Namespace, ports: Ports) -> Report:
+    connections = options.connections
+    await send([WEIGHTED] * (WARM_UP_REQUESTS * connections), ports.v1, connections)
+    straight = await send([WEIGHTED] * DIRECT_REQUESTS, ports.v1, connections)
+    began = time.monotonic()
+    results = await send(plan(options.requests, SEED), ports.listen, connections, _progress(options.requests))
+    seconds = time.monotonic() - began
+    stats = _numbers(await asyncio.to_thread(fetch, ports.admin, "/stats"))
+    memory = await asyncio.to_thread(fetch, ports.admin, "/memory?by_process")
+    report = Report(
+        results=results,
+        direct=straight[WEIGHTED.name].latencies,
+        seconds=seconds,
+        retries=stats.get("cluster.flaky.upstream_rq_retry", 0),
+        counted=stats.get("http.demo.downstream_rq_total", 0),
+        memory=_memory(memory),
+    )
+    report.check()
+    return report
+
+
+def _progress(total: int) -> Callable[[int], None]:
+    """Counts in place on a terminal, and says nothing to a file."""
+    if not sys.stderr.isatty():
+        return lambda done: None
+    step = max(1, total // 100)
+
+    def progress(done: int) -> None:
+        if done % step == 0 or done >= total:
+            print(f"\r  {done} of {total}", end="\r" if done >= total else "", file=sys.stderr, flush=True)
+
+    return progress
+
+
+def _numbers(text: str) -> dict[str, int]:
+    """Counters and gauges of the page /stats."""
+    pairs = (line.rpartition(": ") for line in text.splitlines())
+    return {name: int(value) for name, _, value in pairs if value.isdecimal()}
+
+
+def _memory(text: str) -> dict[str, int]:
+    """Role -> PSS in bytes, of the page /memory?by_process."""
+    try:
+        return {str(process["name"]): int(process["pss"]) for process in json.loads(text)["processes"]}
+    except (ValueError, KeyError):  # the kernel does not say, or the page did not come
+        return {}

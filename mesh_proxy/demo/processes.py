@@ -1,0 +1,153 @@
+"""The processes of the demo: started, waited for until they serve, and always stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes  # noqa: F401 - loaded before the fork, for die_with_parent
+import functools
+import http.client
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from mesh_proxy.supervisor.spawner import die_with_parent
+
+START_TIMEOUT_S: Final = 30.0
+STOP_TIMEOUT_S: Final = 10.0
+POLL_S: Final = 0.02
+LOG_LINES: Final = 15
+"""how much of a log is shown when something does not start"""
+
+
+class StartFailed(Exception):
+    """A process does not serve; the text is for the person at the terminal."""
+
+
+def port_or_free(wanted: int) -> int:
+    """`wanted` if nobody listens there, else any free port of loopback."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier run may linger in TIME_WAIT
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Processes:
+    """What the demo has started. Use it as an asynchronous context: all of it is stopped at the end, last started first."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: list[tuple[str, Process]] = []
+
+    async def __aenter__(self) -> Processes:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for name, process in reversed(self._running):
+            await _stop(name, process)
+        self._running.clear()
+
+    async def service(self, name: str, *flags: str) -> int:
+        """Start one version of the service; its port. Raises StartFailed."""
+        with self.log(name).open("wb") as log:
+            process = await self._start(name, [*_python("mesh_proxy.demo.service"), name, *flags], PIPE, PIPE, log.fileno())
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                line = await process.stdout.readline()
+        except TimeoutError:
+            line = b""
+        word, _, port = line.decode().partition(" ")
+        if word != "listening":
+            raise StartFailed(f"service {name} does not start:\n{self._tail(name)}")
+        return int(port)
+
+    async def sidecar(self, bootstrap: Path, admin_port: int, concurrency: int) -> Process:
+        """Start mesh-proxy and wait until it is ready. Raises StartFailed."""
+        arguments = ["-c", str(bootstrap), "--concurrency", str(concurrency), "--file-flush-interval-msec", "500"]
+        with self.log("sidecar").open("wb") as log:
+            process = await self._start("sidecar", [*_python("mesh_proxy"), *arguments], DEVNULL, log.fileno(), STDOUT)
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                # There is no event to wait for in another process.
+                while process.returncode is None and await asyncio.to_thread(fetch, admin_port, "/ready") != "LIVE\n":  # noqa: ASYNC110
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            raise StartFailed(f"the sidecar is not ready after {START_TIMEOUT_S:.0f} s:\n{self._tail('sidecar')}") from None
+        if process.returncode is not None:
+            raise StartFailed(f"the sidecar ended with exit code {process.returncode}:\n{self._tail('sidecar')}")
+        return process
+
+    async def first_end(self) -> str:
+        """Wait until one of the processes ends by itself; what to say about it."""
+        waits = {asyncio.ensure_future(process.wait()): name for name, process in self._running}
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        name = waits[done.pop()]
+        return f"{name} ended by itself:\n{self._tail(name)}"
+
+    def log(self, name: str) -> Path:
+        """Where a process writes what it has to say."""
+        return self._folder / f"{name}.log"
+
+    def _tail(self, name: str) -> str:
+        lines = self.log(name).read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return "\n".join(f"  {line}" for line in lines) or "  (it said nothing)"
+
+    async def _start(self, name: str, command: Sequence[str], stdin: int, stdout: int, stderr: int) -> Process:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,  # Ctrl-C is for the demo, which stops the others in order
+                preexec_fn=functools.partial(die_with_parent, os.getpid(), signal.SIGINT),
+            )
+        except OSError as error:
+            raise StartFailed(f"cannot start {command[0]}: {error.strerror}") from None
+        self._running.append((name, process))
+        return process
+
+
+def fetch(admin_port: int, path: str) -> str:
+    """The text of a page of the admin interface; empty when it does not answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", admin_port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+    except (OSError, http.client.HTTPException):
+        return ""
+    finally:
+        connection.close()
+
+
+def _python(module: str) -> list[str]:
+    return [sys.executable, "-m", module]
+
+
+async def _stop(name: str, process: Process) -> None:
+    """A service ends with its standard input, the sidecar with SIGINT; who does not is killed."""
+    if process.returncode is not None:
+        return
+    if process.stdin is not None:
+        process.stdin.close()
+    else:
+        process.send_signal(signal.SIGINT)
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await process.wait()
+    except TimeoutError:
+        print(f"{name} does not stop and is killed", file=sys.stderr)
+        process.kill()
+        await process.wait()

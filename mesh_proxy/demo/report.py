@@ -1,0 +1,127 @@
+"""What the demo shows: the table, and how to go on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mesh_proxy.demo.bootstrap import Ports
+from mesh_proxy.demo.scenario import FLAKY_EVERY, RETRIED, Result, percentile
+
+_COLUMNS = "{:<24} {:>8}  {:<22}  {:<12} {:>7} {:>7} {:>7} {:>8}"
+_QUANTILES = (50, 95, 99)
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything that was found."""
+
+    results: Mapping[str, Result]
+    """by rule name"""
+    direct: Sequence[float]
+    """seconds per request to v1 without the sidecar"""
+    seconds: float
+    """how long the requests took together"""
+    retries: int
+    """made by the sidecar, by its own counter"""
+    counted: int
+    """requests by the sidecar's own counter"""
+    memory: Mapping[str, int]
+    """role -> PSS in bytes"""
+    problems: list[str] = field(default_factory=list)
+    """what is not as it must be"""
+
+    def check(self) -> None:
+        """Compare with the rules, and the caller's count with the sidecar's."""
+        for result in self.results.values():
+            self.problems += result.problems()
+        sent = sum(result.sent for result in self.results.values())
+        if self.counted != sent:
+            self.problems.append(f"the sidecar counted {self.counted} requests, {sent} were sent")
+        wanted = self.results[RETRIED.name].sent // FLAKY_EVERY
+        if self.retries != wanted:
+            self.problems.append(f"{self.retries} retries by the sidecar's count, {wanted} were needed")
+
+    def text(self) -> str:
+        """For a terminal."""
+        lines = [
+            _COLUMNS.format("rule", "requests", "answered by", "expected", "p50 ms", "p95 ms", "p99 ms", "failures"),
+            _COLUMNS.format("-" * 24, "-" * 8, "-" * 22, "-" * 12, *["-" * 7] * 3, "-" * 8),
+        ]
+        for result in self.results.values():
+            times = _milliseconds(result.latencies)
+            names = list(result.rule.shares)
+            for index, name in enumerate(names):
+                share = result.rule.shares[name]
+                count = result.answered[name]
+                cells = [f"{name:<7} {count:>6} {count / max(1, result.answered.total()):>7.1%}", f"{name} {share:.0%}"]
+                if index == 0:
+                    row = [result.rule.name, result.sent, *cells, *times, result.failures.total()]
+                else:
+                    row = ["", "", *cells, "", "", "", ""]
+                lines.append(_COLUMNS.format(*row).rstrip())
+        if self.direct:
+            row = ["(no sidecar, for scale)", len(self.direct), "v1", "", *_milliseconds(self.direct), 0]
+            lines.append(_COLUMNS.format(*row))
+        sent = sum(result.sent for result in self.results.values())
+        lines += [
+            "",
+            f"{sent} requests in {self.seconds:.1f} s. By its own counters the sidecar had {self.counted} requests"
+            f" and made {self.retries} retries that no caller saw.",
+        ]
+        if self.memory:
+            parts = ", ".join(f"{name} {size / 2**20:.1f}" for name, size in self.memory.items())
+            lines.append(f"Memory of the sidecar: {sum(self.memory.values()) / 2**20:.1f} MiB PSS ({parts}).")
+        lines += [f"WRONG: {problem}" for problem in self.problems] or ["All as expected."]
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for a program."""
+        return {
+            "ok": not self.problems,
+            "problems": self.problems,
+            "seconds": round(self.seconds, 3),
+            "requests_counted_by_sidecar": self.counted,
+            "retries": self.retries,
+            "memory_pss_bytes": dict(self.memory),
+            "direct_ms": _quantiles(self.direct),
+            "rules": [
+                {
+                    "rule": result.rule.name,
+                    "requests": result.sent,
+                    "answered": dict(result.answered),
+                    "expected": dict(result.rule.shares),
+                    "failures": dict(result.failures),
+                    "latency_ms": _quantiles(result.latencies),
+                }
+                for result in self.results.values()
+            ],
+        }
+
+
+def _milliseconds(values: Sequence[float]) -> list[str]:
+    return [f"{percentile(values, quantile) * 1000:.2f}" for quantile in _QUANTILES]
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float]:
+    return {f"p{quantile}": round(percentile(values, quantile) * 1000, 3) for quantile in _QUANTILES}
+
+
+def hints(ports: Ports, bootstrap: Path, access_log: Path) -> str:
+    """What a newcomer may try while the demo is up."""
+    at = f"http://127.0.0.1:{ports.listen}"
+    admin = f"http://127.0.0.1:{ports.admin}"
+    return f"""\
+The sidecar is up. Try it:
+  curl {at}/cart                        # v1, one time in ten v2
+  curl -H 'x-version: v2' {at}/cart     # always v2
+  curl {at}/about                       # the sidecar itself
+  curl -i {at}/old/cart                 # a redirect
+  curl {at}/flaky                       # never a 503
+  curl {admin}/stats?filter=upstream_rq  # counters, by Envoy's names
+  tail {access_log}
+  less {bootstrap}
+Admin interface for the browser: {admin}/
+Ctrl-C ends everything and removes the folder."""
