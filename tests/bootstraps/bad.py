@@ -47,6 +47,8 @@ def unsupported(name: str, text: str, path: str, why: str = "not supported") -> 
 TCP_TYPE = f'"@type": {EXT}filters.network.tcp_proxy.v3.TcpProxy'
 PREVIOUS = f'{{name: p, typed_config: {{"@type": {EXT}retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate}}}}'
 LIMIT = typed("limit", "filters.network.connection_limit.v3.ConnectionLimit", "stat_prefix: l, max_connections: 1")
+BAD_TEXT = 'log_format: {text_format_source: {inline_string: "%NOPE%"}}'
+BAD_JSON = 'log_format: {json_format: {a: {b: "%NOPE%"}}}'
 EMPTY_PATH = 'path: ""'
 
 SHAPE = [
@@ -288,6 +290,24 @@ RULES = [
 ]
 
 MEANING = [
+    Bad(
+        "unknown operator in a log",
+        web(hcm=f"access_log: [{file_log(BAD_TEXT)}]"),
+        f"{HCM}.access_log[0].typed_config.log_format.text_format_source",
+        "not a valid format string: unknown operator %NOPE%",
+    ),
+    Bad(
+        "unknown operator in JSON",
+        web(hcm=f"access_log: [{file_log(BAD_JSON)}]"),
+        f"{HCM}.access_log[0].typed_config.log_format.json_format.a.b",
+        "unknown operator %NOPE%",
+    ),
+    Bad(
+        "half an operator in a header",
+        web(host='request_headers_to_add: [{header: {key: a, value: "50%"}}]'),
+        f"{HOST}.request_headers_to_add[0].header.value",
+        "not a valid format string",
+    ),
     Bad(
         "null in the runtime",
         "layered_runtime: {layers: [{name: a, static_layer: {x: {y: ~}}}]}",

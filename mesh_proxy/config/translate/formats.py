@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from collections.abc import Callable
 from typing import Any
 
 import re2
@@ -38,26 +35,10 @@ def check_format(text: str, path: str) -> None:
     """Refuse a format string that the formatter cannot compile."""
     if "%" not in text:
         return
-    check = _checker()
-    if check is not None:
-        try:
-            check(text)
-        except ValueError as error:
-            raise ConfigError(path, f"not a valid format string: {error}") from None
+    # Not at the top: whoever only translates clusters need not load the operators.
+    from mesh_proxy.formatting import compile_format
 
-
-_found: list[Callable[[str], object] | None] = []
-
-
-def _checker() -> Callable[[str], object] | None:
-    """The formatter's compiler, None as long as it does not know the operators of Envoy's default access log line."""
-    if not _found:
-        _found.append(None)
-        if importlib.util.find_spec("mesh_proxy.formatting") is not None:
-            module = importlib.import_module("mesh_proxy.formatting")
-            try:
-                module.compile_format(module.DEFAULT_FORMAT)
-                _found[0] = module.compile_format
-            except ValueError:
-                pass
-    return _found[0]
+    try:
+        compile_format(text)
+    except ValueError as error:
+        raise ConfigError(path, f"not a valid format string: {error}") from None
