@@ -14,6 +14,7 @@ from mesh_proxy.stats.cluster_group import ClusterStats, TransportSocketMatchSta
 from mesh_proxy.stats.group import sanitize
 from mesh_proxy.upstream.balancers import Choose, make_chooser, round_robin
 from mesh_proxy.upstream.endpoint import Endpoint
+from mesh_proxy.upstream.hash_balancers import HASH_POLICIES, HashInput, MaglevBalancer, RingHashBalancer, normalized
 from mesh_proxy.upstream.host_sets import HostSet, distribute, split
 from mesh_proxy.upstream.outlier import OutlierDetector
 from mesh_proxy.upstream.resource_table import SharedResources
@@ -78,6 +79,7 @@ class Cluster:
 
     __slots__ = (
         "_choose",
+        "_hash_input",
         "_levels",
         "_matches",
         "config",
@@ -97,8 +99,9 @@ class Cluster:
         self.name = config.name
         self.config = config
         self.endpoints: tuple[Endpoint, ...] = ()
-        self.needs_context = False
+        self.needs_context = config.lb_policy in HASH_POLICIES
         """`pick` wants an LbContext"""
+        self._hash_input = HashInput(environment.random)
         self.tracks_results = False
         """`on_result` wants to know how requests ended"""
         self.outlier: OutlierDetector | None = None
@@ -120,13 +123,17 @@ class Cluster:
         return self._pick_with(context)
 
     def _pick_with(self, context: LbContext) -> Endpoint | None:
+        source = self._hash_input
+        source.value = context.hash
         endpoint = self._choose()
         avoid = context.avoid
         if avoid:
-            for _ in range(context.attempts):
+            for source.attempt in range(1, context.attempts + 1):
                 if endpoint is None or endpoint not in avoid:
                     break
                 endpoint = self._choose()
+            source.attempt = 0
+        source.value = None
         return endpoint
 
     def on_result(self, endpoint: Endpoint, status: int) -> None:
@@ -216,6 +223,8 @@ class Cluster:
             self._unregister_stats()
         self._register_stats()
         self._set_outlier_detection()
+        if config.kind != "ORIGINAL_DST":
+            self.needs_context = config.lb_policy in HASH_POLICIES
         self.renew_members(any(getattr(old, name) != getattr(config, name) for name in CONNECTION_FIELDS))
 
     def renew_members(self, renew: bool) -> None:
@@ -285,7 +294,7 @@ class Cluster:
     def _over(self, host_set: HostSet, usable: Sequence[Endpoint], factor: int) -> Choose:
         if not usable:
             return self._none
-        if self.config.locality_weighted:
+        if self.config.locality_weighted and self.config.lb_policy not in HASH_POLICIES:
             by_locality = self._by_locality(host_set, usable, factor)
             if by_locality is not None:
                 return by_locality
@@ -293,7 +302,30 @@ class Cluster:
 
     def _balancer(self, endpoints: Sequence[Endpoint]) -> Choose:
         config = self.config
+        if config.lb_policy in HASH_POLICIES:
+            return self._hash_balancer(self._hash_weights(endpoints))
         return make_chooser(config.lb_policy, endpoints, self.environment.random, config.least_request_choice_count)
+
+    def _hash_weights(self, endpoints: Sequence[Endpoint]) -> list[tuple[Endpoint, float]]:
+        """The shares of the hash table: an endpoint's within its locality times the locality's, if those have weights."""
+        assignment = self.config.endpoints
+        if self.config.locality_weighted and assignment is not None:
+            groups = [
+                (one.weight, here)
+                for one in assignment.localities
+                if one.weight and (here := [e for e in endpoints if e.locality == one.locality and e.priority == one.priority])
+            ]
+            if groups:
+                total = sum(weight for weight, _ in groups)
+                return [(endpoint, share * weight / total) for weight, here in groups for endpoint, share in normalized(here)]
+        return normalized(endpoints)
+
+    def _hash_balancer(self, weighted: list[tuple[Endpoint, float]]) -> Choose:
+        config, source = self.config, self._hash_input
+        if config.lb_policy == "MAGLEV":
+            return MaglevBalancer(weighted, source, config.maglev_table_size, config.hash_by_hostname).choose
+        sizes = config.ring_hash_minimum_size, config.ring_hash_maximum_size
+        return RingHashBalancer(weighted, source, *sizes, config.hash_by_hostname).choose
 
     def _by_locality(self, host_set: HostSet, usable: Sequence[Endpoint], factor: int) -> Choose | None:
         """Locality first, by weight times availability, then an endpoint of it; None when no locality has a weight."""
@@ -327,7 +359,8 @@ class Cluster:
         return panicking
 
     def _choose_level(self) -> Endpoint | None:
-        left = int(self.environment.random() * 100)
+        value = self._hash_input.value
+        left = value % 100 if value is not None else int(self.environment.random() * 100)
         for share, choose in self._levels:
             left -= share
             if left < 0:
