@@ -49,6 +49,11 @@ PREVIOUS = f'{{name: p, typed_config: {{"@type": {EXT}retry.host.omit_canary_hos
 LIMIT = typed("limit", "filters.network.connection_limit.v3.ConnectionLimit", "stat_prefix: l, max_connections: 1")
 BAD_TEXT = 'log_format: {text_format_source: {inline_string: "%NOPE%"}}'
 BAD_JSON = 'log_format: {json_format: {a: {b: "%NOPE%"}}}'
+MONITOR = typed(
+    "envoy.resource_monitors.global_downstream_max_connections",
+    "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+    "max_active_downstream_connections: 9",
+)
 EMPTY_PATH = 'path: ""'
 
 SHAPE = [
@@ -290,6 +295,12 @@ RULES = [
 ]
 
 MEANING = [
+    Bad(
+        "two resource monitors",
+        f"overload_manager: {{resource_monitors: [{MONITOR}, {MONITOR}]}}",
+        "overload_manager.resource_monitors[1]",
+        "is a second monitor of the same kind",
+    ),
     Bad(
         "unknown operator in a log",
         web(hcm=f"access_log: [{file_log(BAD_TEXT)}]"),
