@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mesh_proxy.config.model import ClusterConfig, EndpointConfig, LocalityConfig
 from mesh_proxy.stats.cluster_group import ClusterStats, TransportSocketMatchStats
 from mesh_proxy.stats.group import sanitize
+from mesh_proxy.upstream import localities
 from mesh_proxy.upstream.balancers import Choose, make_chooser, round_robin
 from mesh_proxy.upstream.endpoint import Endpoint
-from mesh_proxy.upstream.hash_balancers import HASH_POLICIES, HashInput, MaglevBalancer, RingHashBalancer, normalized
+from mesh_proxy.upstream.hash_balancers import HASH_POLICIES, HashInput, MaglevBalancer, RingHashBalancer
 from mesh_proxy.upstream.host_sets import HostSet, distribute, split
 from mesh_proxy.upstream.outlier import OutlierDetector
 from mesh_proxy.upstream.resource_table import SharedResources
@@ -294,31 +295,21 @@ class Cluster:
     def _over(self, host_set: HostSet, usable: Sequence[Endpoint], factor: int) -> Choose:
         if not usable:
             return self._none
-        if self.config.locality_weighted and self.config.lb_policy not in HASH_POLICIES:
-            by_locality = self._by_locality(host_set, usable, factor)
-            if by_locality is not None:
-                return by_locality
+        config = self.config
+        if config.locality_weighted and config.endpoints is not None and config.lb_policy not in HASH_POLICIES:
+            shares = localities.shares(config.endpoints.localities, host_set, usable, factor)
+            if shares:
+                choosers = [self._balancer(here) for here, _ in shares]
+                next_locality = round_robin(choosers, [share for _, share in shares], self.environment.random)
+                return lambda: next_locality()()
         return self._balancer(usable)
 
     def _balancer(self, endpoints: Sequence[Endpoint]) -> Choose:
         config = self.config
         if config.lb_policy in HASH_POLICIES:
-            return self._hash_balancer(self._hash_weights(endpoints))
+            groups = config.endpoints.localities if config.locality_weighted and config.endpoints is not None else ()
+            return self._hash_balancer(localities.endpoint_shares(groups, endpoints))
         return make_chooser(config.lb_policy, endpoints, self.environment.random, config.least_request_choice_count)
-
-    def _hash_weights(self, endpoints: Sequence[Endpoint]) -> list[tuple[Endpoint, float]]:
-        """The shares of the hash table: an endpoint's within its locality times the locality's, if those have weights."""
-        assignment = self.config.endpoints
-        if self.config.locality_weighted and assignment is not None:
-            groups = [
-                (one.weight, here)
-                for one in assignment.localities
-                if one.weight and (here := [e for e in endpoints if e.locality == one.locality and e.priority == one.priority])
-            ]
-            if groups:
-                total = sum(weight for weight, _ in groups)
-                return [(endpoint, share * weight / total) for weight, here in groups for endpoint, share in normalized(here)]
-        return normalized(endpoints)
 
     def _hash_balancer(self, weighted: list[tuple[Endpoint, float]]) -> Choose:
         config, source = self.config, self._hash_input
@@ -326,26 +317,6 @@ class Cluster:
             return MaglevBalancer(weighted, source, config.maglev_table_size, config.hash_by_hostname).choose
         sizes = config.ring_hash_minimum_size, config.ring_hash_maximum_size
         return RingHashBalancer(weighted, source, *sizes, config.hash_by_hostname).choose
-
-    def _by_locality(self, host_set: HostSet, usable: Sequence[Endpoint], factor: int) -> Choose | None:
-        """Locality first, by weight times availability, then an endpoint of it; None when no locality has a weight."""
-        assignment = self.config.endpoints
-        if assignment is None or not host_set.all:
-            return None
-        priority = host_set.all[0].priority
-        weights = {one.locality: one.weight or 0 for one in assignment.localities if one.priority == priority}
-        choosers: list[Choose] = []
-        effective: list[float] = []
-        for locality, weight in weights.items():
-            total = sum(1 for endpoint in host_set.all if endpoint.locality == locality and not endpoint.draining)
-            here = [endpoint for endpoint in usable if endpoint.locality == locality]
-            if weight and here:
-                choosers.append(self._balancer(here))
-                effective.append(weight * min(1.0, factor / 100.0 * len(here) / total))
-        if not choosers:
-            return None
-        next_locality = round_robin(choosers, effective, self.environment.random)
-        return lambda: next_locality()()
 
     def _in_panic(self, endpoints: Sequence[Endpoint]) -> Choose:
         if not endpoints:

@@ -123,9 +123,3 @@ def hash_key(endpoint: Endpoint, by_hostname: bool) -> bytes:
     if isinstance(metadata, dict) and isinstance(key := metadata.get("hash_key"), str) and key:
         return key.encode()
     return endpoint.hostname.encode() if by_hostname else endpoint.address_bytes
-
-
-def normalized(endpoints: Sequence[Endpoint]) -> list[tuple[Endpoint, float]]:
-    """Endpoints with weights that add up to 1."""
-    total = sum(endpoint.weight for endpoint in endpoints)
-    return [(endpoint, endpoint.weight / total) for endpoint in endpoints]
