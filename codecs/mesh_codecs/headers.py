@@ -26,6 +26,14 @@ class Headers:
         if len(self.first) != len(items):
             self._split_repeats(items)
 
+    @staticmethod
+    def of(first: dict[bytes, bytes]) -> Headers:
+        """Headers around a dict of single values, which becomes theirs."""
+        headers: Headers = Headers.__new__(Headers)
+        headers.first = first
+        headers.more = None
+        return headers
+
     def _split_repeats(self, items: Pairs) -> None:
         first: dict[bytes, bytes] = {}
         more: Pairs = []

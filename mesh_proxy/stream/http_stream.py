@@ -16,7 +16,7 @@ from mesh_proxy.network import request_headers
 from mesh_proxy.network.paths import check_path
 from mesh_proxy.stream import flags, retry
 from mesh_proxy.stream.filter_run import FilterRun
-from mesh_proxy.stream.upstream_stream import UpstreamStream
+from mesh_proxy.stream.upstream_stream import UpstreamStream, expected_ms
 
 if TYPE_CHECKING:
     from mesh_proxy.network.http_connection import HttpConnection
@@ -179,7 +179,10 @@ class HttpStream(UpstreamStream):
         elif policy is not None:
             self._try_limit = policy.per_try_timeout_s
         if not manager.suppress_envoy_headers:
-            self.set_expected_timeout(self.timeout_s)
+            if self._try_limit or self.hedged:
+                self.set_expected_timeout(self.timeout_s)
+            elif self.timeout_s:
+                first[b"x-envoy-expected-rq-timeout-ms"] = expected_ms(self.timeout_s)
         if policy is not None or b"x-envoy-retry-on" in first or b"x-envoy-retry-grpc-on" in first:
             self.retry = retry.make(policy, request, cluster.high if action.priority == "HIGH" else cluster.default)
             self._body_kept = self.retry is not None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.errors import ResetReason
 from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, ResponseHeaders, Trailers
@@ -333,6 +333,20 @@ class UpstreamStream(TimedStream):
         if not self.done:
             self._attempt()
             self.manager.context.flush()
+
+
+def expected_ms(seconds: float) -> bytes:
+    """A time-out as `x-envoy-expected-rq-timeout-ms` says it; the few that are configured are made once."""
+    text = _expected.get(seconds)
+    if text is None:
+        if len(_expected) >= EXPECTED_ENTRIES:
+            _expected.clear()
+        text = _expected[seconds] = b"%d" % max(round(seconds * 1000), 1)
+    return text
+
+
+_expected: dict[float, bytes] = {}
+EXPECTED_ENTRIES: Final = 256
 
 
 def _detail(reason: ResetReason) -> str:

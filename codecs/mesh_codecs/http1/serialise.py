@@ -6,7 +6,6 @@ from typing import Final
 
 from mesh_codecs.errors import LocalProtocolError
 from mesh_codecs.headers import Headers
-from mesh_codecs.http1.grammar import NOT_KEPT, TABLE_ENTRIES, TABLE_LINE_BYTES, Pair
 
 # Envoy's wording (`Http::CodeUtility`), which is that of RFC 9110 with a few of its own.
 _REASONS: Final[dict[int, bytes]] = {
@@ -95,34 +94,21 @@ def status_line(status: int, minor: int) -> bytes:
     return line
 
 
-# Lines made and checked once, as in `grammar`: the same bounds, and the same fields left out.
-_KEEP: Final = bytes(octet for octet in range(256) if octet not in b"\r\n\0")
-
-
-class _LineTable(dict[Pair, bytes]):
-    """(name, value) -> header line."""
-
-    def __missing__(self, pair: Pair) -> bytes:
-        line = b": ".join(pair)
-        if line.translate(None, _KEEP):
-            raise LocalProtocolError("http1.invalid_characters", 500, "CR, LF or NUL in a header field")
-        if len(line) <= TABLE_LINE_BYTES and pair[0] not in NOT_KEPT:
-            if len(self) >= TABLE_ENTRIES:
-                self.clear()
-            self[pair] = line
-        return line
-
-
-_lookup_line: Final = _LineTable().__getitem__
-
-
 def render_fields(headers: Headers) -> bytes:
     """The header lines, joined by CR LF, without one at the end; empty for no header.
+
+    The whole block is checked at once: every CR and LF in it must be one that joined two lines.
 
     Raises:
         LocalProtocolError: a name or value holds CR, LF or NUL, which would end the line or the message early.
     """
-    block = b"\r\n".join(map(_lookup_line, headers.first.items()))
+    lines = list(map(_line, headers.first.items()))
     if headers.more is not None:
-        block += b"\r\n" + b"\r\n".join(map(_lookup_line, headers.more))
+        lines += map(_line, headers.more)
+    block = b"\r\n".join(lines)
+    if lines and (block.count(b"\n") != len(lines) - 1 or block.count(b"\r") != len(lines) - 1 or b"\0" in block):
+        raise LocalProtocolError("http1.invalid_characters", 500, "CR, LF or NUL in a header field")
     return block
+
+
+_line: Final = b": ".join

@@ -31,7 +31,8 @@ from mesh_codecs.headers import Headers
 from mesh_codecs.http1 import fields
 from mesh_codecs.http1.body import BodyReader, BodyWriter
 from mesh_codecs.http1.fields import CHUNKS, LENGTH, NO_BODY, RAW
-from mesh_codecs.http1.grammar import RESPONSE_HEAD, HeadBuffer, check_count, parse_fields, parse_status_line
+from mesh_codecs.http1.grammar import NOT_KEPT, RESPONSE_HEAD, HeadBuffer, check_count, parse_fields, parse_status_line
+from mesh_codecs.http1.head_table import HeadTable
 from mesh_codecs.http1.heads import request_head
 from mesh_codecs.http1.settings import (
     MAX_EARLY_TUNNEL_BYTES,
@@ -44,6 +45,11 @@ from mesh_codecs.http1.settings import (
 _IDLE: Final = 0
 _HEAD: Final = 1
 _BODY: Final = 2
+
+UNIQUE: Final = NOT_KEPT - {b"date", b"last-modified", b"etag", b"expires", b"location"}
+"""fields that are new with every response, or secret; `date` holds for a second, the others for one resource"""
+_table: Final = HeadTable[tuple[int, dict[bytes, bytes], int, int]]()
+"""status, fields, content-length, number of fields"""
 
 
 @final
@@ -165,7 +171,13 @@ class UpstreamHttp1:
 
     def _receive_head(self, data: bytes, pos: int, end: int, events: list[Event]) -> int:
         """One event, two if a short body follows at once; returns where the rest of `data` begins."""
-        lines = data[pos:end].split(b"\r\n")
+        head = data[pos:end]
+        known = _table.entries.get(head)
+        if known is not None and known[3] <= self._max_count and not self._tunnel_asked:
+            _table.hits += 1
+            status, known_first, length, _ = known
+            return self._plain_response(status, Headers.of(known_first.copy()), length, data, end + 4, events)
+        lines = head.split(b"\r\n")
         status, minor = parse_status_line(lines.pop(0))
         if len(lines) > self._max_count:
             check_count(lines, self._max_count)
@@ -204,6 +216,8 @@ class UpstreamHttp1:
         if flags & fields.CLOSE or not (minor or flags & fields.KEEP_ALIVE):
             self._keep_alive = False
         length = -1 if b"content-length" not in first else fields.parse_content_length(first[b"content-length"])
+        if length >= 0 and minor and not flags & ~fields.KEEP_ALIVE and headers.more is None and UNIQUE.isdisjoint(first):
+            _table.store(head, (status, first.copy(), length, len(lines)))
         if self._method == b"HEAD" or status == 204 or status == 304 or length == 0:
             events.append(ResponseHeaders(stream, status, headers, True, version))
             self._finish()
@@ -220,6 +234,22 @@ class UpstreamHttp1:
         else:
             self._keep_alive = False
             self._body.begin(RAW, 0)
+        self._input = _BODY
+        return pos
+
+    def _plain_response(self, status: int, headers: Headers, length: int, data: bytes, pos: int, events: list[Event]) -> int:
+        """A head that was seen before: final, HTTP/1.1, persistent, with a content-length."""
+        stream = self._stream
+        if self._method == b"HEAD" or status == 204 or status == 304 or length == 0:
+            events.append(ResponseHeaders(stream, status, headers, True))
+            self._finish()
+            return pos
+        events.append(ResponseHeaders(stream, status, headers, False))
+        if len(data) - pos >= length:
+            events.append(Data(stream, data[pos : pos + length], True, length))
+            self._finish()
+            return pos + length
+        self._body.begin(LENGTH, length)
         self._input = _BODY
         return pos
 

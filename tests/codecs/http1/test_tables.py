@@ -6,9 +6,10 @@ import pytest
 from http1_support import SETTINGS, asked
 
 from mesh_codecs.errors import LocalProtocolError, RemoteProtocolError
-from mesh_codecs.events import RequestHeaders, ResponseHeaders
+from mesh_codecs.events import ConnectionFailed, RequestHeaders, ResponseHeaders
 from mesh_codecs.headers import Headers
-from mesh_codecs.http1 import DownstreamHttp1, fields, grammar, serialise
+from mesh_codecs.http1 import DownstreamHttp1, Http1Settings, fields, grammar, requests, serialise, upstream
+from mesh_codecs.http1.head_table import ENTRIES, HEAD_BYTES, REST, HeadTable
 
 KEPT = 3 * grammar.TABLE_ENTRIES // 2
 
@@ -18,7 +19,8 @@ TABLES = [
     grammar._name_table,
     grammar._request_table,
     grammar._status_table,
-    serialise._lookup_line.__self__,  # type: ignore[attr-defined]
+    requests._table.entries,
+    upstream._table.entries,
     fields._connection_table,
     fields.known_authorities,
 ]
@@ -46,8 +48,55 @@ def test_not_kept(line: bytes) -> None:
         (pair,) = grammar.parse_fields([line])
         assert pair[1].startswith(b"secret")
         assert serialise.render_fields(Headers([pair])) == b": ".join(pair)
-    for table in (TABLES[0], TABLES[4]):
-        assert not [key for key in table if b"secret" in (key if isinstance(key, bytes) else key[1])]
+    assert not [key for key in TABLES[0] if b"secret" in key]
+    for _ in range(2):
+        DownstreamHttp1(SETTINGS).receive_data(b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % line)
+        asked().receive_data(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: secret\r\n\r\n")
+    heads = [*requests._table.entries, *upstream._table.entries]
+    assert not [head for head in heads if b"secret" in head and b"X-Long" not in head]
+
+
+def test_a_head_that_is_known_gives_the_same_events() -> None:
+    request = b"POST /same HTTP/1.1\r\nHost: same\r\nX-A: 1\r\nContent-Length: 3\r\n\r\nabc"
+    answer = b"HTTP/1.1 200 OK\r\nX-B: 2\r\nContent-Length: 3\r\n\r\nabc"
+    requests._table.entries.clear()
+    upstream._table.entries.clear()
+    requests._table.resting = upstream._table.resting = 0
+    first = [DownstreamHttp1(SETTINGS).receive_data(request), asked().receive_data(answer)]
+    assert len(requests._table.entries) == len(upstream._table.entries) == 1
+    again = [DownstreamHttp1(SETTINGS).receive_data(request), asked().receive_data(answer)]
+    assert first == again
+    # What a reader does to its headers is its own affair.
+    for events in again:
+        head = events[0]
+        assert isinstance(head, (RequestHeaders, ResponseHeaders))
+        head.headers.set(b"x-a", b"changed")
+    assert [DownstreamHttp1(SETTINGS).receive_data(request), asked().receive_data(answer)] == first
+    assert asked(method=b"HEAD").receive_data(answer[:-3]) == [
+        ResponseHeaders(1, 200, Headers([(b"x-b", b"2"), (b"content-length", b"3")]), True)
+    ]
+
+
+def test_a_known_head_still_meets_the_settings() -> None:
+    payload = b"GET /count HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 2\r\n\r\n"
+    requests._table.resting = 0
+    assert isinstance(DownstreamHttp1(SETTINGS).receive_data(payload)[0], RequestHeaders)
+    (event,) = DownstreamHttp1(Http1Settings(max_header_count=2)).receive_data(payload)
+    assert isinstance(event, ConnectionFailed)
+    assert event.error.status == 431
+
+
+def test_a_head_table_that_does_not_help_rests() -> None:
+    table: HeadTable[int] = HeadTable()
+    table.store(b"x" * (HEAD_BYTES + 1), 1)
+    assert not table.entries
+    for i in range(ENTRIES + 1):
+        table.store(b"%d" % i, i)
+    assert len(table.entries) == 1
+    assert table.resting == REST
+    table.store(b"rests", 1)
+    assert b"rests" not in table.entries
+    assert table.resting == REST - 1
 
 
 def test_long_lines_are_not_kept() -> None:
