@@ -36,7 +36,20 @@ ACCEPTS_PER_WAKEUP: Final = 32
 """A burst of connections must not starve those that are open."""
 ACCEPT_PAUSE_S: Final = 0.1
 """After an error of the system (out of descriptors or memory) accepting rests that long."""
-SYSTEM_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+VANISHED: Final = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.EPROTO,
+        errno.ENETDOWN,
+        errno.ENOPROTOOPT,
+        errno.EHOSTDOWN,
+        errno.ENONET,
+        errno.EHOSTUNREACH,
+        errno.EOPNOTSUPP,
+        errno.ENETUNREACH,
+    }
+)
+"""What accept(2) says about a connection that ended in the queue; it is out of the queue then."""
 PAUSE_AT: Final = 0.9
 RESUME_AT: Final = 0.8
 """Shares of the descriptor budget at which accepting stops and goes on."""
@@ -100,14 +113,18 @@ class Listener:
         self.context.loop.add_reader(listening.fileno(), self._accept, listening, name)
 
     def stop_listening(self) -> None:
-        """Give the sockets up; connections go on."""
+        """Give the sockets up; connections go on. Who is in the kernel's queue is connected already and may have sent a request:
+        he is still accepted, as closing the last copy of the socket would reset him."""
         if self._resume is not None:
             self._resume.cancel()
             self._resume = None
-        for listening, _ in self._sockets:
+        sockets = self._sockets
+        self._sockets = []
+        for listening, name in sockets:
             self.context.loop.remove_reader(listening.fileno())
+            while not self._paused and self._accept(listening, name):
+                pass
             listening.close()
-        self._sockets.clear()
 
     def _pause(self) -> None:
         if not self._paused:
@@ -129,24 +146,26 @@ class Listener:
 
     # -- accepting
 
-    def _accept(self, listening: socket.socket, name: Any) -> None:
+    def _accept(self, listening: socket.socket, name: Any) -> bool:
+        """Accept some of those who wait; True when there may be more."""
         context = self.context
         for _ in range(ACCEPTS_PER_WAKEUP):
             if context.active_connections + context.upstream_connections >= context.fd_budget * PAUSE_AT:
                 _log.warning("listener %s: descriptors are running out, accepting pauses", self.config.name)
                 self._pause()
-                return
+                return False
             try:
                 accepted, peer = listening.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+            except BlockingIOError:
+                return False
             except OSError as error:
-                if error.errno not in SYSTEM_EXHAUSTED:
-                    raise
+                if error.errno in VANISHED:
+                    continue
                 _log.warning("listener %s: accept: %s; accepting pauses", self.config.name, error)
                 self._pause()
-                return
+                return False
             self._accepted(accepted, peer, name)
+        return True
 
     def _accepted(self, accepted: socket.socket, peer: Any, name: Any) -> None:
         context = self.context
@@ -218,6 +237,8 @@ class Listener:
     def connection_opened(self, connection: DownstreamConnection) -> None:
         """A connection of ours has its transport."""
         self.connections.add(connection)
+        if self.draining:
+            connection.close_when_idle()
 
     def connection_closed(self, connection: DownstreamConnection) -> None:
         """A connection of ours is gone."""

@@ -16,7 +16,6 @@ from mesh_codecs.events import (
     StreamReset,
     Trailers,
 )
-from mesh_codecs.headers import Headers
 from mesh_codecs.http1 import DownstreamHttp1
 from mesh_codecs.http1.serialise import reason
 from mesh_proxy.deadlines import DeadlineQueue
@@ -42,6 +41,7 @@ class HttpConnection(asyncio.Protocol):
         "_closing",
         "_delayed_close",
         "_dirty",
+        "_drain_timer",
         "_head_pending",
         "_held",
         "_read_pauses",
@@ -53,9 +53,7 @@ class HttpConnection(asyncio.Protocol):
         "last_activity",
         "manager",
         "owner",
-        "received",
         "requests",
-        "sent",
         "stream",
         "transport",
         "write_blocked",
@@ -71,10 +69,6 @@ class HttpConnection(asyncio.Protocol):
         self.stream: HttpStream | None = None
         self.last_activity = info.start_monotonic
         self.requests = 0
-        self.received = 0
-        """bytes read so far"""
-        self.sent = 0
-        """bytes written so far"""
         self.closed = False
         self._closing = False
         self._remote_closed = False
@@ -86,6 +80,7 @@ class HttpConnection(asyncio.Protocol):
         """the send buffer is above its high mark"""
         self._head_pending = False
         self._delayed_close: Any = None
+        self._drain_timer: Any = None
 
     @property
     def connection_info(self) -> ConnectionInfo:
@@ -110,7 +105,6 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.manager.stats.downstream_cx_rx_bytes_total += len(data)
-        self.received += len(data)
         now = self.last_activity = monotonic()
         if self._closing:
             # A delayed close: what still comes is read and dropped, so that our last answer is not lost to a reset.
@@ -147,6 +141,8 @@ class HttpConnection(asyncio.Protocol):
             stream.on_downstream_gone(now)
         if self._delayed_close is not None:
             self._delayed_close.cancel()
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
         for queue in self.manager.connection_queues:
             queue.discard(self)
         if self._head_pending and self.manager.head_queue is not None:
@@ -217,9 +213,6 @@ class HttpConnection(asyncio.Protocol):
             self.manager.head_queue.discard(self)
         self._count_request()
         stream = self.stream = HttpStream(self, self.manager, request, now)
-        if self.manager.access_loggers:
-            stream.request_header_bytes = self.codec.head_bytes
-            stream.wire_start = (self.received - self.codec.head_bytes, self.sent)
         stream.start(now)
 
     def _protocol_error(self, event: ConnectionFailed) -> None:
@@ -261,9 +254,6 @@ class HttpConnection(asyncio.Protocol):
         stats.downstream_rq_response_before_rq_complete += 1
         stream = HttpStream.unparsed(self, self.manager, monotonic())
         stream.response_code = status
-        stream.response = ResponseHeaders(
-            0, status, Headers([(b"content-length", b"%d" % size), (b"content-type", b"text/plain")]), False
-        )
         stream.bytes_sent = size
         stream.details = details
         stream.flags |= flag
@@ -292,14 +282,6 @@ class HttpConnection(asyncio.Protocol):
             stats.downstream_cx_drain_close += 1
             return True
         return False
-
-    def measure(self, stream: DownstreamStream) -> None:
-        """Fill in what the stream took on the wire, for its log line. With pipelined requests a read counts for the first."""
-        self.flush()
-        received, sent = stream.wire_start
-        stream.wire_bytes_received = self.received - received
-        stream.wire_bytes_sent = self.sent - sent
-        stream.response_header_bytes = self.codec.head_bytes_sent
 
     def reset_stream(self) -> None:
         """The response breaks off in the middle: on HTTP/1 only closing the connection says so."""
@@ -393,11 +375,20 @@ class HttpConnection(asyncio.Protocol):
             self.transport.abort()
 
     def close_when_idle(self) -> None:
-        """Draining: an idle connection closes now, a busy one after its response."""
-        if self.stream is None and not self.codec.pending_bytes:
-            self._close_after_flush()
+        """Draining: the next answer is the last one and says so. The caller may be sending a request at this very moment, so
+        an idle connection is closed only when nothing has come for drain_timeout."""
+        self.codec.shutdown()
+        self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        self._drain_timer = None
+        if self.closed or self._closing or self.stream is not None or self.codec.pending_bytes:
+            return
+        left = self.last_activity + self.manager.config.drain_timeout_s - monotonic()
+        if left > 0:
+            self._drain_timer = self.context.loop.call_later(left, self._close_if_idle)
         else:
-            self.codec.shutdown()
+            self._close_after_flush()
 
     def abort(self) -> None:
         """Close at once."""
@@ -432,7 +423,10 @@ class HttpConnection(asyncio.Protocol):
                     stream.on_idle_timeout()
         else:
             manager.stats.downstream_cx_max_duration_reached += 1
-            self.close_when_idle()
+            if stream is None and not self.codec.pending_bytes:
+                self._close_after_flush()
+            else:
+                self.codec.shutdown()
 
     def _recheck(self, queue: DeadlineQueue) -> None:
         if not self.closed:
@@ -454,9 +448,7 @@ class HttpConnection(asyncio.Protocol):
         """Write what the codec gathered."""
         self._dirty = False
         if not self.closed:
-            size = write_all(self.transport, self.codec.data_to_send())
-            self.manager.stats.downstream_cx_tx_bytes_total += size
-            self.sent += size
+            self.manager.stats.downstream_cx_tx_bytes_total += write_all(self.transport, self.codec.data_to_send())
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "busy" if self.stream is not None else "idle"

@@ -229,8 +229,7 @@ class RouteTable:
 
     def _match_domain(self, authority: bytes) -> VirtualHost | None:
         if not authority:
-            # An empty Host: no name can match it, as with Envoy.
-            return self._wildcard
+            return None
         name = authority.lower()
         if self._ignore_port:
             colon = name.rfind(b":")

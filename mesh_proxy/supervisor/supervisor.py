@@ -153,6 +153,8 @@ class Supervisor:
         create_task(self._stop(), name="stop")
 
     async def _drain(self) -> None:
+        # Our copies first: then a worker that has emptied its accept queue and closes its own leaves nobody waiting.
+        self.sockets.close()
         await self.pool.drain_and_stop(float(self.options.drain_time_s))
         self.submit(Command.DRAINED)
 

@@ -13,12 +13,14 @@ Start = Callable[..., Sidecar]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """`start(config, concurrency=…, files=…, flags=…)`: a ready sidecar."""
+    """`start(config, concurrency=…, files=…, flags=…, before=…)`: a ready sidecar; `before` is called before it starts."""
     started: list[Sidecar] = []
 
-    def start(config: dict[str, Any], **options: Any) -> Sidecar:
+    def start(config: dict[str, Any], *, before: Callable[[Sidecar], object] | None = None, **options: Any) -> Sidecar:
         sidecar = Sidecar(config, **options)
         started.append(sidecar)
+        if before is not None:
+            before(sidecar)
         sidecar.start()
         return sidecar
 
