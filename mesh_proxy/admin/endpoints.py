@@ -100,7 +100,12 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
             ("<component>", "new level of one component"),
         ),
     ),
-    Endpoint(path="/memory", handler=server_info.memory, help="memory of all processes"),
+    Endpoint(
+        path="/memory",
+        handler=server_info.memory,
+        help="memory of all processes",
+        params=(("by_process", "also each process by itself"),),
+    ),
     Endpoint(path="/quitquitquit", handler=control.quitquitquit, help="stop at once", mutates=True),
     Endpoint(path="/ready", handler=server_info.ready, help="the state; 200 if LIVE, otherwise 503", any_host=True),
     Endpoint(path="/reopen_logs", handler=control.reopen_logs, help="reopen log files", mutates=True),

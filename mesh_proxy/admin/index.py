@@ -20,15 +20,20 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 h1 { font-size: 1.4rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 table { border-collapse: collapse; width: 100%; }
 td { padding: .35rem .75rem .35rem 0; vertical-align: top; border-top: 1px solid #8884; }
-td:first-child { white-space: nowrap; font-family: ui-monospace, monospace; }
+td:first-child { white-space: nowrap; font-family: ui-monospace, monospace; width: 14rem; }
 form { margin: 0; } button, input, select { font: inherit; }
+input[type=text] { max-width: 100%; box-sizing: border-box; }
 button { cursor: pointer; font-family: ui-monospace, monospace; }
 label { margin-right: 1rem; white-space: nowrap; }
 .state { display: inline-block; padding: 0 .6rem; border-radius: 1rem; color: #fff; background: #a33; font-size: .9rem; }
 .LIVE { background: #2a7d3c; }
 small { opacity: .75; }
+@media (max-width: 40rem) {
+  td { display: block; border: 0; padding: 0 0 .35rem; }
+  td:first-child { border-top: 1px solid #8884; padding-top: .35rem; width: auto; }
+}
 """
-_FLAGS: Final = frozenset({"usedonly", "invert_filter", "include_eds", "graceful", "skip_exit", "inboundonly"})
+_FLAGS: Final = frozenset({"usedonly", "invert_filter", "include_eds", "by_process", "graceful", "skip_exit", "inboundonly"})
 _CHOICES: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     "format": {"/stats": ("text", "json", "prometheus"), "": ("text", "json")},
     "type": {"": ("All", "Counters", "Gauges", "Histograms")},

@@ -120,7 +120,7 @@ The sidecar is up. Try it:
   curl {at}/about                       # the sidecar itself
   curl -i {at}/old/cart                 # a redirect
   curl {at}/flaky                       # never a 503
-  curl {admin}/stats?filter=upstream_rq  # counters, by Envoy's names
+  curl '{admin}/stats?filter=upstream_rq'  # counters, by Envoy's names
   tail {access_log}
   less {bootstrap}
 Admin interface for the browser: {admin}/
