@@ -32,6 +32,16 @@ ROUTER_ONLY: Final = frozenset(
         b"x-envoy-hedge-on-per-try-timeout",
     }
 )
+ROUTER_HEADERS: Final = ROUTER_ONLY | {
+    b"x-envoy-upstream-rq-timeout-ms",
+    b"x-envoy-upstream-rq-per-try-timeout-ms",
+    b"x-envoy-retry-on",
+    b"x-envoy-retry-grpc-on",
+    b"x-envoy-max-retries",
+    b"x-envoy-retriable-status-codes",
+    b"x-envoy-retriable-header-names",
+}
+"""one look tells whether a request speaks to the router at all"""
 
 
 class HttpStream(UpstreamStream):
@@ -73,22 +83,16 @@ class HttpStream(UpstreamStream):
         if b"expect" in headers and headers[b"expect"].lower() == b"100-continue" and not manager.config.proxy_100_continue:
             request.headers.remove(b"expect")
             self.downstream.send(InformationalHeaders(self.stream_id, 100, Headers()))
-        self.force_trace = b"x-envoy-force-trace" in headers
         request_headers.mutate(request, self, manager)
-        if self.force_trace and b"x-envoy-force-trace" not in headers:
-            self.force_trace = False
+        if b"x-envoy-force-trace" in headers:
+            self.force_trace = True
         route = self.route = manager.route_table.find(request, self)
         if route is not None:
             self.route_name = route.name
             self.virtual_host_name = route.virtual_host_name
             if route.action is not None and route.action.max_stream_duration_s:
                 manager.context.deadlines.queue("stream duration", route.action.max_stream_duration_s).add(self, now)
-        kind = request.protocol or (b"connect" if request.method == b"CONNECT" else b"")
-        if kind and (route is not None or kind != b"connect") and not self._upgrade_allowed(kind):
-            if route is not None and (choice := route.select(request, self)) is not None:
-                self.cluster_name = choice.name
-            manager.stats.downstream_rq_ws_on_non_ws_route += 1
-            self.send_local_reply(403, details="upgrade_failed")
+        if (request.protocol or request.method == b"CONNECT") and not self._may_tunnel(request):
             return
         self._route_cleared = False
         if manager.filter_factories:
@@ -96,6 +100,18 @@ class HttpStream(UpstreamStream):
             self.run.request_headers(request)
         else:
             self.route_request()
+
+    def _may_tunnel(self, request: RequestHeaders) -> bool:
+        """An upgrade or CONNECT: whether route or manager allow it; answered with 403 if not."""
+        route = self.route
+        kind = request.protocol or b"connect"
+        if (route is None and kind == b"connect") or self._upgrade_allowed(kind):
+            return True
+        if route is not None and (choice := route.select(request, self)) is not None:
+            self.cluster_name = choice.name
+        self.manager.stats.downstream_rq_ws_on_non_ws_route += 1
+        self.send_local_reply(403, details="upgrade_failed")
+        return False
 
     def _upgrade_allowed(self, protocol: bytes) -> bool:
         route = self.route
@@ -172,18 +188,18 @@ class HttpStream(UpstreamStream):
         first = request.headers.first
         self.timeout_s = action.timeout_s
         policy = route.retry_policy
-        if not ROUTER_ONLY.isdisjoint(first):
-            self._take_router_headers(request)
-        if b"x-envoy-upstream-rq-timeout-ms" in first or b"x-envoy-upstream-rq-per-try-timeout-ms" in first:
-            self._timeouts_from_headers(request)
-        elif policy is not None:
+        if policy is not None:
             self._try_limit = policy.per_try_timeout_s
+        asks = not ROUTER_HEADERS.isdisjoint(first)
+        if asks:
+            self._take_router_headers(request)
+            self._timeouts_from_headers(request)
         if not manager.suppress_envoy_headers:
             if self._try_limit or self.hedged:
                 self.set_expected_timeout(self.timeout_s)
             elif self.timeout_s:
                 first[b"x-envoy-expected-rq-timeout-ms"] = expected_ms(self.timeout_s)
-        if policy is not None or b"x-envoy-retry-on" in first or b"x-envoy-retry-grpc-on" in first:
+        if policy is not None or asks:
             self.retry = retry.make(policy, request, cluster.high if action.priority == "HIGH" else cluster.default)
             self._body_kept = self.retry is not None
         route.finalize_request(request, self, choice)

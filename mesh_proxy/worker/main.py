@@ -30,6 +30,8 @@ FLUSH_SLICE: Final = 250
 """groups written per callback, about a millisecond"""
 FLUSH_ON_DEMAND: Final = 1000
 """more groups than this are not written because somebody looks: it would hold up the traffic for milliseconds"""
+GC_THRESHOLDS: Final = (20_000, 20, 50)
+"""the data path leaves no cycles behind, so the collector need not look often"""
 ORPHAN_DRAIN_S: Final = 5.0
 """longest drain when the supervisor is gone; the spawner kills after 10 s"""
 
@@ -47,6 +49,7 @@ def run_worker(
 ) -> int:
     """The whole life of a worker process; its exit code."""
     configure_logging(options)
+    gc.set_threshold(*GC_THRESHOLDS)
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     worker = _Worker(loop, index, control, page_fd, options, shared, factory)
