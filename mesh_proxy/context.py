@@ -50,6 +50,7 @@ class WorkerContext:
         "runtime",
         "service_cluster",
         "service_node",
+        "unattached",
         "upstream_connections",
     )
 
@@ -69,6 +70,8 @@ class WorkerContext:
         """downstream connections"""
         self.upstream_connections = 0
         """upstream connections, those still connecting included"""
+        self.unattached = 0
+        """accepted a moment ago, and may each need an upstream connection at once"""
         self.max_connections: int | None = None
         """downstream connections of the whole worker; None = no limit"""
         self.fd_budget = 1 << 30
@@ -81,6 +84,10 @@ class WorkerContext:
         self._date_second = -1
         self._random_digits = ""
         self._random_position = 0
+
+    def descriptors(self, share: float) -> bool:
+        """Whether connections use less than this share of the descriptors that they may have."""
+        return self.active_connections + self.upstream_connections + self.unattached < self.fd_budget * share
 
     def flush(self) -> None:
         """Write the gathered output of every touched connection. Every entry point from the loop ends with this."""

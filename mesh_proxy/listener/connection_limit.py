@@ -67,7 +67,7 @@ class _Refused(asyncio.Protocol):
 
     def __init__(self, info: ConnectionInfo, listener: Listener, context: WorkerContext, delay_s: float) -> None:
         self._info = info
-        self._listener = listener
+        self.owner = listener
         self._context = context
         self._delay_s = delay_s
         self._transport: asyncio.Transport
@@ -79,7 +79,7 @@ class _Refused(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
-        self._listener.connection_opened(self)
+        self.owner.connection_opened(self)
         if self._delay_s > 0:
             transport.pause_reading()
             self._timer = self._context.loop.call_later(self._delay_s, transport.abort)
@@ -89,7 +89,7 @@ class _Refused(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._listener.connection_closed(self)
+        self.owner.connection_closed(self)
 
     def close_when_idle(self) -> None:
         self._transport.abort()

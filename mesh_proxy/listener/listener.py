@@ -36,6 +36,8 @@ ACCEPTS_PER_WAKEUP: Final = 32
 """A burst of connections must not starve those that are open."""
 ACCEPT_PAUSE_S: Final = 0.1
 """After an error of the system (out of descriptors or memory) accepting rests that long."""
+WARN_INTERVAL_S: Final = 10.0
+"""Who lives at the edge pauses many times a second; it is said that often."""
 VANISHED: Final = frozenset(
     {
         errno.ECONNABORTED,
@@ -68,6 +70,7 @@ class Listener:
         "_paused",
         "_resume",
         "_sockets",
+        "_warned_at",
         "buffer_limit",
         "config",
         "connections",
@@ -96,6 +99,7 @@ class Listener:
         self._sockets: list[tuple[socket.socket, Any]] = []
         """(listening socket, its fixed local name or None when it listens on a wildcard)"""
         self._paused = False
+        self._warned_at = float("-inf")
         self._resume: asyncio.TimerHandle | None = None
 
     # -- listening
@@ -126,7 +130,11 @@ class Listener:
                 pass
             listening.close()
 
-    def _pause(self) -> None:
+    def _pause(self, why: str) -> None:
+        now = self.context.loop.time()
+        if now - self._warned_at > WARN_INTERVAL_S:
+            self._warned_at = now
+            _log.warning("listener %s: %s, accepting pauses", self.config.name, why)
         if not self._paused:
             self._paused = True
             for listening, _ in self._sockets:
@@ -137,7 +145,7 @@ class Listener:
     def _try_resume(self) -> None:
         self._resume = None
         context = self.context
-        if context.active_connections + context.upstream_connections > context.fd_budget * RESUME_AT:
+        if not context.descriptors(RESUME_AT):
             self._resume = context.loop.call_later(ACCEPT_PAUSE_S, self._try_resume)
             return
         self._paused = False
@@ -150,9 +158,8 @@ class Listener:
         """Accept some of those who wait; True when there may be more."""
         context = self.context
         for _ in range(ACCEPTS_PER_WAKEUP):
-            if context.active_connections + context.upstream_connections >= context.fd_budget * PAUSE_AT:
-                _log.warning("listener %s: descriptors are running out, accepting pauses", self.config.name)
-                self._pause()
+            if not context.descriptors(PAUSE_AT):
+                self._pause("descriptors are running out")
                 return False
             try:
                 accepted, peer = listening.accept()
@@ -161,8 +168,7 @@ class Listener:
             except OSError as error:
                 if error.errno in VANISHED:
                     continue
-                _log.warning("listener %s: accept: %s; accepting pauses", self.config.name, error)
-                self._pause()
+                self._pause(str(error))
                 return False
             self._accepted(accepted, peer, name)
         return True
@@ -197,6 +203,7 @@ class Listener:
         connection: Any = self._factories[id(chain)](info, self)
         stats.downstream_cx_active += 1
         context.active_connections += 1
+        context.unattached += 1
         create_task(self._attach(connection, accepted), name="accept")
 
     async def _attach(self, connection: Any, accepted: socket.socket) -> None:
@@ -205,7 +212,9 @@ class Listener:
         except OSError as error:
             _log.debug("listener %s: connection vanished: %s", self.config.name, error)
             accepted.close()
-            self.connection_closed(connection)
+            connection.owner.connection_closed(connection)
+        finally:
+            self.context.unattached -= 1
 
     def _describe(self, local: Any, peer: Any) -> ConnectionInfo:
         context = self.context

@@ -74,7 +74,9 @@ class Http1Pool:
             self._overflow(callbacks, active=False)
             return
         if len(self.connecting) <= len(self.pending):
-            if not resources.can_create_connection() and (self.connections or self.connecting):
+            if (self.connections or self.connecting) and not self.context.descriptors(1.0):
+                pass  # the line waits as below, but it is no circuit breaker that says so
+            elif not resources.can_create_connection() and (self.connections or self.connecting):
                 # As in Envoy an endpoint always gets one connection; further requests wait for one that comes back.
                 stats.upstream_cx_overflow += 1
             else:
