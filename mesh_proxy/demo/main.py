@@ -16,7 +16,7 @@ from typing import Final
 import uvloop
 
 from mesh_proxy.demo.bootstrap import Ports, bootstrap_yaml
-from mesh_proxy.demo.processes import Processes, StartFailed, fetch, port_or_free
+from mesh_proxy.demo.processes import AddressTaken, Processes, StartFailed, fetch, free_port, is_free
 from mesh_proxy.demo.report import Report, hints
 from mesh_proxy.demo.scenario import FLAKY_EVERY, WEIGHTED, plan
 from mesh_proxy.demo.traffic import send
@@ -105,18 +105,19 @@ async def _demo(options: argparse.Namespace) -> int:
                 processes.service("v2"),
                 processes.service("flaky", "--fail-every", str(FLAKY_EVERY)),
             )
-            ports = Ports(
-                listen=options.listen_port or port_or_free(Ports().listen),
-                admin=options.admin_port or port_or_free(Ports().admin),
-                v1=v1,
-                v2=v2,
-                flaky=flaky,
-            )
             bootstrap, access_log = folder / "bootstrap.yaml", folder / "access.log"
             command = f"mesh-proxy -c {bootstrap} --concurrency {options.concurrency}"
-            bootstrap.write_text(bootstrap_yaml(ports, access_log=str(access_log), command=command))
             say(f"Starting the sidecar: {command}")
-            await processes.sidecar(bootstrap, ports.admin, options.concurrency)
+            for usual in (True, False):
+                listen, admin = _ports(options, usual)
+                ports = Ports(listen=listen, admin=admin, v1=v1, v2=v2, flaky=flaky)
+                bootstrap.write_text(bootstrap_yaml(ports, access_log=str(access_log), command=command))
+                try:
+                    await processes.sidecar(bootstrap, ports.admin, options.concurrency)
+                    break
+                except AddressTaken:  # between our look and its bind, by a demo that started at the same moment
+                    if not usual or options.listen_port or options.admin_port:
+                        raise
             say(f"It listens on 127.0.0.1:{ports.listen}; admin interface: http://127.0.0.1:{ports.admin}/")
             say(f"Sending {options.requests} requests over {options.connections} keep-alive connections …")
             report = await _traffic(options, ports)
@@ -127,6 +128,20 @@ async def _demo(options: argparse.Namespace) -> int:
                 return 1 if report.problems else 0
             say(hints(ports, bootstrap, access_log))
             raise StartFailed(await processes.first_end())
+
+
+def _ports(options: argparse.Namespace, usual: bool) -> tuple[int, int]:
+    """Listener and admin interface: as told, else the usual ones if both are free, else any. Raises StartFailed.
+
+    Never one of the usual and one other: two sidecars could then share a listening port (SO_REUSEPORT) without either noticing.
+    """
+    for port in (options.listen_port, options.admin_port):
+        if port and not is_free(port):
+            raise StartFailed(f"cannot bind 127.0.0.1:{port}: somebody listens there already, or it is not for us")
+    listen, admin = options.listen_port or Ports().listen, options.admin_port or Ports().admin
+    if usual and is_free(listen) and is_free(admin):
+        return listen, admin
+    return options.listen_port or free_port(), options.admin_port or free_port()
 
 
 async def _traffic(options: argparse.Namespace, ports: Ports) -> Report:

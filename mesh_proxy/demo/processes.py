@@ -28,14 +28,25 @@ class StartFailed(Exception):
     """A process does not serve; the text is for the person at the terminal."""
 
 
-def port_or_free(wanted: int) -> int:
-    """`wanted` if nobody listens there, else any free port of loopback."""
+class AddressTaken(StartFailed):
+    """Somebody else listens where the sidecar should."""
+
+
+def is_free(port: int) -> bool:
+    """Nobody listens on this port of loopback."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an earlier run may linger in TIME_WAIT
         try:
-            probe.bind(("127.0.0.1", wanted))
+            probe.bind(("127.0.0.1", port))
         except OSError:
-            probe.bind(("127.0.0.1", 0))
+            return False
+        return True
+
+
+def free_port() -> int:
+    """Any port of loopback where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
@@ -71,19 +82,25 @@ class Processes:
 
     async def sidecar(self, bootstrap: Path, admin_port: int, concurrency: int) -> Process:
         """Start mesh-proxy and wait until it is ready. Raises StartFailed."""
+        bound = self._folder / "admin.address"
+        bound.unlink(missing_ok=True)
         arguments = ["-c", str(bootstrap), "--concurrency", str(concurrency), "--file-flush-interval-msec", "500"]
+        arguments += ["--admin-address-path", str(bound)]
         with self.log("sidecar").open("wb") as log:
             process = await self._start("sidecar", [*_python("mesh_proxy"), *arguments], DEVNULL, log.fileno(), STDOUT)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                # There is no event to wait for in another process.
-                while process.returncode is None and await asyncio.to_thread(fetch, admin_port, "/ready") != "LIVE\n":  # noqa: ASYNC110
+                while process.returncode is None:
+                    # The file says that the port is ours: another sidecar may answer there.
+                    if bound.exists() and await asyncio.to_thread(fetch, admin_port, "/ready") == "LIVE\n":
+                        return process
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise StartFailed(f"the sidecar is not ready after {START_TIMEOUT_S:.0f} s:\n{self._tail('sidecar')}") from None
-        if process.returncode is not None:
-            raise StartFailed(f"the sidecar ended with exit code {process.returncode}:\n{self._tail('sidecar')}")
-        return process
+        self._running.remove(("sidecar", process))
+        tail = self._tail("sidecar")
+        kind = AddressTaken if "Address already in use" in tail else StartFailed
+        raise kind(f"the sidecar ended with exit code {process.returncode}:\n{tail}")
 
     async def first_end(self) -> str:
         """Wait until one of the processes ends by itself; what to say about it."""

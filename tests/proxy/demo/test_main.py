@@ -16,15 +16,9 @@ from pathlib import Path
 import pytest
 
 from mesh_proxy.cli import main
-from mesh_proxy.demo.processes import port_or_free
+from mesh_proxy.demo.processes import free_port, is_free
 
 START = [sys.executable, "-m", "mesh_proxy", "demo"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def ports() -> list[str]:
@@ -61,13 +55,14 @@ def test_a_wrong_flag(flags: list[str], message: str, capsys: pytest.CaptureFixt
     assert message in capsys.readouterr().err
 
 
-def test_a_taken_port_is_replaced() -> None:
+def test_whether_a_port_is_free() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        wanted = taken.getsockname()[1]
-        assert port_or_free(wanted) != wanted
-    assert port_or_free(wanted) == wanted
+        port = taken.getsockname()[1]
+        assert not is_free(port)
+        assert free_port() != port
+    assert is_free(port)
 
 
 @pytest.mark.slow
@@ -96,22 +91,45 @@ def test_json() -> None:
 
 
 @pytest.mark.slow
-def test_a_sidecar_that_cannot_start(tmp_path: Path) -> None:
+def test_two_at_the_same_moment() -> None:
+    """Without ports given: both want the usual ones, and neither may take the other's sidecar for its own."""
+    command = [*START, "--once", "--requests", "300"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    output = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], "\n".join(output)
+    assert len({line for text in output for line in text.splitlines() if line.startswith("It listens on ")}) == 2
+
+
+def fails(tmp_path: Path, *flags: str) -> str:
+    """A demo that must fail and clean up; what it said."""
+    done = subprocess.run(
+        [*START, "--once", *flags], capture_output=True, text=True, timeout=120, env=os.environ | {"TMPDIR": str(tmp_path)}
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert left_over(str(tmp_path)) == []
+    return done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["--listen-port", "--admin-port"])
+def test_a_port_that_is_taken(tmp_path: Path, flag: str) -> None:
+    """Also by a socket with SO_REUSEPORT, as that of another sidecar is."""
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = subprocess.run(
-            [*START, "--once", "--listen-port", str(port), "--admin-port", str(free_port())],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env=os.environ | {"TMPDIR": str(tmp_path)},
-        )
-    assert done.returncode == 1
-    assert f"cannot bind 127.0.0.1:{port}: Address already in use" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert left_over(str(tmp_path)) == []
+        assert f"cannot bind 127.0.0.1:{port}: somebody listens there" in fails(tmp_path, flag, str(port))
+
+
+@pytest.mark.slow
+def test_a_sidecar_that_cannot_start(tmp_path: Path) -> None:
+    port = str(free_port())
+    said = fails(tmp_path, "--listen-port", port, "--admin-port", port)
+    assert "the sidecar ended with exit code 1" in said
+    assert f"cannot bind 127.0.0.1:{port}: Address already in use" in said
 
 
 @pytest.fixture
