@@ -13,7 +13,7 @@ UPSTREAM_PROTOCOLS: Final[set[str]] = {"HTTP1"}
 DOWNSTREAM_CODECS: Final[set[str]] = {"AUTO", "HTTP1"}
 """of `AUTO`, `HTTP1`, `HTTP2`; AUTO is HTTP/1 alone as long as HTTP2 is missing"""
 
-LB_POLICIES: Final[set[str]] = {"ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "CLUSTER_PROVIDED"}
+LB_POLICIES: Final[set[str]] = {"ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV", "CLUSTER_PROVIDED"}
 """of `ROUND_ROBIN`, `LEAST_REQUEST`, `RANDOM`, `RING_HASH`, `MAGLEV`, `CLUSTER_PROVIDED`"""
 
 CLUSTER_TYPES: Final[set[str]] = {"STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGINAL_DST"}
@@ -56,6 +56,7 @@ NOT_YET: Final[dict[str, frozenset[object]]] = dict.fromkeys(
         f"{_ROUTE}.RouteAction.MaxStreamDuration.grpc_timeout_header_offset",
         f"{_ROUTE}.RetryPolicy.rate_limited_retry_back_off",
         f"{_ROUTE}.DirectResponseAction.body_format",
+        f"{_ROUTE}.RouteAction.HashPolicy.Cookie.ttl",
         "envoy.config.cluster.v3.CircuitBreakers.per_host_thresholds",
     ),
     frozenset(),

@@ -16,6 +16,7 @@ from mesh_codecs.events import (
     StreamReset,
     Trailers,
 )
+from mesh_codecs.headers import Headers
 from mesh_codecs.http1 import DownstreamHttp1
 from mesh_codecs.http1.serialise import reason
 from mesh_proxy.deadlines import DeadlineQueue
@@ -53,7 +54,9 @@ class HttpConnection(asyncio.Protocol):
         "last_activity",
         "manager",
         "owner",
+        "received",
         "requests",
+        "sent",
         "stream",
         "transport",
         "write_blocked",
@@ -69,6 +72,10 @@ class HttpConnection(asyncio.Protocol):
         self.stream: HttpStream | None = None
         self.last_activity = info.start_monotonic
         self.requests = 0
+        self.received = 0
+        """bytes read so far"""
+        self.sent = 0
+        """bytes written so far"""
         self.closed = False
         self._closing = False
         self._remote_closed = False
@@ -105,6 +112,7 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.manager.stats.downstream_cx_rx_bytes_total += len(data)
+        self.received += len(data)
         now = self.last_activity = monotonic()
         if self._closing:
             # A delayed close: what still comes is read and dropped, so that our last answer is not lost to a reset.
@@ -213,6 +221,9 @@ class HttpConnection(asyncio.Protocol):
             self.manager.head_queue.discard(self)
         self._count_request()
         stream = self.stream = HttpStream(self, self.manager, request, now)
+        if self.manager.access_loggers:
+            stream.request_header_bytes = self.codec.head_bytes
+            stream.wire_start = (self.received - self.codec.head_bytes, self.sent)
         stream.start(now)
 
     def _protocol_error(self, event: ConnectionFailed) -> None:
@@ -254,6 +265,9 @@ class HttpConnection(asyncio.Protocol):
         stats.downstream_rq_response_before_rq_complete += 1
         stream = HttpStream.unparsed(self, self.manager, monotonic())
         stream.response_code = status
+        stream.response = ResponseHeaders(
+            0, status, Headers([(b"content-length", b"%d" % size), (b"content-type", b"text/plain")]), False
+        )
         stream.bytes_sent = size
         stream.details = details
         stream.flags |= flag
@@ -282,6 +296,14 @@ class HttpConnection(asyncio.Protocol):
             stats.downstream_cx_drain_close += 1
             return True
         return False
+
+    def measure(self, stream: DownstreamStream) -> None:
+        """Fill in what the stream took on the wire, for its log line. With pipelined requests a read counts for the first."""
+        self.flush()
+        received, sent = stream.wire_start
+        stream.wire_bytes_received = self.received - received
+        stream.wire_bytes_sent = self.sent - sent
+        stream.response_header_bytes = self.codec.head_bytes_sent
 
     def reset_stream(self) -> None:
         """The response breaks off in the middle: on HTTP/1 only closing the connection says so."""
@@ -448,7 +470,9 @@ class HttpConnection(asyncio.Protocol):
         """Write what the codec gathered."""
         self._dirty = False
         if not self.closed:
-            self.manager.stats.downstream_cx_tx_bytes_total += write_all(self.transport, self.codec.data_to_send())
+            size = write_all(self.transport, self.codec.data_to_send())
+            self.manager.stats.downstream_cx_tx_bytes_total += size
+            self.sent += size
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "busy" if self.stream is not None else "idle"

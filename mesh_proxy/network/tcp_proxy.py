@@ -263,6 +263,8 @@ class TcpConnection(asyncio.Protocol):
         if self.upstream is not None and not self.upstream.closed:
             self.upstream.transport.close()
         self.transport.close()
+        self.info.wire_bytes_received = self.info.bytes_received
+        self.info.wire_bytes_sent = self.info.bytes_sent
         for logger in self.proxy.access_loggers:
             logger.log(self.info)
 

@@ -20,6 +20,7 @@ from mesh_proxy.config.model.route import (
     WeightedClusterConfig,
 )
 from mesh_proxy.routing import matchers, rewrite
+from mesh_proxy.routing.hash_policy import compile_hash_policies
 from mesh_proxy.routing.matchers import RequestTest
 from mesh_proxy.routing.mutations import HeaderMutation, compile_mutations
 from mesh_proxy.routing.regex import RegexRewrite
@@ -117,6 +118,7 @@ class Route:
         "order",
         "per_filter_config",
         "redirect",
+        "request_hash",
         "retry_policy",
         "table",
         "virtual_host_name",
@@ -140,6 +142,8 @@ class Route:
         self.mirrors: tuple[MirrorPolicyConfig, ...] = (
             (self.action.mirrors if self.action is not None else ()) or host.mirrors or table.config.mirrors
         )
+        self.request_hash = compile_hash_policies(self.action.hash_policies) if self.action is not None else None
+        """what RING_HASH and MAGLEV choose by; None without hash policies"""
         self.per_filter_config = _merged(table.config.per_filter_config, host.per_filter_config, config.per_filter_config)
         """filter name -> the most specific configuration, weighted clusters apart"""
         self.conditions: tuple[RequestTest, ...] | None = self._compile_conditions(path)

@@ -229,7 +229,8 @@ class RouteTable:
 
     def _match_domain(self, authority: bytes) -> VirtualHost | None:
         if not authority:
-            return None
+            # An empty Host: no name can match it, as with Envoy.
+            return self._wildcard
         name = authority.lower()
         if self._ignore_port:
             colon = name.rfind(b":")

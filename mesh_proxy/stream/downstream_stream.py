@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, ResponseHeaders, Trailers
 from mesh_codecs.headers import Headers
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.stream.filter_run import FilterRun
 
+NO_BODY_STATUSES: Final = frozenset({204, 304})
 _Pairs = list[tuple[bytes, bytes]]
 
 
@@ -196,6 +197,8 @@ class DownstreamStream(StreamInfo):
             status, body = 200, b""
         elif body:
             pairs = [(b"content-length", b"%d" % len(body)), (b"content-type", b"text/plain")]
+        elif status not in NO_BODY_STATUSES and request.method != b"HEAD":
+            pairs = [(b"content-length", b"0")]
         if headers:
             pairs.extend(headers)
         end = not body or request.method == b"HEAD"
@@ -264,8 +267,10 @@ class DownstreamStream(StreamInfo):
             self.manager.max_duration_queue.discard(self)
         if self.run is not None:
             self.run.complete()
-        for logger in self.manager.access_loggers:
-            logger.log(self)
+        if self.manager.access_loggers:
+            self.downstream.measure(self)
+            for logger in self.manager.access_loggers:
+                logger.log(self)
         while self._read_blocked:
             self._unblock_reading()
         self.downstream.stream_done(self)

@@ -105,6 +105,9 @@ class StreamInfo:
         "upstream_wire_bytes_received",
         "upstream_wire_bytes_sent",
         "virtual_host_name",
+        "wire_bytes_received",
+        "wire_bytes_sent",
+        "wire_start",
     )
 
     def __init__(self, connection: ConnectionInfo, start_time: float) -> None:
@@ -131,6 +134,11 @@ class StreamInfo:
         """body bytes to downstream"""
         self.request_header_bytes = 0
         self.response_header_bytes = 0
+        self.wire_start = (0, 0)
+        """what the connection had received and sent when the stream began"""
+        self.wire_bytes_received = 0
+        """everything from downstream, framing included; set for the log"""
+        self.wire_bytes_sent = 0
         self.upstream_wire_bytes_sent = 0
         self.upstream_wire_bytes_received = 0
         self.response_code = 0

@@ -97,6 +97,9 @@ class UpstreamStream(TimedStream):
         context.original_destination = self.connection.original_destination
         if self.choice is not None:
             context.metadata_match = self.choice.metadata_match
+        route = self.route
+        if route is not None and route.request_hash is not None:
+            context.hash = route.request_hash(self.request, self.remote_address)
         return context
 
     # -- from the pool and the upstream connection

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mesh_proxy.config.model import ClusterConfig, EndpointConfig, LocalityConfig
 from mesh_proxy.stats.cluster_group import ClusterStats, TransportSocketMatchStats
 from mesh_proxy.stats.group import sanitize
+from mesh_proxy.upstream import localities
 from mesh_proxy.upstream.balancers import Choose, make_chooser, round_robin
 from mesh_proxy.upstream.endpoint import Endpoint
+from mesh_proxy.upstream.hash_balancers import HASH_POLICIES, HashInput, MaglevBalancer, RingHashBalancer
 from mesh_proxy.upstream.host_sets import HostSet, distribute, split
 from mesh_proxy.upstream.outlier import OutlierDetector
 from mesh_proxy.upstream.resource_table import SharedResources
@@ -78,6 +80,7 @@ class Cluster:
 
     __slots__ = (
         "_choose",
+        "_hash_input",
         "_levels",
         "_matches",
         "config",
@@ -97,8 +100,9 @@ class Cluster:
         self.name = config.name
         self.config = config
         self.endpoints: tuple[Endpoint, ...] = ()
-        self.needs_context = False
+        self.needs_context = config.lb_policy in HASH_POLICIES
         """`pick` wants an LbContext"""
+        self._hash_input = HashInput(environment.random)
         self.tracks_results = False
         """`on_result` wants to know how requests ended"""
         self.outlier: OutlierDetector | None = None
@@ -120,13 +124,17 @@ class Cluster:
         return self._pick_with(context)
 
     def _pick_with(self, context: LbContext) -> Endpoint | None:
+        source = self._hash_input
+        source.value = context.hash
         endpoint = self._choose()
         avoid = context.avoid
         if avoid:
-            for _ in range(context.attempts):
+            for source.attempt in range(1, context.attempts + 1):
                 if endpoint is None or endpoint not in avoid:
                     break
                 endpoint = self._choose()
+            source.attempt = 0
+        source.value = None
         return endpoint
 
     def on_result(self, endpoint: Endpoint, status: int) -> None:
@@ -216,6 +224,8 @@ class Cluster:
             self._unregister_stats()
         self._register_stats()
         self._set_outlier_detection()
+        if config.kind != "ORIGINAL_DST":
+            self.needs_context = config.lb_policy in HASH_POLICIES
         self.renew_members(any(getattr(old, name) != getattr(config, name) for name in CONNECTION_FIELDS))
 
     def renew_members(self, renew: bool) -> None:
@@ -285,35 +295,28 @@ class Cluster:
     def _over(self, host_set: HostSet, usable: Sequence[Endpoint], factor: int) -> Choose:
         if not usable:
             return self._none
-        if self.config.locality_weighted:
-            by_locality = self._by_locality(host_set, usable, factor)
-            if by_locality is not None:
-                return by_locality
+        config = self.config
+        if config.locality_weighted and config.endpoints is not None and config.lb_policy not in HASH_POLICIES:
+            shares = localities.shares(config.endpoints.localities, host_set, usable, factor)
+            if shares:
+                choosers = [self._balancer(here) for here, _ in shares]
+                next_locality = round_robin(choosers, [share for _, share in shares], self.environment.random)
+                return lambda: next_locality()()
         return self._balancer(usable)
 
     def _balancer(self, endpoints: Sequence[Endpoint]) -> Choose:
         config = self.config
+        if config.lb_policy in HASH_POLICIES:
+            groups = config.endpoints.localities if config.locality_weighted and config.endpoints is not None else ()
+            return self._hash_balancer(localities.endpoint_shares(groups, endpoints))
         return make_chooser(config.lb_policy, endpoints, self.environment.random, config.least_request_choice_count)
 
-    def _by_locality(self, host_set: HostSet, usable: Sequence[Endpoint], factor: int) -> Choose | None:
-        """Locality first, by weight times availability, then an endpoint of it; None when no locality has a weight."""
-        assignment = self.config.endpoints
-        if assignment is None or not host_set.all:
-            return None
-        priority = host_set.all[0].priority
-        weights = {one.locality: one.weight or 0 for one in assignment.localities if one.priority == priority}
-        choosers: list[Choose] = []
-        effective: list[float] = []
-        for locality, weight in weights.items():
-            total = sum(1 for endpoint in host_set.all if endpoint.locality == locality and not endpoint.draining)
-            here = [endpoint for endpoint in usable if endpoint.locality == locality]
-            if weight and here:
-                choosers.append(self._balancer(here))
-                effective.append(weight * min(1.0, factor / 100.0 * len(here) / total))
-        if not choosers:
-            return None
-        next_locality = round_robin(choosers, effective, self.environment.random)
-        return lambda: next_locality()()
+    def _hash_balancer(self, weighted: list[tuple[Endpoint, float]]) -> Choose:
+        config, source = self.config, self._hash_input
+        if config.lb_policy == "MAGLEV":
+            return MaglevBalancer(weighted, source, config.maglev_table_size, config.hash_by_hostname).choose
+        sizes = config.ring_hash_minimum_size, config.ring_hash_maximum_size
+        return RingHashBalancer(weighted, source, *sizes, config.hash_by_hostname).choose
 
     def _in_panic(self, endpoints: Sequence[Endpoint]) -> Choose:
         if not endpoints:
@@ -327,7 +330,8 @@ class Cluster:
         return panicking
 
     def _choose_level(self) -> Endpoint | None:
-        left = int(self.environment.random() * 100)
+        value = self._hash_input.value
+        left = value % 100 if value is not None else int(self.environment.random() * 100)
         for share, choose in self._levels:
             left -= share
             if left < 0:

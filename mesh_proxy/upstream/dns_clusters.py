@@ -228,7 +228,7 @@ class LogicalDnsCluster(DnsCluster):
         if not addresses:
             return False
         target.addresses = tuple(addresses)
-        if not self.endpoints:
+        if not self.endpoints or self.endpoints[0].config is not self._assigned()[0][0]:  # the first answer for this name
             self.set_members(self.configured_members())
         elif self.endpoints[0].host != addresses[0]:
             self.endpoints[0].move(addresses[0])

@@ -49,6 +49,11 @@ PREVIOUS = f'{{name: p, typed_config: {{"@type": {EXT}retry.host.omit_canary_hos
 LIMIT = typed("limit", "filters.network.connection_limit.v3.ConnectionLimit", "stat_prefix: l, max_connections: 1")
 BAD_TEXT = 'log_format: {text_format_source: {inline_string: "%NOPE%"}}'
 BAD_JSON = 'log_format: {json_format: {a: {b: "%NOPE%"}}}'
+MONITOR = typed(
+    "envoy.resource_monitors.global_downstream_max_connections",
+    "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+    "max_active_downstream_connections: 9",
+)
 EMPTY_PATH = 'path: ""'
 
 SHAPE = [
@@ -290,6 +295,12 @@ RULES = [
 ]
 
 MEANING = [
+    Bad(
+        "two resource monitors",
+        f"overload_manager: {{resource_monitors: [{MONITOR}, {MONITOR}]}}",
+        "overload_manager.resource_monitors[1]",
+        "is a second monitor of the same kind",
+    ),
     Bad(
         "unknown operator in a log",
         web(hcm=f"access_log: [{file_log(BAD_TEXT)}]"),
@@ -660,7 +671,31 @@ UNSUPPORTED = [
         ),
         f"{CLUSTER}.health_checks",
     ),
-    unsupported("ring hash", web(cluster="lb_policy: RING_HASH"), f"{CLUSTER}.lb_policy", "RING_HASH is not supported"),
+    Bad("balancing policy", web(cluster="lb_policy: LOAD_BALANCING_POLICY_CONFIG"), f"{CLUSTER}.lb_policy", "is not supported"),
+    Bad(
+        "hashed names of a static cluster",
+        web(cluster="common_lb_config: {consistent_hashing_lb_config: {use_hostname_for_hashing: true}}"),
+        f"{CLUSTER}.common_lb_config.consistent_hashing_lb_config.use_hostname_for_hashing",
+        "only for clusters of type STRICT_DNS",
+    ),
+    unsupported(
+        "ring hash function",
+        web(cluster="lb_policy: RING_HASH, ring_hash_lb_config: {hash_function: MURMUR_HASH_2}"),
+        f"{CLUSTER}.ring_hash_lb_config.hash_function",
+        "only XX_HASH",
+    ),
+    Bad(
+        "ring sizes",
+        web(cluster="lb_policy: RING_HASH, ring_hash_lb_config: {minimum_ring_size: 9, maximum_ring_size: 8}"),
+        f"{CLUSTER}.ring_hash_lb_config.minimum_ring_size",
+        "larger",
+    ),
+    Bad(
+        "maglev table",
+        web(cluster="lb_policy: MAGLEV, maglev_lb_config: {table_size: 65536}"),
+        f"{CLUSTER}.maglev_lb_config.table_size",
+        "prime",
+    ),
     unsupported("subsets", web(cluster="lb_subset_config: {fallback_policy: ANY_ENDPOINT}"), f"{CLUSTER}.lb_subset_config"),
     unsupported("mirroring", web(action="request_mirror_policies: [{cluster: b}]"), f"{ROUTE}.route.request_mirror_policies[0]"),
     unsupported("hedging", web(action="hedge_policy: {hedge_on_per_try_timeout: true}"), f"{ROUTE}.route.hedge_policy"),

@@ -1038,6 +1038,24 @@ CLUSTERS = [
         {f"{K}.dns_failure_refresh_base_s": 2.0, f"{K}.dns_failure_refresh_max_s": 9.0, f"{K}.dns_jitter_s": 1.0},
     ),
     Good(
+        "ring hash",
+        web(
+            cluster="type: STRICT_DNS, lb_policy: RING_HASH, ring_hash_lb_config: {minimum_ring_size: 7, maximum_ring_size: 9, hash_function: XX_HASH}, "
+            "common_lb_config: {consistent_hashing_lb_config: {use_hostname_for_hashing: true}}"
+        ),
+        {
+            f"{K}.lb_policy": "RING_HASH",
+            f"{K}.ring_hash_minimum_size": 7,
+            f"{K}.ring_hash_maximum_size": 9,
+            f"{K}.hash_by_hostname": True,
+        },
+    ),
+    Good(
+        "maglev",
+        web(cluster="lb_policy: MAGLEV, maglev_lb_config: {table_size: 13}"),
+        {f"{K}.lb_policy": "MAGLEV", f"{K}.maglev_table_size": 13, f"{K}.ring_hash_minimum_size": 1024},
+    ),
+    Good(
         "locality weights",
         web(cluster="common_lb_config: {locality_weighted_lb_config: {}}"),
         {f"{K}.locality_weighted": True, f"{K}.panic_threshold_percent": 50.0},

@@ -30,6 +30,7 @@ NOT_OURS = {
     "note.*0rtt": "there is no HTTP/3",
     "note.*0_rtt": "there is no HTTP/3",
     "note.*.tracing.*": "there is no tracing yet",
+    "note.cluster.*.http1.*": "the codec's counters: a response that breaks a rule counts as upstream_cx_protocol_error",
     "note.*.watchdog_*": "Envoy's watchdog threads have no counterpart",
     "note.*.fips_mode": "about Envoy's TLS library",
     "note.*.lb_zone_*": "there is no zone-aware routing",

@@ -72,6 +72,8 @@ class DownstreamHttp1:
         "_stream",
         "_streams",
         "_writer",
+        "head_bytes",
+        "head_bytes_sent",
     )
 
     def __init__(self, settings: Http1Settings) -> None:
@@ -101,6 +103,10 @@ class DownstreamHttp1:
         self._head_sent = False
         self._draining = False
         self._closed = False
+        self.head_bytes = 0
+        """length of the latest request head, as it came"""
+        self.head_bytes_sent = 0
+        """length of the latest response head"""
 
     def __repr__(self) -> str:
         state = "CLOSED" if self._closed else ("HEAD", "BODY", "HOLD")[self._input]
@@ -198,6 +204,7 @@ class DownstreamHttp1:
         self._protocol = head.protocol
         self._minor = 0 if head.http_version == b"HTTP/1.0" else 1
         self._keep_alive = keep
+        self.head_bytes = end + 4 - pos
         pos = end + 4
         if mode == NO_BODY:
             self._input = _HOLD
@@ -276,6 +283,7 @@ class DownstreamHttp1:
             keep = keep and self._method != b"CONNECT" and not self.pending_bytes
         head, mode, length, keep = response_head(event, self._method, self._minor, keep, self._input == _BODY)
         self._out.append(head)
+        self.head_bytes_sent = len(head)
         self._head_sent = True
         self._keep_alive = keep
         self._writer.begin(mode, length)

@@ -18,7 +18,7 @@ from mesh_codecs.http1.serialise import render_fields, status_line
 from mesh_codecs.http1.settings import MAX_CONTENT_LENGTH_DIGITS
 
 # Without a body these say nothing about its length; the others say `content-length: 0` (RFC 9110, 8.6).
-_BODILESS_METHODS: Final = frozenset((b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT"))
+_BODILESS_METHODS: Final = frozenset((b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"))
 # Written from other parts of an event, or not at all; `host` would be a second one.
 _NOT_SENT: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"http2-settings", b"host")

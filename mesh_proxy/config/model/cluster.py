@@ -102,6 +102,12 @@ class ClusterConfig:
     lb_policy: str = "ROUND_ROBIN"
     """`ROUND_ROBIN`, `LEAST_REQUEST`, `RANDOM`, `RING_HASH`, `MAGLEV` or `CLUSTER_PROVIDED`"""
     least_request_choice_count: int = 2
+    ring_hash_minimum_size: int = 1024
+    ring_hash_maximum_size: int = 8_388_608
+    maglev_table_size: int = 65537
+    """a prime"""
+    hash_by_hostname: bool = False
+    """`consistent_hashing_lb_config.use_hostname_for_hashing`"""
     endpoints: EndpointSetConfig | None = None
     eds_service_name: str = ""
     thresholds: ThresholdsConfig = ThresholdsConfig()

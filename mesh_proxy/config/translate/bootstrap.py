@@ -177,7 +177,9 @@ def _overload(reader: Reader) -> int | None:
         return None
     manager.seconds("refresh_interval")  # the limit is always exact
     for monitor in manager.subs("resource_monitors"):
-        monitor.text("name")
+        name = monitor.text("name")
+        if limit is not None:
+            raise monitor.error(f"{name} is a second monitor of the same kind")
         extension = monitor.extension()
         if extension is None:
             raise monitor.error("needs typed_config")

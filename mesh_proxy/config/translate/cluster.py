@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isqrt
+
 from google.protobuf.message import Message
 
 from mesh_proxy.config import features
@@ -13,6 +15,9 @@ from mesh_proxy.config.translate.context import Context, run
 from mesh_proxy.config.translate.endpoint import endpoint_set
 from mesh_proxy.config.translate.protocol import upstream_options
 from mesh_proxy.config.translate.transport import upstream_transport
+
+MOST_RING_PLACES = 8 * 1024 * 1024
+"""default and upper limit of `maximum_ring_size`"""
 
 
 def translate_cluster(message: Message, path: str, context: Context | None = None) -> ClusterConfig:
@@ -42,11 +47,12 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
     breakers = reader.sub("circuit_breakers")
     low, high, per_host = _breakers(breakers) if breakers is not None else (ThresholdsConfig(), ThresholdsConfig(), None)
     common = reader.sub("common_lb_config")
-    panic, weighted = _common_lb(common) if common is not None else (50.0, False)
+    panic, weighted, by_hostname = _common_lb(common, kind) if common is not None else (50.0, False, False)
     socket = reader.sub("transport_socket")
     outlier = reader.sub("outlier_detection")
     failure_refresh = reader.sub("dns_failure_refresh_rate")
     choices = reader.sub("least_request_lb_config")
+    ring_least, ring_most, maglev_size = _hash_tables(reader)
     eds = reader.sub("eds_cluster_config")
     if eds is not None:
         if kind != "EDS":
@@ -60,6 +66,10 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
         per_connection_buffer_limit_bytes=reader.number("per_connection_buffer_limit_bytes", 1_048_576),
         lb_policy=policy,
         least_request_choice_count=choices.number("choice_count", 2) if choices is not None else 2,
+        ring_hash_minimum_size=ring_least,
+        ring_hash_maximum_size=ring_most,
+        maglev_table_size=maglev_size,
+        hash_by_hostname=by_hostname,
         endpoints=_endpoints(reader, kind, name),
         eds_service_name=eds.text("service_name") if eds is not None else "",
         thresholds=low,
@@ -136,9 +146,39 @@ def _thresholds(reader: Reader) -> ThresholdsConfig:
     )
 
 
-def _common_lb(reader: Reader) -> tuple[float, bool]:
-    """`CommonLbConfig`: the panic threshold, and whether localities share the load by weight."""
-    return reader.percent("healthy_panic_threshold", 50.0), reader.sub("locality_weighted_lb_config") is not None
+def _common_lb(reader: Reader, kind: str) -> tuple[float, bool, bool]:
+    """`CommonLbConfig`: the panic threshold, whether localities share the load by weight, whether names are hashed."""
+    hashing = reader.sub("consistent_hashing_lb_config")
+    by_hostname = hashing is not None and hashing.flag("use_hostname_for_hashing")
+    if hashing is not None and by_hostname and kind != "STRICT_DNS":
+        raise hashing.error("is only for clusters of type STRICT_DNS", "use_hostname_for_hashing")
+    return (
+        reader.percent("healthy_panic_threshold", 50.0),
+        reader.sub("locality_weighted_lb_config") is not None,
+        by_hostname,
+    )
+
+
+def _hash_tables(reader: Reader) -> tuple[int, int, int]:
+    """Sizes: of the ring at least and at most, of Maglev's table. A table of another policy is passed over, as in Envoy."""
+    ring, maglev = reader.sub("ring_hash_lb_config"), reader.sub("maglev_lb_config")
+    least, most, size = 1024, MOST_RING_PLACES, 65537
+    if ring is not None:
+        least = ring.number("minimum_ring_size", 1024)
+        most = ring.number("maximum_ring_size", MOST_RING_PLACES)
+        if ring.enum("hash_function") != "XX_HASH":
+            raise ring.error("only XX_HASH is supported", "hash_function")
+        if least > most:
+            raise ring.error("must not be larger than maximum_ring_size", "minimum_ring_size")
+    if maglev is not None:
+        size = maglev.number("table_size", 65537)
+        if not _is_prime(size):
+            raise maglev.error("must be a prime", "table_size")
+    return least, most, size
+
+
+def _is_prime(number: int) -> bool:
+    return number > 1 and all(number % divisor for divisor in range(2, isqrt(number) + 1))
 
 
 def _bind_address(reader: Reader) -> AddressConfig | None:

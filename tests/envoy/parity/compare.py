@@ -26,6 +26,41 @@ NORMALISE: tuple[tuple[str, str, str, str], ...] = (
 
 ACCEPTED: tuple[tuple[str, str, str], ...] = (
     # (case pattern, path pattern, why the difference is right)
+    ("*", "log*.down-wire-*", "Envoy leaves out parts of the request line and of separators; ours is what the socket carried"),
+    ("*", "log*.down-header-*", "Envoy leaves out the start line and separators; ours is the head as it was on the wire"),
+    (
+        "*",
+        "log*.response-headers-bytes",
+        "on a request that was never parsed Envoy counts date and server, which are ours to add later",
+    ),
+    ("hop_by_hop_response", "response.headers.x-hop", "RFC 9110, 7.6.1: a field that Connection nominates ends at this hop"),
+    ("tcp_*", "log.flags", "the same two flags, in one order for HTTP and TCP"),
+    ("head_*", "response.headers.transfer-encoding", "RFC 9112, 6.1: a HEAD answer need not announce a coding that no body uses"),
+    ("bad_version", "*", "a version that we do not speak is 505 (RFC 9110, 15.6.6); 426 would ask for an upgrade"),
+    ("unknown_method", "*", "RFC 9110, 9.1: methods are extensible, and a proxy passes them on"),
+    ("early_hints", "response.1xx*", "RFC 9110, 15.2: a proxy forwards 1xx answers; Envoy drops all but 100"),
+    ("processing", "response.1xx*", "RFC 9110, 15.2: a proxy forwards 1xx answers; Envoy drops all but 100"),
+    ("early_response", "end", "we end with FIN after reading on for a while, so that the answer cannot be lost to a reset"),
+    (
+        "stats_downclose",
+        "note.http.downclose.downstream_cx_destroy_*",
+        "we let the caller close first (RFC 9112, 9.6), as it was told",
+    ),
+    ("stats_cut", "note.http.cut.*", "a response cut short: we reset the caller at once instead of after the delayed close"),
+    ("websocket*", "upstream.headers.connection", "we write `upgrade` ourselves instead of copying the caller's spelling"),
+    ("websocket*", "*.headers.upgrade", "protocol names are case-insensitive (RFC 9110, 7.8) and compared in lower case"),
+    (
+        "websocket*",
+        "log.details",
+        "half-close: the tunnel ends when both directions ended; Envoy cuts it at the first FIN and says DC or UC",
+    ),
+    ("websocket*", "log.flags", "half-close, see log.details"),
+    ("connect_*", "log.details", "half-close, see websocket"),
+    ("connect_*", "log.flags", "half-close, see websocket"),
+    ("connect_terminated", "note.rest", "half-close: what the endpoint still says after the caller's FIN is delivered"),
+    ("connect_terminated", "log.tx", "half-close: what the endpoint still says after the caller's FIN is delivered"),
+    ("stats_upgrade", "note.*", "half-close: the tunnel ends in order, so nothing is counted as cut"),
+    ("websocket_ignored_by_upstream", "*", "RFC 9110, 7.8: a server may ignore an upgrade; its ordinary answer is passed on"),
 )
 
 

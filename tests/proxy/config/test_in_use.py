@@ -22,6 +22,7 @@ GATED = {
     "ClusterConfig.close_connections_on_host_health_failure",
     "ClusterConfig.per_host_max_connections",
     "DirectResponseConfig.body_format",
+    "HashPolicyConfig.cookie_ttl_s",
     "Http1Config.override_stream_error_on_invalid_http_message",
     "HttpManagerConfig.access_log_flush_interval_s",
     "HttpManagerConfig.access_log_on_new_request",
@@ -45,13 +46,10 @@ GATED = {
 
 WITHOUT_EFFECT = {
     "AdminConfig.ignore_global_conn_limit",
-    "ClusterActionConfig.hash_policies",
     "ClusterConfig.transport_socket",
     "FilterChainConfig.transport_socket",
     "FilterChainConfig.transport_socket_connect_timeout_s",
     "HashPolicyConfig.cookie_path",
-    "HashPolicyConfig.cookie_ttl_s",
-    "HashPolicyConfig.terminal",
     "HttpManagerConfig.codec_type",
     "HttpManagerConfig.rds_route_name",
     "HttpManagerConfig.request_id_for_trace_sampling",

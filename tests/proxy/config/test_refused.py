@@ -27,7 +27,11 @@ def test_the_sample_itself_is_accepted() -> None:
 
 
 def test_several_faults_are_reported_together() -> None:
-    text = web(hcm="tracing: {}, proxy_status_config: {}", cluster="lb_policy: MAGLEV", tcp="tunneling_config: {hostname: 'a:1'}")
+    text = web(
+        hcm="tracing: {}, proxy_status_config: {}",
+        cluster="lb_policy: LOAD_BALANCING_POLICY_CONFIG",
+        tcp="tunneling_config: {hostname: 'a:1'}",
+    )
     with pytest.raises(ConfigError) as caught:
         load_bootstrap(None, text)
     assert len(caught.value.problems) == 4

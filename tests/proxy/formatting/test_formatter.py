@@ -52,6 +52,7 @@ def http_info() -> StreamInfo:
     info.bytes_sent = 359
     info.response_header_bytes = 188
     info.request_header_bytes = 134
+    info.wire_bytes_received, info.wire_bytes_sent = 134, 547
     info.route_name = "uproute"
     info.virtual_host_name = "vh"
     info.cluster_name = "up"

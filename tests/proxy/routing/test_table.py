@@ -27,7 +27,7 @@ from mesh_proxy.routing import table as table_module
         ("api.", "star"),
         ("api.x.example", "suffix"),
         ("other", "star"),
-        ("", None),
+        ("", "star"),
     ],
 )
 def test_domains(authority: str, expected: str | None) -> None:

@@ -248,6 +248,18 @@ class TestLogical:
         assert bench.removed == [before]
         assert bench.addresses() == ["10.0.0.1:80"]
 
+    def test_another_name_takes_over_when_it_is_answered(self, bench: DnsBench) -> None:
+        bench.resolver.answers = {"a.test": ["10.0.0.1"]}
+        bench.apply(self.config())
+        bench.run()
+        (before,) = bench.cluster().endpoints
+        bench.apply(with_endpoints(self.config(), endpoint("b.test:81", hostname="named")))
+        assert bench.cluster().endpoints == (before,)
+        bench.resolver.open[0].finish(Answer(["10.0.0.1"]))
+        (after,) = bench.cluster().endpoints
+        assert (after.address, after.hostname) == ("10.0.0.1:81", "named")
+        assert bench.removed == [before]
+
 
 class TestWarming:
     def test_every_name_is_waited_for(self, bench: DnsBench) -> None:
