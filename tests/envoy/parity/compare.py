@@ -33,6 +33,7 @@ ACCEPTED: tuple[tuple[str, str, str], ...] = (
         "log*.response-headers-bytes",
         "on a request that was never parsed Envoy counts date and server, which are ours to add later",
     ),
+    ("connect_failure_next_endpoint", "upstream.headers.x-envoy-expected-rq-timeout-ms", "what is left when a retry starts"),
     ("hop_by_hop_response", "response.headers.x-hop", "RFC 9110, 7.6.1: a field that Connection nominates ends at this hop"),
     ("tcp_*", "log.flags", "the same two flags, in one order for HTTP and TCP"),
     ("head_*", "response.headers.transfer-encoding", "RFC 9112, 6.1: a HEAD answer need not announce a coding that no body uses"),
