@@ -129,10 +129,12 @@ class Tunnel(asyncio.Protocol):
             self.pool.context.flush()
 
     def pause_writing(self) -> None:
+        self.pool.cluster.stats.upstream_flow_control_backed_up_total += 1
         if self.callbacks is not None:
             self.callbacks.on_upstream_writable(False)
 
     def resume_writing(self) -> None:
+        self.pool.cluster.stats.upstream_flow_control_drained_total += 1
         if self.callbacks is not None:
             self.callbacks.on_upstream_writable(True)
             self.pool.context.flush()
@@ -164,10 +166,12 @@ class Tunnel(asyncio.Protocol):
         """Counted."""
         self._read_pauses += 1
         if self._read_pauses == 1 and not self.closed:
+            self.pool.cluster.stats.upstream_flow_control_paused_reading_total += 1
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Undo one `pause_reading`."""
         self._read_pauses -= 1
         if self._read_pauses == 0 and not self.closed:
+            self.pool.cluster.stats.upstream_flow_control_resumed_reading_total += 1
             self.transport.resume_reading()
