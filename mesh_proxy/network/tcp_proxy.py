@@ -59,6 +59,7 @@ class TcpConnection(asyncio.Protocol):
     """The downstream side of one proxied connection."""
 
     __slots__ = (
+        "_flush_timer",
         "closed",
         "cluster",
         "context",
@@ -91,6 +92,7 @@ class TcpConnection(asyncio.Protocol):
         self.closed = False
         self.last_activity = info.start_monotonic
         self.task: asyncio.Task[None] | None = None
+        self._flush_timer: asyncio.TimerHandle | None = None
 
     @property
     def connection_info(self) -> ConnectionInfo:
@@ -145,6 +147,7 @@ class TcpConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._finish()
+        self._flushed()
         self.owner.connection_closed(self)
 
     def pause_writing(self) -> None:
@@ -267,12 +270,37 @@ class TcpConnection(asyncio.Protocol):
         self.info.wire_bytes_sent = self.info.bytes_sent
         for logger in self.proxy.access_loggers:
             logger.log(self.info)
+        unwritten = self._unwritten()
+        if unwritten and config.idle_timeout_s:
+            self._flush_timer = self.context.loop.call_later(config.idle_timeout_s, self._flush_due, unwritten)
+
+    def _unwritten(self) -> int:
+        """Bytes that somebody has still to take."""
+        size = self.transport.get_write_buffer_size()
+        return size if self.upstream is None else size + self.upstream.transport.get_write_buffer_size()
+
+    def _flush_due(self, unwritten: int) -> None:
+        """One side ended idle_timeout ago, and the other one has not taken all yet: it must have taken something."""
+        left = self._unwritten()
+        if left < unwritten:
+            assert self.proxy.config.idle_timeout_s
+            self._flush_timer = self.context.loop.call_later(self.proxy.config.idle_timeout_s, self._flush_due, left)
+            return
+        self.transport.abort()
+        if self.upstream is not None:
+            self.upstream.transport.abort()
+
+    def _flushed(self) -> None:
+        if self._flush_timer is not None and not self._unwritten():
+            self._flush_timer.cancel()
+            self._flush_timer = None
 
     def upstream_lost(self, exc: Exception | None) -> None:
         """The upstream connection ended."""
         if exc is not None:
             self.info.flags |= flags.UPSTREAM_CONNECTION_TERMINATION
         self._finish()
+        self._flushed()
 
     def close_when_idle(self) -> None:
         """A byte stream has no idle moment: it lives on until either side ends it or the drain's deadline comes."""

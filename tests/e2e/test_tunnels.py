@@ -284,6 +284,24 @@ def test_idle_tunnels(start: Start) -> None:
     until("all closed", lambda: sidecar.settled({"tcp.tcp.idle_timeout": 1, "cluster.back.upstream_cx_active": 0}))
 
 
+def test_the_rest_is_never_taken(start: Start) -> None:
+    """One side has ended, and the other one does not read what is left for it: idle_timeout without progress ends it."""
+    with Peer(lambda sock: sock.sendall(LARGE)) as sender, Peer(lambda sock: time.sleep(4), receive_buffer=4096) as sleeper:
+        config = bootstrap(
+            [tcp_listener("down", "sender", "idle_timeout: 0.5s"), tcp_listener("up", "sleeper", "idle_timeout: 0.5s")],
+            [static_cluster("sender", sender.port), static_cluster("sleeper", sleeper.port)],
+        )
+        sidecar = start(config)
+        with connect(sidecar.port("down"), receive_buffer=4096), connect(sidecar.port("up"), timeout=0.3) as sock:
+            with pytest.raises(TimeoutError):
+                sock.sendall(LARGE)
+            sock.shutdown(socket.SHUT_WR)
+            gone = {f"listener.127.0.0.1_{sidecar.port(name)}.downstream_cx_active": 0 for name in ("down", "up")}
+            gone |= {f"cluster.{name}.upstream_cx_active": 0 for name in ("sender", "sleeper")}
+            until("both are open", lambda: sidecar.stats()["cluster.sender.upstream_cx_total"] == 1)
+            until("both are given up", lambda: sidecar.settled(gone), 3.5)
+
+
 @pytest.fixture
 def chat() -> Iterator[Server]:
     """A websocket server that echoes, and ends when it is told `bye`."""
