@@ -1,0 +1,192 @@
+"""Programs that others wrote, on both sides: curl, wrk, nginx. What is not installed is skipped."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from e2e_support import Load, Sidecar, forward, one_listener, static_cluster, until
+from e2e_support.peers import connect
+from parity.config import bootstrap, http
+from parity.proxy import free_port
+from parity.wire import Stream, read_response
+
+pytestmark = pytest.mark.slow
+
+Start = Callable[..., Sidecar]
+LARGE = os.urandom(5 << 20)
+
+NGINX = """
+daemon off;
+master_process off;
+pid {dir}/pid;
+error_log {dir}/error.log;
+events {{ worker_connections 512; }}
+http {{
+  access_log off;
+  client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/f;
+  uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
+  keepalive_requests 100000;
+  client_max_body_size 100m;
+  {servers}
+}}
+"""
+ORIGIN = """
+server {{ listen 127.0.0.1:{port}; root {dir};
+  location = / {{ return 200 "from nginx"; }}
+  location = /load {{ return 200 "from nginx"; }}
+  location = /echo {{ proxy_pass http://127.0.0.1:{port}/sink; proxy_pass_request_body on; }}
+  location = /sink {{ return 200 "$content_length"; }}
+  location = /gone {{ return 204; }}
+  location = /moved {{ return 301 /; }}
+  location = /short {{ keepalive_timeout 0; return 200 "closing"; }} }}
+"""
+FRONT = """
+upstream sidecar {{ server 127.0.0.1:{target}; keepalive 8; }}
+server {{ listen 127.0.0.1:{port};
+  location / {{ proxy_pass http://sidecar; proxy_http_version 1.1; proxy_set_header Connection ""; }} }}
+"""
+
+
+def program(name: str) -> str:
+    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    if path is None:
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+class Nginx:
+    """One nginx process with one server."""
+
+    def __init__(self, directory: Path, server: str, **values: object) -> None:
+        directory.mkdir()
+        self.dir = directory
+        self.port = free_port()
+        (directory / "large").write_bytes(LARGE)
+        text = server.format(dir=directory, port=self.port, **values)
+        (directory / "nginx.conf").write_text(NGINX.format(dir=directory, servers=text))
+        command = [
+            program("nginx"),
+            "-p",
+            str(directory),
+            "-c",
+            str(directory / "nginx.conf"),
+            "-e",
+            str(directory / "error.log"),
+        ]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until("nginx listens", self.listens)
+
+    def listens(self) -> bool:
+        assert self.process.poll() is None, (self.dir / "error.log").read_text()
+        with contextlib.suppress(OSError), connect(self.port):
+            return True
+        return False
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+
+@pytest.fixture
+def nginx(tmp_path: Path) -> Iterator[Callable[..., Nginx]]:
+    started: list[Nginx] = []
+
+    def make(server: str, **values: object) -> Nginx:
+        started.append(Nginx(tmp_path / f"nginx{len(started)}", server, **values))
+        return started[-1]
+
+    yield make
+    for one in started:
+        one.stop()
+
+
+def test_nginx_on_both_sides(start: Start, nginx: Callable[..., Nginx]) -> None:
+    """caller -> nginx -> sidecar -> nginx, all with keep-alive: nothing fails, and few connections do."""
+    origin = nginx(ORIGIN)
+    sidecar = start(one_listener(origin.port), concurrency=2)
+    front = nginx(FRONT, target=sidecar.port("in"))
+    with Load(front.port, kept=16, fresh=4) as load:
+        load.wait_for(1000, 20)
+    print(load.summary())
+    assert not load.failed()
+    stats = sidecar.stats()
+    assert stats["http.in.downstream_rq_total"] >= 1000
+    # nginx keeps 8 connections; under 20 callers it opens some more, but not one for each request.
+    assert stats["http.in.downstream_cx_total"] < stats["http.in.downstream_rq_total"] / 2
+    assert stats["cluster.back.upstream_cx_total"] < 64
+
+
+def test_nginx_as_upstream(start: Start, nginx: Callable[..., Nginx]) -> None:
+    """Bodies, ranges, no content, redirects, connections that nginx closes."""
+    origin = nginx(ORIGIN)
+    sidecar = start(one_listener(origin.port))
+    with connect(sidecar.port("in")) as sock:
+        stream = Stream(sock, 10.0)
+
+        def ask(path: str, fields: str = "", method: str = "GET", body: bytes = b"") -> tuple[int, bytes, str]:
+            sock.sendall(f"{method} {path} HTTP/1.1\r\nhost: shop\r\n{fields}\r\n".encode() + body)
+            answer = read_response(stream, method)
+            return answer.status, answer.body, answer.error
+
+        assert ask("/") == (200, b"from nginx", "")
+        assert ask("/large") == (200, LARGE, "")
+        assert ask("/large", "range: bytes=1000-1999\r\n") == (206, LARGE[1000:2000], "")
+        assert ask("/large", method="HEAD") == (200, b"", "")
+        assert ask("/gone") == (204, b"", "")
+        assert ask("/moved")[0] == 301
+        assert ask("/echo", f"content-length: {len(LARGE)}\r\n", "POST", LARGE) == (200, str(len(LARGE)).encode(), "")
+        for _ in range(5):
+            assert ask("/short") == (200, b"closing", "")
+        assert ask("/missing")[0] == 404
+    assert sidecar.stats()["http.in.downstream_cx_total"] == 1
+
+
+def curl(*arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [program("curl"), "-sS", "-m", "10", *arguments], input=data, capture_output=True, timeout=20, check=True
+    )
+
+
+def test_curl(start: Start) -> None:
+    """Two URLs over one connection, uploads with and without a length, Expect, HEAD, a refused upgrade, HTTP/1.0."""
+    program("curl")
+    sidecar = start(one_listener("back"))
+    url = f"http://127.0.0.1:{sidecar.port('in')}"
+    twice = curl("-v", f"{url}/one", f"{url}/two")
+    assert twice.stdout == b"hello from backhello from back"
+    assert re.search(rb"Re-using existing .*connection", twice.stderr)
+    assert b"HTTP/1.1 200 OK" in curl("-I", f"{url}/head").stdout
+    upload = curl("-v", "-H", "Expect: 100-continue", "--data-binary", "@-", f"{url}/expect", data=LARGE)
+    assert b"< HTTP/1.1 100 Continue" in upload.stderr
+    curl("-H", "Transfer-Encoding: chunked", "--data-binary", "@-", f"{url}/chunked", data=LARGE)
+    curl("-T", "-", f"{url}/put", data=LARGE)
+    digests = {one.target: hashlib.sha256(one.body).digest() for one in sidecar.upstream.finish() if one.body}
+    assert digests == {path: hashlib.sha256(LARGE).digest() for path in ("/expect", "/chunked", "/put")}
+    refused = curl("-o", "/dev/null", "-w", "%{http_code}", "-H", "Connection: Upgrade", "-H", "Upgrade: websocket", f"{url}/ws")
+    assert refused.stdout == b"403"
+    assert curl("--http1.0", "-o", "/dev/null", "-w", "%{http_code}", url).stdout == b"426"
+
+
+def test_wrk(start: Start) -> None:
+    """Two seconds of wrk: no socket error, no answer but 200."""
+    wrk = program("wrk")
+    direct = {"match": {"path": "/direct"}, "direct_response": {"status": 200, "body": {"inline_string": "hello"}}}
+    sidecar = start(
+        bootstrap([http("in", [direct, forward("back")], "access_log: []")], [static_cluster("back", "back")]), concurrency=2
+    )
+    url = f"http://127.0.0.1:{sidecar.port('in')}/direct"
+    done = subprocess.run([wrk, "-t1", "-c32", "-d2s", url], capture_output=True, text=True, timeout=20, check=True)
+    print(done.stdout)
+    assert "Socket errors" not in done.stdout
+    assert "Non-2xx" not in done.stdout
+    sent = int(re.search(r"(\d+) requests in", done.stdout)[1])  # type: ignore[index]
+    counted = sidecar.stats()["http.in.downstream_rq_2xx"]
+    assert sent <= counted <= sent + 32
