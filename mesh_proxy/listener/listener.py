@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh_proxy.listener.match import ConnectionFacts, FilterChainMatcher
+from mesh_proxy.listener.refuse import refuse_new, wait_for_handshakes
 from mesh_proxy.network.transport import address_of
 from mesh_proxy.stats.group import sanitize
 from mesh_proxy.stats.groups import ListenerStats
@@ -126,7 +127,8 @@ class Listener:
         self._sockets = []
         for listening, name in sockets:
             self.context.loop.remove_reader(listening.fileno())
-            while not self._paused and self._accept(listening, name):
+            closed = refuse_new(listening)
+            while not self._paused and (self._accept(listening, name) or (closed and wait_for_handshakes(listening))):
                 pass
             listening.close()
 
