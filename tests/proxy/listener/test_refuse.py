@@ -11,7 +11,8 @@ from mesh_proxy.listener.refuse import refuse_new, wait_for_handshakes
 
 def test_the_queue_stays_and_nobody_new_comes() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname(), timeout=5):
-        refuse_new(listening)
+        assert refuse_new(listening)
+        assert wait_for_handshakes(listening), "one waits already"
         with socket.socket() as late:
             late.settimeout(0.2)
             with pytest.raises(TimeoutError):
@@ -21,6 +22,7 @@ def test_the_queue_stays_and_nobody_new_comes() -> None:
         listening.setblocking(False)
         with pytest.raises(BlockingIOError):
             listening.accept()
+        assert not wait_for_handshakes(listening)
 
 
 def test_a_unix_socket_is_left_alone() -> None:
