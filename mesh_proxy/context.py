@@ -93,10 +93,8 @@ class WorkerContext:
         """Write the gathered output of every touched connection. Every entry point from the loop ends with this."""
         dirty = self.dirty
         while dirty:
-            batch = dirty.copy()
-            dirty.clear()
-            for connection in batch:
-                connection.flush()
+            # One by one: if one of them raises, the others are still in the list for the next flush.
+            dirty.pop().flush()
 
     def date(self) -> bytes:
         """The Date header's value, made once a second."""

@@ -85,18 +85,21 @@ class Deadlines:
         self._handle = None
         self.next_wake = NEVER
         now = monotonic()
-        for queue in tuple(self._queues.values()):
-            entries = queue.entries
-            while entries:
-                entry = next(iter(entries))
-                if entries[entry] > now:
-                    break
-                del entries[entry]
-                entry.on_deadline(queue, now)
-        self._after()
-        earliest = min((next(iter(q.entries.values())) for q in self._queues.values() if q.entries), default=NEVER)
-        if earliest < self.next_wake:
-            self.arm(earliest)
+        try:
+            for queue in tuple(self._queues.values()):
+                entries = queue.entries
+                while entries:
+                    entry = next(iter(entries))
+                    if entries[entry] > now:
+                        break
+                    del entries[entry]
+                    entry.on_deadline(queue, now)
+            self._after()
+        finally:
+            # Also when one of them raised: the time of all others must still come.
+            earliest = min((next(iter(q.entries.values())) for q in self._queues.values() if q.entries), default=NEVER)
+            if earliest < self.next_wake:
+                self.arm(earliest)
 
     def close(self) -> None:
         """Stop the timer and forget every entry."""

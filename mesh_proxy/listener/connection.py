@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 class DownstreamConnection(Protocol):
     """An accepted connection, as its listener sees it."""
 
+    owner: ConnectionOwner
+    """whom it tells of its beginning and end"""
+
     @property
     def connection_info(self) -> ConnectionInfo:
         """What is known about it."""

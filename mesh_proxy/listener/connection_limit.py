@@ -11,7 +11,7 @@ from mesh_proxy.stats.groups import ConnectionLimitStats
 if TYPE_CHECKING:
     from mesh_proxy.config.model import ConnectionLimitConfig
     from mesh_proxy.context import WorkerContext
-    from mesh_proxy.listener.connection import DownstreamConnection
+    from mesh_proxy.listener.connection import ConnectionOwner, DownstreamConnection
     from mesh_proxy.listener.listener import Listener, ProtocolFactory
     from mesh_proxy.stream.info import ConnectionInfo
 
@@ -67,7 +67,7 @@ class _Refused(asyncio.Protocol):
 
     def __init__(self, info: ConnectionInfo, listener: Listener, context: WorkerContext, delay_s: float) -> None:
         self._info = info
-        self.owner = listener
+        self.owner: ConnectionOwner = listener
         self._context = context
         self._delay_s = delay_s
         self._transport: asyncio.Transport

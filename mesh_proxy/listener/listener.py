@@ -97,20 +97,20 @@ class Listener:
         self._matcher = FilterChainMatcher(config.filter_chains, config.default_filter_chain)
         chains = [*config.filter_chains, *([config.default_filter_chain] if config.default_filter_chain is not None else [])]
         self._factories = {id(chain): compile_chain(chain, self) for chain in chains}
-        self._sockets: list[tuple[socket.socket, Any]] = []
-        """(listening socket, its fixed local name or None when it listens on a wildcard)"""
+        self._sockets: list[tuple[socket.socket, Any, str]] = []
+        """(listening socket, its fixed local name or None when it listens on a wildcard, its configured address)"""
         self._paused = False
         self._warned_at = float("-inf")
         self._resume: asyncio.TimerHandle | None = None
 
     # -- listening
 
-    def add_socket(self, listening: socket.socket) -> None:
-        """Accept from a bound and listening socket."""
+    def add_socket(self, listening: socket.socket, address: str) -> None:
+        """Accept from a bound and listening socket; `address` is the configured one, by which the supervisor knows it."""
         listening.setblocking(False)
         name = listening.getsockname()
         fixed = not (isinstance(name, tuple) and name[0] in ("0.0.0.0", "::"))
-        self._sockets.append((listening, name if fixed else None))
+        self._sockets.append((listening, name if fixed else None, address))
         if not self._paused:
             self._watch(listening, name if fixed else None)
 
@@ -125,12 +125,23 @@ class Listener:
             self._resume = None
         sockets = self._sockets
         self._sockets = []
-        for listening, name in sockets:
+        for listening, name, _ in sockets:
             self.context.loop.remove_reader(listening.fileno())
             closed = refuse_new(listening)
             while not self._paused and (self._accept(listening, name) or (closed and wait_for_handshakes(listening))):
                 pass
             listening.close()
+
+    def hand_over(self, successor: Listener) -> None:
+        """Another version of this listener accepts from the sockets from now on, so that nobody in their queues is lost. Those of
+        addresses that it does not have stay here."""
+        config = successor.config
+        wanted = {str(address) for address in (config.address, *config.additional_addresses)} if config.bind_to_port else set()
+        for listening, _, address in self._sockets:
+            if address in wanted:
+                self.context.loop.remove_reader(listening.fileno())
+                successor.add_socket(listening, address)
+        self._sockets = [entry for entry in self._sockets if entry[2] not in wanted]
 
     def _pause(self, why: str) -> None:
         now = self.context.loop.time()
@@ -139,7 +150,7 @@ class Listener:
             _log.warning("listener %s: %s, accepting pauses", self.config.name, why)
         if not self._paused:
             self._paused = True
-            for listening, _ in self._sockets:
+            for listening, _, _ in self._sockets:
                 self.context.loop.remove_reader(listening.fileno())
         if self._resume is None:
             self._resume = self.context.loop.call_later(ACCEPT_PAUSE_S, self._try_resume)
@@ -151,7 +162,7 @@ class Listener:
             self._resume = context.loop.call_later(ACCEPT_PAUSE_S, self._try_resume)
             return
         self._paused = False
-        for listening, name in self._sockets:
+        for listening, name, _ in self._sockets:
             self._watch(listening, name)
 
     # -- accepting

@@ -43,6 +43,7 @@ class HttpConnection(asyncio.Protocol):
         "_delayed_close",
         "_dirty",
         "_drain_timer",
+        "_drain_wanted",
         "_head_pending",
         "_held",
         "_read_pauses",
@@ -88,6 +89,7 @@ class HttpConnection(asyncio.Protocol):
         self._head_pending = False
         self._delayed_close: Any = None
         self._drain_timer: Any = None
+        self._drain_wanted = False
 
     @property
     def connection_info(self) -> ConnectionInfo:
@@ -239,6 +241,12 @@ class HttpConnection(asyncio.Protocol):
         stream.flags |= flags.DOWNSTREAM_PROTOCOL_ERROR
         stream.details = error.code
         stream.abandon_upstream()
+        if stream.response is None:
+            # The codec's farewell is what the caller got.
+            stream.response_code = error.status
+            for group in (stats, self.manager.listener_stats):
+                group.codes[error.status] = group.codes.get(error.status, 0) + 1
+                group.downstream_rq_completed += 1
         stream.finish()
 
     def _count_request(self) -> None:
@@ -321,6 +329,9 @@ class HttpConnection(asyncio.Protocol):
         if codec.closed:
             self._close_after_flush(linger=True)
             return
+        if self._drain_wanted:
+            # Its head may have been sent before the drain began: then nothing told the caller to go.
+            self._close_if_idle()
         if self.write_blocked:
             self._hold()
         if codec.pending_bytes or self._held:
@@ -400,10 +411,13 @@ class HttpConnection(asyncio.Protocol):
         """Draining: the next answer is the last one and says so. The caller may be sending a request at this very moment, so
         an idle connection is closed only when nothing has come for drain_timeout."""
         self.codec.shutdown()
+        self._drain_wanted = True
         self._close_if_idle()
 
     def _close_if_idle(self) -> None:
-        self._drain_timer = None
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
+            self._drain_timer = None
         if self.closed or self._closing or self.stream is not None or self.codec.pending_bytes:
             return
         left = self.last_activity + self.manager.config.drain_timeout_s - monotonic()
@@ -421,6 +435,9 @@ class HttpConnection(asyncio.Protocol):
         """One of the connection's time-outs is due, unless something happened since it was set."""
         manager = self.manager
         stream = self.stream
+        if self._closing:
+            # Only delayed_close_timeout counts now.
+            return
         if queue is manager.head_queue:
             self._head_timed_out()
         elif queue is manager.idle_queue:
@@ -445,10 +462,7 @@ class HttpConnection(asyncio.Protocol):
                     stream.on_idle_timeout()
         else:
             manager.stats.downstream_cx_max_duration_reached += 1
-            if stream is None and not self.codec.pending_bytes:
-                self._close_after_flush()
-            else:
-                self.codec.shutdown()
+            self.close_when_idle()
 
     def _recheck(self, queue: DeadlineQueue) -> None:
         if not self.closed:

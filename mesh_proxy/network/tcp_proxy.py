@@ -230,10 +230,10 @@ class TcpConnection(asyncio.Protocol):
 
     def _connected(self, upstream: TcpUpstream) -> None:
         self.task = None
+        self.upstream = upstream
         if self.closed:
             upstream.transport.abort()
             return
-        self.upstream = upstream
         assert self.endpoint is not None
         self.endpoint.stats.rq_total += 1
         upstream.cluster.stats.upstream_rq_total += 1
@@ -323,6 +323,10 @@ class TcpConnection(asyncio.Protocol):
             self.proxy.stats.max_downstream_connection_duration += 1
             self.info.flags |= flags.DURATION_TIMEOUT
         self._finish()
+        # A peer that takes nothing more would keep an ordinary close waiting for ever.
+        self.transport.abort()
+        if self.upstream is not None:
+            self.upstream.transport.abort()
 
     def _recheck(self, queue: DeadlineQueue) -> None:
         if not self.closed:
@@ -392,8 +396,11 @@ class TcpUpstream(asyncio.Protocol):
         self.closed = True
         downstream = self.downstream
         endpoint = downstream.endpoint
-        self.cluster.stats.upstream_cx_length_ms.record((monotonic() - self.started) * 1000)
+        if downstream.upstream is not self:
+            # Given up in the moment it was made; the attempt has been counted as failed.
+            return
         stats = self.cluster.stats
+        stats.upstream_cx_length_ms.record((monotonic() - self.started) * 1000)
         local = downstream.closed
         if local:
             stats.upstream_cx_destroy_local += 1
@@ -401,7 +408,7 @@ class TcpUpstream(asyncio.Protocol):
             stats.upstream_cx_destroy_remote += 1
             stats.upstream_cx_destroy_with_active_rq += 1
             stats.upstream_cx_destroy_remote_with_active_rq += 1
-        if endpoint is not None and downstream.upstream is self:
+        if endpoint is not None:
             downstream._count_attempt(self.cluster, endpoint, -1)
         downstream.upstream_lost(exc)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+from mesh_codecs.errors import LocalProtocolError
 from mesh_codecs.events import Data, RequestHeaders, Trailers
 from mesh_proxy.stream.downstream_stream import DownstreamStream
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.stream.retry import RetryState
     from mesh_proxy.upstream.handle import UpstreamHandle
+
+_log = logging.getLogger("router")
 
 
 class BodyStream(DownstreamStream):
@@ -42,10 +46,14 @@ class BodyStream(DownstreamStream):
         if handle is None or self._body_kept:
             self._keep(event, len(event.data))
         if handle is not None:
-            handle.send_data(event.data, event.end_stream)
+            try:
+                handle.send_data(event.data, event.end_stream)
+            except LocalProtocolError as error:
+                self._request_unsendable(error)
+                return
             if event.end_stream:
                 self._request_sent()
-        elif event.end_stream and self.cluster is not None:
+        elif event.end_stream:
             self._await_response()
 
     def forward_trailers(self, event: Trailers) -> None:
@@ -54,8 +62,19 @@ class BodyStream(DownstreamStream):
         if handle is None or self._body_kept:
             self._keep(event, 0)
         if handle is not None:
-            handle.send_trailers(event.headers)
+            try:
+                handle.send_trailers(event.headers)
+            except LocalProtocolError as error:
+                self._request_unsendable(error)
+                return
             self._request_sent()
+        else:
+            self._await_response()
+
+    def _request_unsendable(self, error: LocalProtocolError) -> None:
+        """What we made of the request breaks the rules of the wire: a rewrite or header of the configuration, most likely."""
+        _log.warning("request to %s cannot be sent: %s", self.cluster_name, error)
+        self.send_local_reply(error.status, details=error.code)
 
     def _keep(self, event: Data | Trailers, size: int) -> None:
         """Hold a request event until there is a connection, or for a retry."""

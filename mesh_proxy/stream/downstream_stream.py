@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from mesh_codecs.errors import LocalProtocolError
 from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, ResponseHeaders, Trailers
 from mesh_codecs.headers import Headers
 from mesh_proxy.stream import flags
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from mesh_proxy.stream.filter_run import FilterRun
 
 NO_BODY_STATUSES: Final = frozenset({204, 304})
+_log = logging.getLogger("http")
 _Pairs = list[tuple[bytes, bytes]]
 
 
@@ -25,6 +28,7 @@ class DownstreamStream(StreamInfo):
     """Abstract: `HttpStream` adds the router."""
 
     __slots__ = (
+        "_duration",
         "_read_blocked",
         "done",
         "downstream",
@@ -51,6 +55,8 @@ class DownstreamStream(StreamInfo):
         self.response_done = False
         """the whole response was handed to the codec"""
         self.done = False
+        self._duration: DeadlineQueue | None = None
+        """where the stream's longest duration is watched"""
         self._read_blocked = 0
         """how many times the router holds the caller's connection from being read"""
         self.force_trace = False
@@ -65,7 +71,10 @@ class DownstreamStream(StreamInfo):
     def encode_informational(self, event: InformationalHeaders) -> None:
         """Pass a 1xx on."""
         event.stream_id = self.stream_id
-        self.downstream.send(event)
+        try:
+            self.downstream.send(event)
+        except LocalProtocolError as error:
+            _log.warning("a %d cannot be passed on: %s", event.status, error)
 
     def respond_headers(self, event: ResponseHeaders) -> None:
         """The response head enters the filters, last one first."""
@@ -108,7 +117,27 @@ class DownstreamStream(StreamInfo):
             request_id = self.request.headers.first.get(b"x-request-id")
             if request_id is not None:
                 headers.set(b"x-request-id", request_id)
+        downstream = self.downstream
+        if downstream.should_close_after_response():
+            downstream.codec.shutdown()
+        if not self.request_done:
+            if event.status == 101 or (self.request.method == b"CONNECT" and event.status < 300):
+                self.tunnel = True
+            else:
+                # The rest of the request may never come and nobody would read it: as Envoy, we end the connection.
+                downstream.codec.shutdown()
+            if manager.request_queue is not None:
+                # request_timeout is over when the response begins, as in Envoy.
+                manager.request_queue.discard(self)
+        event.stream_id = self.stream_id
         self.response = event
+        try:
+            downstream.send(event)
+        except LocalProtocolError as error:
+            self.tunnel = False
+            self.response = None
+            self._unsendable(error)
+            return
         self.response_code = event.status
         stats = manager.stats
         codes = stats.codes
@@ -118,18 +147,7 @@ class DownstreamStream(StreamInfo):
         codes = listener_stats.codes
         codes[event.status] = codes.get(event.status, 0) + 1
         listener_stats.downstream_rq_completed += 1
-        event.stream_id = self.stream_id
         self.first_downstream_tx_time = monotonic()
-        downstream = self.downstream
-        if downstream.should_close_after_response():
-            downstream.codec.shutdown()
-        elif not self.request_done:
-            if event.status == 101 or (self.request.method == b"CONNECT" and event.status < 300):
-                self.tunnel = True
-            else:
-                # The rest of the request may never come and nobody would read it: as Envoy, we end the connection.
-                downstream.codec.shutdown()
-        downstream.send(event)
         if self.tunnel:
             stats.downstream_cx_upgrades_total += 1
             stats.downstream_cx_upgrades_active += 1
@@ -143,7 +161,11 @@ class DownstreamStream(StreamInfo):
             return
         self.bytes_sent += len(event.data)
         event.stream_id = self.stream_id
-        self.downstream.send(event)
+        try:
+            self.downstream.send(event)
+        except LocalProtocolError as error:
+            self._unsendable(error)
+            return
         if event.end_stream:
             self._response_ended()
 
@@ -153,8 +175,23 @@ class DownstreamStream(StreamInfo):
             return
         self.response_trailers = event.headers
         event.stream_id = self.stream_id
-        self.downstream.send(event)
+        try:
+            self.downstream.send(event)
+        except LocalProtocolError as error:
+            self._unsendable(error)
+            return
         self._response_ended()
+
+    def _unsendable(self, error: LocalProtocolError) -> None:
+        """What we are about to send breaks the rules of the wire: a header that the configuration sets, most likely. The stream
+        ends with 500, or breaks off if a head was sent or the 500 itself cannot be."""
+        _log.warning("response to stream %d cannot be sent: %s", self.stream_id, error)
+        if self.response is None and self.details != error.code:
+            self.send_local_reply(error.status, details=error.code)
+            return
+        self.details = error.code
+        self.abandon_upstream()
+        self.reset_downstream()
 
     def _response_ended(self) -> None:
         self.response_done = True
@@ -263,8 +300,8 @@ class DownstreamStream(StreamInfo):
                 stats.downstream_rq_response_before_rq_complete += 1
         if self.manager.request_queue is not None:
             self.manager.request_queue.discard(self)
-        if self.manager.max_duration_queue is not None:
-            self.manager.max_duration_queue.discard(self)
+        if self._duration is not None:
+            self._duration.discard(self)
         if self.run is not None:
             self.run.complete()
         if self.manager.access_loggers:

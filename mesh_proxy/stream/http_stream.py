@@ -67,7 +67,8 @@ class HttpStream(UpstreamStream):
         elif manager.request_queue is not None:
             manager.request_queue.add(self, now)
         if manager.max_duration_queue is not None:
-            manager.max_duration_queue.add(self, now)
+            self._duration = manager.max_duration_queue
+            self._duration.add(self, now)
         if not request.authority and request.method != b"CONNECT" and headers.pop(b"host", None) is None:
             self.send_local_reply(400, details="missing_host_header", close=True)
             return
@@ -91,7 +92,11 @@ class HttpStream(UpstreamStream):
             self.route_name = route.name
             self.virtual_host_name = route.virtual_host_name
             if route.action is not None and route.action.max_stream_duration_s:
-                manager.context.deadlines.queue("stream duration", route.action.max_stream_duration_s).add(self, now)
+                # Instead of the manager's, as in Envoy.
+                if self._duration is not None:
+                    self._duration.discard(self)
+                self._duration = manager.context.deadlines.queue("stream duration", route.action.max_stream_duration_s)
+                self._duration.add(self, now)
         if (request.protocol or request.method == b"CONNECT") and not self._may_tunnel(request):
             return
         self._route_cleared = False

@@ -44,7 +44,7 @@ class TimedStream(BodyStream):
             self._start_try_timeout(now)
 
     def _await_response(self) -> None:
-        if self.timeout_s and self._deadline is None:
+        if self.timeout_s and self._deadline is None and not self.done:
             self._start_timeout(self.request_end_time)
 
     def _charge(self, status: int) -> None:

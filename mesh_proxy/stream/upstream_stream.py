@@ -9,7 +9,7 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from mesh_codecs.errors import ResetReason
+from mesh_codecs.errors import LocalProtocolError, ResetReason
 from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, ResponseHeaders, Trailers
 from mesh_codecs.headers import Headers
 from mesh_proxy.stream import flags
@@ -113,19 +113,26 @@ class UpstreamStream(TimedStream):
         self.upstream_local_address = handle.local_address
         if self.downstream.write_blocked:
             handle.pause_reading()
+        while self._read_blocked:
+            # Before anything is sent: that may block reading again.
+            self._unblock_reading()
         now = self.first_upstream_tx_time = monotonic()
         body = self._body
         request = self.request
-        if body is None:
-            handle.send_request(request)
-        else:
-            request.end_stream = False
-            handle.send_request(request)
-            for event in body:
-                self._send_event(handle, event)
-            if not self._body_kept:
-                self._body = None
-                self._body_size = 0
+        try:
+            if body is None:
+                handle.send_request(request)
+            else:
+                request.end_stream = False
+                handle.send_request(request)
+                for event in body:
+                    self._send_event(handle, event)
+                if not self._body_kept:
+                    self._body = None
+                    self._body_size = 0
+        except LocalProtocolError as error:
+            self._request_unsendable(error)
+            return
         if self.retry is not None and self.retry.policy.per_try_idle_timeout_s:
             self._try_idle = self.manager.context.deadlines.queue("per try idle", self.retry.policy.per_try_idle_timeout_s)
             self._try_idle.add(self, now)
@@ -133,8 +140,6 @@ class UpstreamStream(TimedStream):
             self.last_upstream_tx_time = now
             if self._try_limit:
                 self._start_try_timeout(now)
-        while self._read_blocked:
-            self._unblock_reading()
 
     def _send_event(self, handle: UpstreamHandle, event: Data | Trailers) -> None:
         if isinstance(event, Data):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from mesh_codecs.errors import ResetReason
 from mesh_codecs.events import (
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from mesh_proxy.upstream.http1_pool import Http1Pool
 
 _log = logging.getLogger("http")
+
+CLOSE_FLUSH_S: Final = 1.0
+"""How long a closing connection may take to write what is left."""
 
 
 class Http1UpstreamConnection(asyncio.Protocol):
@@ -86,6 +89,7 @@ class Http1UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
+        self.pool.connections.add(self)
         limit = self.pool.cluster.config.per_connection_buffer_limit_bytes
         if 0 < limit < WATERMARK_HIGH:
             transport.set_write_buffer_limits(limit, limit // 4)
@@ -276,6 +280,9 @@ class Http1UpstreamConnection(asyncio.Protocol):
             self._closed_by_us = True
             self.pool.withdraw(self)
             self.transport.close()
+            if self.transport.get_write_buffer_size():
+                # An endpoint that answered before it took the request may never take the rest.
+                self.context.loop.call_later(CLOSE_FLUSH_S, self.transport.abort)
 
     def _close_from_peer(self) -> None:
         """Close because the endpoint did."""

@@ -122,6 +122,7 @@ class Http1Pool:
         task = asyncio.current_task()
         started = monotonic()
         failure: tuple[ResetReason, str] | None = None
+        made = Http1UpstreamConnection(self)
         connection: Http1UpstreamConnection | None = None
         try:
             async with asyncio.timeout(self.cluster.config.connect_timeout_s):
@@ -129,7 +130,7 @@ class Http1Pool:
                     self.context.loop,
                     self.endpoint,
                     self.cluster.config.bind_address,
-                    lambda: Http1UpstreamConnection(self),
+                    lambda: made,
                 )
         except TimeoutError:
             self.cluster.stats.upstream_cx_connect_timeout += 1
@@ -138,7 +139,8 @@ class Http1Pool:
             failure = (ResetReason.REMOTE_CONNECTION_FAILURE, plain_error(error))
         finally:
             self.connecting.discard(cast("asyncio.Task[Any]", task))
-            if connection is None:
+            if connection is None and made not in self.connections:
+                # Given up after it was made, it is counted by its own end.
                 self.connection_gone()
         if connection is None:
             if failure is not None and failure[0] is ResetReason.CONNECTION_TIMEOUT:
@@ -151,7 +153,6 @@ class Http1Pool:
             self._fail_pending(*failure)
         else:
             self.cluster.stats.upstream_cx_connect_ms.record((monotonic() - started) * 1000)
-            self.connections.add(connection)
             self.release(connection)
         self.context.flush()
 

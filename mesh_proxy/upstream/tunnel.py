@@ -37,7 +37,6 @@ class TunnelPool:
             self.cluster.stats.upstream_cx_overflow += 1
             callbacks.on_pool_failure(ResetReason.OVERFLOW, "", self.endpoint)
             return
-        self.count(1)
         self._task = create_task(self._open(callbacks), name=f"tunnel {self.endpoint.address}")
 
     def cancel(self, callbacks: UpstreamCallbacks) -> None:
@@ -63,6 +62,7 @@ class TunnelPool:
         stats = self.cluster.stats
         tunnel = Tunnel(self, callbacks)
         connected = False
+        self.count(1)  # here, as a task that is cancelled before it began never gets to the end
         try:
             async with asyncio.timeout(self.cluster.config.connect_timeout_s):
                 await dial(self.context.loop, self.endpoint, self.cluster.config.bind_address, lambda: tunnel)
@@ -78,14 +78,29 @@ class TunnelPool:
             callbacks.on_pool_ready(tunnel)
         finally:
             if not connected:
-                self.count(-1)
+                tunnel.callbacks = None
+                if not tunnel.made:
+                    # Given up after it was made, it is counted by its own end.
+                    self.count(-1)
         self.context.flush()
 
 
 class Tunnel(asyncio.Protocol):
     """One TCP connection as an `UpstreamHandle`: the CONNECT head is answered here, the rest is bytes."""
 
-    __slots__ = ("_read_pauses", "callbacks", "closed", "endpoint", "pool", "protocol", "transport")
+    __slots__ = (
+        "_early",
+        "_ended",
+        "_granted",
+        "_read_pauses",
+        "callbacks",
+        "closed",
+        "endpoint",
+        "made",
+        "pool",
+        "protocol",
+        "transport",
+    )
 
     def __init__(self, pool: TunnelPool, callbacks: UpstreamCallbacks) -> None:
         self.pool = pool
@@ -94,7 +109,15 @@ class Tunnel(asyncio.Protocol):
         self.protocol = b""
         self.transport: asyncio.Transport
         self.closed = False
+        self.made = False
+        """it has its transport"""
         self._read_pauses = 0
+        self._granted = False
+        """the caller was told that the tunnel stands"""
+        self._early = b""
+        """what an endpoint that speaks first said before"""
+        self._ended = False
+        """it closed its sending side before"""
 
     @property
     def local_address(self) -> bytes:
@@ -103,9 +126,13 @@ class Tunnel(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self.made = True
         self.transport.set_write_buffer_limits(WATERMARK_HIGH, WATERMARK_LOW)
 
     def data_received(self, data: bytes) -> None:
+        if not self._granted or self._early:
+            self._early += data
+            return
         if self.callbacks is not None:
             self.callbacks.upstream_wire_bytes_received += len(data)
             self.callbacks.on_upstream_data(Data(0, data, False), monotonic())
@@ -115,6 +142,9 @@ class Tunnel(asyncio.Protocol):
         callbacks = self.callbacks
         if callbacks is None:
             return False
+        if not self._granted or self._early:
+            self._ended = True
+            return True
         self.callbacks = None
         callbacks.on_upstream_data(Data(0, b"", True), monotonic())
         self.pool.context.flush()
@@ -142,7 +172,19 @@ class Tunnel(asyncio.Protocol):
     def send_request(self, request: RequestHeaders) -> None:
         """The connection stands: the CONNECT is granted."""
         assert self.callbacks is not None
+        self._granted = True
         self.callbacks.on_upstream_headers(ResponseHeaders(0, 200, Headers(), False), monotonic())
+        if self._early or self._ended:
+            # After the rest of what the router does with a new connection.
+            self.pool.context.loop.call_soon(self._deliver_early)
+
+    def _deliver_early(self) -> None:
+        early, self._early = self._early, b""
+        if early:
+            self.data_received(early)
+        if self._ended and not self.closed:
+            self.eof_received()
+            self.transport.close()
 
     def send_data(self, data: bytes, end_stream: bool) -> None:
         """Bytes of the caller."""

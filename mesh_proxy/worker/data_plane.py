@@ -74,30 +74,39 @@ class DataPlane:
     async def apply(self, snapshot: WorkerSnapshot, sockets: dict[SocketKey, socket.socket]) -> None:
         """Make a version live. New listeners are compiled before anything changes, so that a bad one changes nothing."""
         context = self._context
-        self._runtime.clear()
-        self._runtime.update(snapshot.runtime)
-        context.max_connections = snapshot.max_downstream_connections
         fresh: dict[str, Listener] = {}
         for config in snapshot.listeners:
             old = self._listeners.get(config.name)
             if old is None or old.config != config:
                 fresh[config.name] = self._compile_listener(config)
+        self._runtime.clear()
+        self._runtime.update(snapshot.runtime)
+        context.max_connections = snapshot.max_downstream_connections
         context.clusters.apply(snapshot.clusters)
         await context.clusters.warm(WARM_DEADLINE_S)
         wanted = {config.name for config in snapshot.listeners}
         for name in [*fresh, *(set(self._listeners) - wanted)]:
             gone = self._listeners.pop(name, None)
             if gone is not None:
-                self._old_listeners.append(gone)
+                if name in fresh:
+                    gone.hand_over(fresh[name])
                 gone.stop_listening()
                 gone.start_drain()
+                self._old_listeners.append(gone)
+                context.loop.call_later(self.options.drain_time_s, self._drop_listener, gone)
         self._listeners.update(fresh)
-        for (name, _), listening in sockets.items():
+        for (name, address), listening in sockets.items():
             listener = self._listeners.get(name)
             if listener is None:
                 listening.close()
             else:
-                listener.add_socket(listening)
+                listener.add_socket(listening, address)
+
+    def _drop_listener(self, old: Listener) -> None:
+        """A replaced listener had its time: who is still connected through it (a tunnel, a byte stream) is cut, as by Envoy."""
+        if old in self._old_listeners:
+            self._old_listeners.remove(old)
+            old.close()
 
     def _compile_listener(self, config: ListenerConfig) -> Listener:
         loggers = tuple(AccessLogger(log, self._sinks, self._context.runtime) for log in config.access_logs)

@@ -1,0 +1,96 @@
+"""A data plane in the test's own process and loop: real sockets on loopback, no other process."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from mesh_proxy.config.loader import load_bootstrap
+from mesh_proxy.config.model import AddressConfig, WorkerSnapshot
+from mesh_proxy.worker.data_plane import DataPlane
+from mesh_proxy.worker.options import WorkerOptions
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Plane:
+    """Applies bootstraps as the supervisor does: a worker gets the socket of an address once."""
+
+    def __init__(self, **options: Any) -> None:
+        self.data = DataPlane(asyncio.get_running_loop(), worker_index=0, options=WorkerOptions(**options), shared=None)
+        self.ports: dict[tuple[str, str], int] = {}
+        self._version = 0
+
+    async def apply(self, yaml: str) -> None:
+        bootstrap = load_bootstrap(None, yaml)
+        self._version += 1
+        sockets = {}
+        for listener in bootstrap.listeners:
+            key = (listener.name, str(listener.address))
+            if key not in self.ports:
+                sockets[key] = socket.create_server(("127.0.0.1", 0))
+                self.ports[key] = sockets[key].getsockname()[1]
+        snapshot = WorkerSnapshot(
+            version=self._version,
+            node=bootstrap.node,
+            listeners=bootstrap.listeners,
+            clusters=bootstrap.clusters,
+            runtime=bootstrap.runtime,
+        )
+        await self.data.apply(snapshot, sockets)
+
+    async def connect(self, listener: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        port = next(port for (name, _), port in self.ports.items() if name == listener)
+        return await asyncio.open_connection("127.0.0.1", port)
+
+    def stat(self, prefix: str, name: str) -> Any:
+        """A counter or gauge of the group with that prefix."""
+        groups = [g for g in self.data.registry if g.prefix == prefix and hasattr(g, name)]
+        return getattr(groups[0], name)
+
+
+@asynccontextmanager
+async def plane(yaml: str, **options: Any) -> AsyncIterator[Plane]:
+    """A running one; at the end no gauge of connections may have leaked."""
+    one = Plane(**options)
+    await one.apply(yaml)
+    try:
+        yield one
+    finally:
+        one.data.close()
+        for _ in range(20):
+            await asyncio.sleep(0)
+    assert one.data.active_connections == 0
+    assert one.data._context.upstream_connections == 0
+
+
+@asynccontextmanager
+async def upstream(serve: Serve) -> AsyncIterator[AddressConfig]:
+    """An endpoint that does as it is told."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await serve(reader, writer)
+        finally:
+            tasks.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(run, "127.0.0.1", 0)
+    try:
+        yield AddressConfig(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+
+
+def at(address: AddressConfig) -> str:
+    """Fields for the endpoint of `bootstraps.web`."""
+    return f"endpoint: {{address: {{socket_address: {{address: {address.host}, port_value: {address.port}}}}}}}"

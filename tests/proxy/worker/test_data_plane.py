@@ -1,0 +1,337 @@
+"""The data plane as a whole: updates, drains, and events in an unusual order, over real sockets in one process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from bootstraps import web
+from plane_support import at, plane, upstream
+
+from mesh_proxy.upstream import http1_pool
+from mesh_proxy.upstream.tunnel import TunnelPool
+
+LIMIT_S = 10.0
+GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(LIMIT_S):
+            await test
+
+    asyncio.run(limited())
+
+
+async def head(reader: asyncio.StreamReader) -> bytes:
+    return await reader.readuntil(b"\r\n\r\n")
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An endpoint that answers every head with 200."""
+    while await head(reader):
+        writer.write(ANSWER)
+
+
+async def until(ready: Callable[[], bool]) -> None:
+    """What nothing tells: a counter that is to reach a value."""
+    while not ready():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+DIRECT = "match: {prefix: /}, direct_response: {status: 200, body: {inline_string: ok}}"
+
+
+# -- updates
+
+
+def test_a_replaced_listener_goes_on_accepting_from_its_socket() -> None:
+    async def test() -> None:
+        async with plane(web(route=DIRECT, hcm="via: one")) as one:
+            reader, writer = await one.connect("web")
+            old = one.data._listeners["tcp"]
+            await one.apply(web(route=DIRECT, hcm="via: two"))
+            assert one.data._listeners["tcp"] is old, "a listener that did not change is left alone"
+            fresh, fresh_writer = await one.connect("web")
+            fresh_writer.write(GET)
+            assert b"via: two" in await head(fresh)
+            writer.write(GET)  # the old connection lives on under the old version, and is told to go
+            said = await head(reader)
+            assert b"via: one" in said
+            assert b"connection: close" in said
+            fresh_writer.close()
+            writer.close()
+
+    run(test())
+
+
+def test_connections_of_a_replaced_listener_end_with_the_drain_time() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def test() -> None:
+        async with upstream(serve) as address, plane(web(endpoint=at(address)), drain_time_s=0.05) as one:
+            reader, writer = await one.connect("tcp")
+            writer.write(b"x")
+            await until(lambda: one.stat("tcp.tcp.", "downstream_cx_rx_bytes_total") > 0)
+            await one.apply(web(endpoint=at(address), tcp="idle_timeout: 7s"))
+            assert await reader.read() == b""
+            assert one.data._old_listeners == []
+            writer.close()
+
+    run(test())
+
+
+# -- draining
+
+
+def test_a_drain_in_the_middle_of_a_response_still_closes_the_connection() -> None:
+    go_on = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no")
+        await go_on.wait()
+        writer.write(b"k")
+        await reader.read()
+
+    async def test() -> None:
+        async with upstream(serve) as address, plane(web(endpoint=at(address), hcm="drain_timeout: 0.05s")) as one:
+            reader, writer = await one.connect("web")
+            writer.write(GET)
+            assert b"connection: close" not in await head(reader)
+            one.data.start_drain()
+            go_on.set()
+            assert await reader.read() == b"ok"  # and the end, though the head did not announce it
+            assert await one.data.wait_drained(5.0)
+            writer.close()
+
+    run(test())
+
+
+# -- what cannot be written
+
+
+def test_a_response_that_cannot_be_written_ends_the_stream() -> None:
+    added = "response_headers_to_add: [{header: {key: content-length, value: x1}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}]"
+
+    async def test() -> None:
+        async with upstream(answer) as address:
+            route = f"match: {{prefix: /}}, route: {{cluster: a}}, {added}"
+            async with plane(web(endpoint=at(address), route=route)) as one:
+                reader, writer = await one.connect("web")
+                writer.write(GET)
+                # The route adds its header to our own answer as well: nothing can be said, but nobody hangs.
+                assert await reader.read() == b""
+                assert one.stat("http.web.", "downstream_rq_active") == 0
+                assert one.stat("cluster.a.", "upstream_rq_active") == 0
+                writer.close()
+
+    run(test())
+
+
+def test_a_body_that_outgrows_the_head_resets_the_stream() -> None:
+    added = "response_headers_to_add: [{header: {key: content-length, value: '1'}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}]"
+
+    async def test() -> None:
+        async with upstream(answer) as address:
+            route = f"match: {{prefix: /}}, route: {{cluster: a}}, {added}"
+            async with plane(web(endpoint=at(address), route=route)) as one:
+                reader, writer = await one.connect("web")
+                writer.write(GET)
+                assert b"ok" not in await reader.read()
+                assert one.stat("http.web.", "downstream_rq_tx_reset") == 1
+                assert one.stat("http.web.", "downstream_rq_active") == 0
+                writer.close()
+
+    run(test())
+
+
+def test_a_request_that_cannot_be_written_is_answered_with_500() -> None:
+    async def test() -> None:
+        async with upstream(answer) as address:
+            route = 'match: {prefix: /}, route: {cluster: a, host_rewrite_literal: "a b"}'
+            async with plane(web(endpoint=at(address), route=route)) as one:
+                reader, writer = await one.connect("web")
+                for _ in range(2):  # the first waits for the connection, and neither breaks the caller's
+                    writer.write(GET)
+                    said = await head(reader)
+                    assert said.startswith(b"HTTP/1.1 500 ")
+                assert one.stat("cluster.a.", "upstream_rq_active") == 0
+                assert one.stat("cluster.a.", "upstream_rq_pending_active") == 0
+                writer.close()
+
+    run(test())
+
+
+# -- time
+
+
+def test_the_route_timeout_counts_when_a_request_with_trailers_waits_for_its_connection(monkeypatch: Any) -> None:
+    async def never(*_: Any) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("mesh_proxy.upstream.http1_pool.dial", never)
+
+    async def test() -> None:
+        action = "timeout: 0.05s"
+        trailers = "http_protocol_options: {enable_trailers: true}"
+        async with plane(web(action=action, hcm=trailers, cluster="connect_timeout: 60s")) as one:
+            reader, writer = await one.connect("web")
+            writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\na: b\r\n\r\n")
+            assert (await head(reader)).startswith(b"HTTP/1.1 504 ")
+            assert one.stat("cluster.a.", "upstream_rq_pending_active") == 0
+            writer.close()
+
+    run(test())
+
+
+def test_a_stream_leaves_no_deadline_behind() -> None:
+    async def test() -> None:
+        async with upstream(answer) as address:
+            action = "timeout: 60s, max_stream_duration: {max_stream_duration: 60s}"
+            config = web(
+                endpoint=at(address),
+                action=action,
+                hcm="common_http_protocol_options: {max_stream_duration: 30s}, request_timeout: 9s",
+            )
+            async with plane(config) as one:
+                reader, writer = await one.connect("web")
+                writer.write(GET)
+                await head(reader)
+                await reader.readexactly(2)
+                queues = one.data._context.deadlines._queues
+                assert {key for key, queue in queues.items() if queue.entries} <= {("idle", 3600.0), ("stream idle", 300.0)}
+                writer.close()
+
+    run(test())
+
+
+def test_the_request_timeout_ends_when_the_response_begins() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no")
+        await reader.readexactly(2)
+        writer.write(b"k")
+
+    async def test() -> None:
+        async with upstream(serve) as address, plane(web(endpoint=at(address), hcm="request_timeout: 0.05s")) as one:
+            reader, writer = await one.connect("web")
+            writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n")
+            await head(reader)
+            await asyncio.sleep(0.12)  # the time-out itself is what must not happen
+            writer.write(b"xx")
+            assert await reader.readexactly(2) == b"ok"
+            writer.close()
+
+    run(test())
+
+
+# -- tunnels
+
+
+CONNECT = "match: {connect_matcher: {}}, route: {cluster: a, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}"
+
+UPGRADES = "upgrade_configs: [{upgrade_type: CONNECT}]"
+
+
+def test_an_endpoint_that_speaks_first_is_heard_through_a_tunnel() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"banner")
+        writer.write((await reader.readexactly(4)).upper())
+
+    async def test() -> None:
+        async with upstream(serve) as address, plane(web(endpoint=at(address), route=CONNECT, hcm=UPGRADES)) as one:
+            for _ in range(20):
+                reader, writer = await one.connect("web")
+                writer.write(b"CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n\r\n")
+                assert (await head(reader)).startswith(b"HTTP/1.1 200 ")
+                assert await reader.readexactly(6) == b"banner"
+                writer.write(b"quit")
+                assert await reader.read() == b"QUIT"
+                writer.close()
+
+    run(test())
+
+
+def test_a_tunnel_opens_while_draining() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((await reader.readexactly(4)).upper())
+
+    async def test() -> None:
+        async with upstream(serve) as address, plane(web(endpoint=at(address), route=CONNECT, hcm=UPGRADES)) as one:
+            reader, writer = await one.connect("web")
+            one.data.start_drain()
+            writer.write(b"CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n\r\nquit")  # the tunnel's first bytes come early
+            assert (await head(reader)).startswith(b"HTTP/1.1 200 ")
+            assert await reader.read() == b"QUIT"
+            assert one.stat("http.web.", "downstream_cx_upgrades_total") == 1
+            assert one.stat("http.web.", "downstream_cx_upgrades_active") == 0
+            writer.close()
+
+    run(test())
+
+
+def test_a_tunnel_given_up_at_once_gives_its_permit_back() -> None:
+    async def test() -> None:
+        async with plane(web(route=CONNECT, hcm=UPGRADES)) as one:
+            cluster = one.data._context.clusters.get("a")
+            assert cluster is not None
+            pool = TunnelPool(one.data._context, cluster, cluster.endpoints[0])
+            pool.acquire(None)  # type: ignore[arg-type]
+            pool.cancel(None)  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert cluster.default.connections == 0
+            assert one.stat("cluster.a.", "upstream_cx_active") == 0
+
+    run(test())
+
+
+# -- connecting
+
+
+def test_a_connection_given_up_as_it_comes_up_is_counted_once(monkeypatch: Any) -> None:
+    really = http1_pool.dial
+
+    async def late(loop: Any, endpoint: Any, bind: Any, factory: Any, *rest: Any) -> Any:
+        protocol = await really(loop, endpoint, bind, factory, *rest)
+        protocol.transport.close()  # what the loop does with a connect that is cancelled after connection_made
+        raise TimeoutError
+
+    monkeypatch.setattr(http1_pool, "dial", late)
+
+    async def test() -> None:
+        async with upstream(answer) as address, plane(web(endpoint=at(address))) as one:
+            reader, writer = await one.connect("web")
+            writer.write(GET)
+            assert (await head(reader)).startswith(b"HTTP/1.1 503 ")
+            await asyncio.sleep(0.01)
+            assert one.stat("cluster.a.", "upstream_cx_active") == 0
+            assert one.stat("cluster.a.", "upstream_cx_destroy") == 1
+            assert one.data._context.upstream_connections == 0
+            writer.close()
+
+    run(test())
+
+
+def test_an_endpoint_that_answers_early_and_takes_nothing_more_is_let_go(monkeypatch: Any) -> None:
+    monkeypatch.setattr("mesh_proxy.upstream.http1_connection.CLOSE_FLUSH_S", 0.05)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head(reader)
+        await asyncio.sleep(0.1)  # meanwhile the body fills every buffer on the way
+        writer.write(b"HTTP/1.1 413 Payload Too Large\r\ncontent-length: 0\r\n\r\n")
+        await asyncio.Event().wait()
+
+    async def test() -> None:
+        async with upstream(serve) as address, plane(web(endpoint=at(address))) as one:
+            reader, writer = await one.connect("web")
+            writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000000\r\n\r\n" + bytes(20_000_000))
+            assert (await head(reader)).startswith(b"HTTP/1.1 413 ")
+            await until(lambda: not one.stat("cluster.a.", "upstream_cx_active"))
+            writer.transport.abort()
+
+    run(test())
