@@ -10,6 +10,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mesh_proxy.deadlines import Deadlines
+from mesh_proxy.listener.connection_table import ConnectionTable
 
 if TYPE_CHECKING:
     from mesh_proxy.stats.registry import StatRegistry
@@ -37,6 +38,7 @@ class WorkerContext:
         "_random_position",
         "active_connections",
         "clusters",
+        "connection_counts",
         "deadlines",
         "dirty",
         "draining",
@@ -50,6 +52,7 @@ class WorkerContext:
         "runtime",
         "service_cluster",
         "service_node",
+        "total_connections",
         "unattached",
         "upstream_connections",
     )
@@ -59,6 +62,9 @@ class WorkerContext:
         self.registry = registry
         self.clusters: ClusterManager
         """set by the data plane once it exists"""
+        self.connection_counts = ConnectionTable(None, 0)
+        self.total_connections = self.connection_counts.count("")
+        """downstream connections of all workers"""
         self.dirty: list[Flushable] = []
         """connections to flush at the end of this callback"""
         self.deadlines = Deadlines(loop, self.flush)
@@ -73,7 +79,7 @@ class WorkerContext:
         self.unattached = 0
         """accepted a moment ago, and may each need an upstream connection at once"""
         self.max_connections: int | None = None
-        """downstream connections of the whole worker; None = no limit"""
+        """downstream connections of all workers together; None = no limit"""
         self.fd_budget = 1 << 30
         """how many connections the file descriptors allow"""
         self.local_ip = b"127.0.0.1"

@@ -12,38 +12,42 @@ if TYPE_CHECKING:
     from mesh_proxy.config.model import ConnectionLimitConfig
     from mesh_proxy.context import WorkerContext
     from mesh_proxy.listener.connection import ConnectionOwner, DownstreamConnection
+    from mesh_proxy.listener.connection_table import ConnectionCount
     from mesh_proxy.listener.listener import Listener, ProtocolFactory
     from mesh_proxy.stream.info import ConnectionInfo
 
 
 class ConnectionLimit:
-    """Stands before the terminal filter of a chain and counts per worker."""
+    """Stands before the terminal filter of a chain and counts for all workers."""
 
-    __slots__ = ("_config", "_context", "_next", "_stats")
+    __slots__ = ("_config", "_context", "_count", "_next", "_stats")
 
-    def __init__(self, config: ConnectionLimitConfig, context: WorkerContext, after: ProtocolFactory) -> None:
+    def __init__(self, config: ConnectionLimitConfig, context: WorkerContext, after: ProtocolFactory, listener: str) -> None:
         self._config = config
         self._context = context
         self._next = after
+        self._count = context.connection_counts.count(f"connection_limit {listener} {config.stat_prefix}")
         self._stats = context.registry.get(ConnectionLimitStats, f"connection_limit.{sanitize(config.stat_prefix)}.")
 
     def make(self, info: ConnectionInfo, listener: Listener) -> asyncio.Protocol:
         """The protocol of a connection: the terminal filter's, or one that closes it."""
         stats = self._stats
-        if stats.active_connections >= self._config.max_connections:
+        if self._count.total() >= self._config.max_connections:
             stats.limited_connections += 1
             return _Refused(info, listener, self._context, self._config.delay_s)
         stats.active_connections += 1
-        return self._next(info, _Counted(listener, stats))  # type: ignore[arg-type]
+        self._count.add(1)
+        return self._next(info, _Counted(listener, stats, self._count))  # type: ignore[arg-type]
 
 
 class _Counted:
     """The listener as a counted connection sees it: the count goes down when the connection is gone."""
 
-    __slots__ = ("_listener", "_stats")
+    __slots__ = ("_count", "_listener", "_stats")
 
-    def __init__(self, listener: Listener, stats: ConnectionLimitStats) -> None:
+    def __init__(self, listener: Listener, stats: ConnectionLimitStats, count: ConnectionCount) -> None:
         self._listener = listener
+        self._count = count
         self._stats = stats
 
     @property
@@ -59,6 +63,7 @@ class _Counted:
 
     def connection_closed(self, connection: DownstreamConnection) -> None:
         self._stats.active_connections -= 1
+        self._count.add(-1)
         self._listener.connection_closed(connection)
 
 

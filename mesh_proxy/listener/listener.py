@@ -66,6 +66,7 @@ class Listener:
 
     __slots__ = (
         "_access_loggers",
+        "_count",
         "_factories",
         "_matcher",
         "_paused",
@@ -91,6 +92,7 @@ class Listener:
         self.context = context
         self.stats = context.registry.get(ListenerStats, listener_prefix(config))
         self.buffer_limit = config.per_connection_buffer_limit_bytes
+        self._count = context.connection_counts.count(f"listener {config.name}")
         self.draining = False
         self.connections: set[DownstreamConnection] = set()
         self._access_loggers = access_loggers
@@ -190,11 +192,11 @@ class Listener:
         context = self.context
         stats = self.stats
         limit = self.config.max_connections
-        if limit is not None and stats.downstream_cx_active >= limit:
+        if limit is not None and self._count.total() >= limit:
             stats.downstream_cx_overflow += 1
             accepted.close()
             return
-        if context.max_connections is not None and context.active_connections >= context.max_connections:
+        if context.max_connections is not None and context.total_connections.total() >= context.max_connections:
             stats.downstream_global_cx_overflow += 1
             accepted.close()
             return
@@ -216,6 +218,8 @@ class Listener:
         connection: Any = self._factories[id(chain)](info, self)
         stats.downstream_cx_active += 1
         context.active_connections += 1
+        context.total_connections.add(1)
+        self._count.add(1)
         context.unattached += 1
         create_task(self._attach(connection, accepted), name="accept")
 
@@ -269,6 +273,8 @@ class Listener:
         stats.downstream_cx_active -= 1
         stats.downstream_cx_destroy += 1
         self.context.active_connections -= 1
+        self.context.total_connections.add(-1)
+        self._count.add(-1)
         if self._access_loggers:
             self._log(connection.connection_info)
 

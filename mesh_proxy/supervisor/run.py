@@ -12,6 +12,7 @@ import uvloop
 
 from mesh_proxy.cli.options import Options
 from mesh_proxy.config.model.bootstrap import BootstrapConfig
+from mesh_proxy.listener import connection_table
 from mesh_proxy.logs import configure_logging
 from mesh_proxy.supervisor.loading import Loading
 from mesh_proxy.supervisor.spawner import start_spawner
@@ -25,7 +26,8 @@ Loader = Callable[[Options], BootstrapConfig]
 
 def shared_tables(worker_count: int) -> dict[str, int]:
     """name -> bytes of the tables that all workers share."""
-    return {module.TABLE_NAME: module.table_size(worker_count) for module in (resource_table, ejection_board)}
+    users = (resource_table, ejection_board, connection_table)
+    return {module.TABLE_NAME: module.table_size(worker_count) for module in users}
 
 
 def load_configuration(options: Options, load: Loader | None = None) -> BootstrapConfig:

@@ -21,6 +21,7 @@ from mesh_proxy.config.model import (
 )
 from mesh_proxy.context import WorkerContext
 from mesh_proxy.listener.connection_limit import ConnectionLimit
+from mesh_proxy.listener.connection_table import ConnectionTable
 from mesh_proxy.listener.listener import Listener, ProtocolFactory, listener_prefix
 from mesh_proxy.network.http_connection import HttpConnection
 from mesh_proxy.network.http_manager import HttpManager
@@ -52,6 +53,8 @@ class DataPlane:
         self.options = options
         self.registry = StatRegistry()
         self._context = WorkerContext(loop, self.registry)
+        self._context.connection_counts = ConnectionTable(shared, worker_index)
+        self._context.total_connections = self._context.connection_counts.count("")
         self._runtime: dict[str, Any] = {}
         self._context.runtime = self._runtime
         self._context.clusters = ClusterManager(
@@ -129,7 +132,7 @@ class DataPlane:
         if factory is None:
             raise ValueError(f"filter chain {chain.name!r} has no terminal filter")
         for limit in limits:
-            factory = ConnectionLimit(limit, self._context, factory).make
+            factory = ConnectionLimit(limit, self._context, factory, listener.config.name).make
         return factory
 
     # -- the end of things
