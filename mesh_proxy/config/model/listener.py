@@ -48,7 +48,7 @@ class TcpProxyConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimitConfig:
-    """`envoy.filters.network.connection_limit`: per worker-shared count of this filter chain's connections."""
+    """`envoy.filters.network.connection_limit`: connections of this filter chain, all workers together."""
 
     stat_prefix: str
     max_connections: int
