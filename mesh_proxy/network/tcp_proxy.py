@@ -186,9 +186,7 @@ class TcpConnection(asyncio.Protocol):
             self._count_attempt(cluster, endpoint, 1)
             try:
                 async with asyncio.timeout(cluster.config.connect_timeout_s):
-                    upstream = await dial(
-                        self.context.loop, endpoint, cluster.config.bind_address, lambda: TcpUpstream(self, cluster)
-                    )
+                    upstream = await dial(self.context.loop, endpoint, cluster.config, lambda: TcpUpstream(self, cluster))
             except TimeoutError:
                 stats.upstream_cx_connect_timeout += 1
                 stats.upstream_cx_destroy_local += 1

@@ -49,6 +49,7 @@ class UpstreamStream(TimedStream):
         self.attempts += 1
         endpoint = cluster.pick(self._lb_context() if cluster.needs_context or self.retry is not None else None)
         if endpoint is None:
+            self._charge(503)
             self.send_local_reply(503, b"no healthy upstream", details="no_healthy_upstream", flag=flags.NO_HEALTHY_UPSTREAM)
             return
         self.upstream = endpoint

@@ -23,6 +23,7 @@ from mesh_codecs.http1 import UpstreamHttp1
 from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW, address_of, write_all
 
 if TYPE_CHECKING:
+    from mesh_proxy.deadlines import DeadlineQueue
     from mesh_proxy.upstream.handle import UpstreamCallbacks
     from mesh_proxy.upstream.http1_pool import Http1Pool
 
@@ -42,6 +43,7 @@ class Http1UpstreamConnection(asyncio.Protocol):
         "_read_pauses",
         "_request_ended",
         "_response_begun",
+        "_retired",
         "_stream_id",
         "callbacks",
         "closed",
@@ -73,6 +75,8 @@ class Http1UpstreamConnection(asyncio.Protocol):
         self._closed_by_us = False
         self._request_ended = False
         self._response_begun = False
+        self._retired = False
+        """older than max_connection_duration: no request after the one in progress"""
         self._stream_id = 0
         self._read_pauses = 0
         self._dirty = False
@@ -90,6 +94,8 @@ class Http1UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
         self.pool.connections.add(self)
+        if self.pool.duration_queue is not None:
+            self.pool.duration_queue.add(self, self.started)
         limit = self.pool.cluster.config.per_connection_buffer_limit_bytes
         if 0 < limit < WATERMARK_HIGH:
             transport.set_write_buffer_limits(limit, limit // 4)
@@ -113,6 +119,8 @@ class Http1UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        if self.pool.duration_queue is not None:
+            self.pool.duration_queue.discard(self)
         callbacks = self.callbacks
         stats = self.stats
         stats.upstream_cx_length_ms.record((monotonic() - self.started) * 1000)
@@ -188,7 +196,7 @@ class Http1UpstreamConnection(asyncio.Protocol):
 
     def _response_complete(self) -> bool:
         """The last byte of the response is parsed. True when the connection can take another request."""
-        reusable = self._request_ended and self.codec.can_reuse
+        reusable = self._request_ended and self.codec.can_reuse and not self._retired
         self._end_request()
         limit = self.pool.cluster.config.max_requests_per_connection
         if limit and self.requests >= limit:
@@ -283,6 +291,13 @@ class Http1UpstreamConnection(asyncio.Protocol):
             if self.transport.get_write_buffer_size():
                 # An endpoint that answered before it took the request may never take the rest.
                 self.context.loop.call_later(CLOSE_FLUSH_S, self.transport.abort)
+
+    def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
+        """max_connection_duration is over."""
+        self.stats.upstream_cx_max_duration_reached += 1
+        self._retired = True
+        if self.callbacks is None:
+            self.close()
 
     def _close_from_peer(self) -> None:
         """Close because the endpoint did."""

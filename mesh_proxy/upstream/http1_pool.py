@@ -35,6 +35,7 @@ class Http1Pool:
         "connecting",
         "connections",
         "context",
+        "duration_queue",
         "endpoint",
         "idle",
         "pending",
@@ -53,6 +54,9 @@ class Http1Pool:
         self.idle: list[Http1UpstreamConnection] = []
         """last used last: the warmest connection is taken first"""
         self._sweep: asyncio.TimerHandle | None = None
+        duration = cluster.config.max_connection_duration_s
+        self.duration_queue = context.deadlines.queue("upstream connection duration", duration) if duration else None
+        """where connections wait to grow too old"""
         self.pending: deque[UpstreamCallbacks] = deque()
         self.connections: set[Http1UpstreamConnection] = set()
         self.connecting: set[asyncio.Task[Any]] = set()
@@ -129,7 +133,7 @@ class Http1Pool:
                 connection = await dial(
                     self.context.loop,
                     self.endpoint,
-                    self.cluster.config.bind_address,
+                    self.cluster.config,
                     lambda: made,
                 )
         except TimeoutError:

@@ -65,7 +65,7 @@ class TunnelPool:
         self.count(1)  # here, as a task that is cancelled before it began never gets to the end
         try:
             async with asyncio.timeout(self.cluster.config.connect_timeout_s):
-                await dial(self.context.loop, self.endpoint, self.cluster.config.bind_address, lambda: tunnel)
+                await dial(self.context.loop, self.endpoint, self.cluster.config, lambda: tunnel)
             connected = True
         except TimeoutError:
             stats.upstream_cx_connect_timeout += 1

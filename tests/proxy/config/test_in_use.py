@@ -67,7 +67,6 @@ WITHOUT_EFFECT = {
 """without TLS, tracing, listener filters, hashing balancers and HTTP/2 there is nothing that they could change"""
 
 BEING_BUILT = {
-    "ClusterConfig.tcp_keepalive",
     "HttpFilterConfig.is_optional",
     "HttpManagerConfig.drain_timeout_s",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -333,5 +334,54 @@ def test_an_endpoint_that_answers_early_and_takes_nothing_more_is_let_go(monkeyp
             assert (await head(reader)).startswith(b"HTTP/1.1 413 ")
             await until(lambda: not one.stat("cluster.a.", "upstream_cx_active"))
             writer.transport.abort()
+
+    run(test())
+
+
+def test_an_old_upstream_connection_takes_no_further_request() -> None:
+    async def test() -> None:
+        async with upstream(answer) as address:
+            duration = "common_http_protocol_options: {max_connection_duration: 0.05s}"
+            async with plane(web(endpoint=at(address), cluster=duration)) as one:
+                reader, writer = await one.connect("web")
+                writer.write(GET)
+                await head(reader)
+                assert one.stat("cluster.a.", "upstream_cx_active") == 1
+                await until(lambda: one.stat("cluster.a.", "upstream_cx_active") == 0)
+                assert one.stat("cluster.a.", "upstream_cx_max_duration_reached") == 1
+                assert one.stat("cluster.a.", "upstream_cx_destroy_local") == 1
+                writer.close()
+
+    run(test())
+
+
+def test_upstream_connections_are_kept_alive_as_the_cluster_says() -> None:
+    async def test() -> None:
+        async with upstream(answer) as address:
+            keepalive = "upstream_connection_options: {tcp_keepalive: {keepalive_time: 33, keepalive_probes: 4}}"
+            async with plane(web(endpoint=at(address), cluster=keepalive)) as one:
+                reader, writer = await one.connect("web")
+                writer.write(GET)
+                await head(reader)
+                cluster = one.data._context.clusters.get("a")
+                assert cluster is not None
+                (connection,) = cluster.endpoints[0].pools["http1"].connections
+                sock = connection.transport.get_extra_info("socket")
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 33
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 4
+                writer.close()
+
+    run(test())
+
+
+def test_a_cluster_without_endpoints_counts_its_503() -> None:
+    async def test() -> None:
+        async with plane(web(action="cluster: b")) as one:
+            reader, writer = await one.connect("web")
+            writer.write(GET)
+            assert (await head(reader)).startswith(b"HTTP/1.1 503 ")
+            assert one.stat("cluster.b.", "codes") == {503: 1}
+            writer.close()
 
     run(test())
