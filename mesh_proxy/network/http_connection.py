@@ -20,7 +20,7 @@ from mesh_codecs.headers import Headers
 from mesh_codecs.http1 import DownstreamHttp1
 from mesh_codecs.http1.serialise import reason
 from mesh_proxy.deadlines import DeadlineQueue
-from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW, write_all
+from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW, set_limits, write_all
 from mesh_proxy.stream import flags
 from mesh_proxy.stream.http_stream import HttpStream
 
@@ -100,11 +100,7 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
-        limit = self.owner.buffer_limit
-        if 0 < limit < WATERMARK_HIGH:
-            transport.set_write_buffer_limits(limit, limit // 4)
-        else:
-            transport.set_write_buffer_limits(WATERMARK_HIGH, WATERMARK_LOW)
+        set_limits(transport, self.owner.buffer_limit)
         self.owner.connection_opened(self)
         stats = self.manager.stats
         stats.downstream_cx_total += 1

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 from mesh_proxy.access_log import AccessLogger
 from mesh_proxy.deadlines import DeadlineQueue
-from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW, address_of
+from mesh_proxy.network.tcp_upstream import TcpUpstream
+from mesh_proxy.network.transport import address_of, set_limits
 from mesh_proxy.stats.group import sanitize
 from mesh_proxy.stats.groups import TcpProxyStats
 from mesh_proxy.stream import flags
@@ -183,7 +184,7 @@ class TcpConnection(asyncio.Protocol):
                 return
             self.info.attempts = attempt + 1
             started = monotonic()
-            self._count_attempt(cluster, endpoint, 1)
+            self.count_connection(cluster, endpoint, 1)
             try:
                 async with asyncio.timeout(cluster.config.connect_timeout_s):
                     upstream = await dial(self.context.loop, endpoint, cluster.config, lambda: TcpUpstream(self, cluster))
@@ -195,13 +196,13 @@ class TcpConnection(asyncio.Protocol):
                 failure = plain_error(error)
                 stats.upstream_cx_destroy_remote += 1
             except asyncio.CancelledError:
-                self._count_attempt(cluster, endpoint, -1)
+                self.count_connection(cluster, endpoint, -1)
                 raise
             else:
                 stats.upstream_cx_connect_ms.record((monotonic() - started) * 1000)
                 self._connected(upstream)
                 return
-            self._count_attempt(cluster, endpoint, -1)
+            self.count_connection(cluster, endpoint, -1)
             stats.upstream_cx_connect_fail += 1
             stats.upstream_rq_pending_failure_eject += 1
             endpoint.stats.cx_connect_fail += 1
@@ -212,7 +213,8 @@ class TcpConnection(asyncio.Protocol):
         self.info.upstream_transport_failure = failure
         self._finish()
 
-    def _count_attempt(self, cluster: Cluster, endpoint: Endpoint, step: int) -> None:
+    def count_connection(self, cluster: Cluster, endpoint: Endpoint, step: int) -> None:
+        """One upstream connection more (1) or less (-1)."""
         stats = cluster.stats
         stats.upstream_cx_active += step
         endpoint.stats.cx_active += step
@@ -332,98 +334,3 @@ class TcpConnection(asyncio.Protocol):
 
     def __repr__(self) -> str:
         return f"<TcpConnection {self.info.remote_address.decode()} -> {self.endpoint} {'closed' if self.closed else 'open'}>"
-
-
-class TcpUpstream(asyncio.Protocol):
-    """The upstream side of one proxied connection."""
-
-    __slots__ = ("closed", "cluster", "downstream", "ended", "started", "transport")
-
-    def __init__(self, downstream: TcpConnection, cluster: Cluster) -> None:
-        self.downstream = downstream
-        self.cluster = cluster
-        self.transport: asyncio.Transport
-        self.ended = False
-        """the endpoint closed its sending side"""
-        self.closed = False
-        self.started = monotonic()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
-        set_limits(transport, self.cluster.config.per_connection_buffer_limit_bytes)
-
-    def write(self, data: bytes) -> None:
-        """Send the caller's bytes."""
-        self.cluster.stats.upstream_cx_tx_bytes_total += len(data)
-        self.downstream.info.upstream_wire_bytes_sent += len(data)
-        self.transport.write(data)
-
-    def write_eof(self) -> None:
-        """Pass on that the caller will send no more."""
-        if not self.closed:
-            try:
-                self.transport.write_eof()
-            except (OSError, RuntimeError):
-                self.transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        downstream = self.downstream
-        downstream.last_activity = monotonic()
-        self.cluster.stats.upstream_cx_rx_bytes_total += len(data)
-        downstream.proxy.stats.downstream_cx_tx_bytes_total += len(data)
-        info = downstream.info
-        info.bytes_sent += len(data)
-        info.upstream_wire_bytes_received += len(data)
-        if not downstream.closed:
-            downstream.transport.write(data)
-
-    def eof_received(self) -> bool:
-        self.ended = True
-        downstream = self.downstream
-        if downstream.closed:
-            return False
-        if downstream.ended:
-            return False
-        try:
-            downstream.transport.write_eof()
-        except (OSError, RuntimeError):
-            return False
-        return True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.closed = True
-        downstream = self.downstream
-        endpoint = downstream.endpoint
-        if downstream.upstream is not self:
-            # Given up in the moment it was made; the attempt has been counted as failed.
-            return
-        stats = self.cluster.stats
-        stats.upstream_cx_length_ms.record((monotonic() - self.started) * 1000)
-        local = downstream.closed
-        if local:
-            stats.upstream_cx_destroy_local += 1
-        else:
-            stats.upstream_cx_destroy_remote += 1
-            stats.upstream_cx_destroy_with_active_rq += 1
-            stats.upstream_cx_destroy_remote_with_active_rq += 1
-        if endpoint is not None:
-            downstream._count_attempt(self.cluster, endpoint, -1)
-        downstream.upstream_lost(exc)
-
-    def pause_writing(self) -> None:
-        self.cluster.stats.upstream_flow_control_backed_up_total += 1
-        if not self.downstream.closed:
-            self.downstream.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        self.cluster.stats.upstream_flow_control_drained_total += 1
-        if not self.downstream.closed:
-            self.downstream.transport.resume_reading()
-
-
-def set_limits(transport: asyncio.Transport, limit: int) -> None:
-    """Water marks of a send buffer, lowered by a small per_connection_buffer_limit_bytes."""
-    if 0 < limit < WATERMARK_HIGH:
-        transport.set_write_buffer_limits(limit, limit // 4)
-    else:
-        transport.set_write_buffer_limits(WATERMARK_HIGH, WATERMARK_LOW)

@@ -37,3 +37,11 @@ def address_of(sockname: Any) -> bytes:
     if isinstance(sockname, bytes):
         return sockname
     return str(sockname).encode() if sockname else b""
+
+
+def set_limits(transport: asyncio.Transport, limit: int) -> None:
+    """Water marks of a send buffer, lowered by a small per_connection_buffer_limit_bytes."""
+    if 0 < limit < WATERMARK_HIGH:
+        transport.set_write_buffer_limits(limit, limit // 4)
+    else:
+        transport.set_write_buffer_limits(WATERMARK_HIGH, WATERMARK_LOW)

@@ -20,7 +20,7 @@ from mesh_codecs.events import (
 )
 from mesh_codecs.headers import Headers
 from mesh_codecs.http1 import UpstreamHttp1
-from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW, address_of, write_all
+from mesh_proxy.network.transport import address_of, set_limits, write_all
 
 if TYPE_CHECKING:
     from mesh_proxy.deadlines import DeadlineQueue
@@ -96,11 +96,7 @@ class Http1UpstreamConnection(asyncio.Protocol):
         self.pool.connections.add(self)
         if self.pool.duration_queue is not None:
             self.pool.duration_queue.add(self, self.started)
-        limit = self.pool.cluster.config.per_connection_buffer_limit_bytes
-        if 0 < limit < WATERMARK_HIGH:
-            transport.set_write_buffer_limits(limit, limit // 4)
-        else:
-            transport.set_write_buffer_limits(WATERMARK_HIGH, WATERMARK_LOW)
+        set_limits(transport, self.pool.cluster.config.per_connection_buffer_limit_bytes)
 
     def data_received(self, data: bytes) -> None:
         self.stats.upstream_cx_rx_bytes_total += len(data)
