@@ -51,18 +51,22 @@ class DeadlineQueue:
 
 
 NEVER: Final = float("inf")
+TRANSIENT_QUEUES: Final = 64
+"""so many are kept before the empty ones go"""
 
 
 class Deadlines:
     """All queues of a worker, woken by one timer of the loop at the earliest deadline."""
 
-    __slots__ = ("_after", "_handle", "_loop", "_queues", "next_wake")
+    __slots__ = ("_after", "_handle", "_loop", "_prune_at", "_queues", "_transient", "next_wake")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, after: Callable[[], None]) -> None:
         self._loop = loop
         self._after = after
         """called once after a batch of expiries: flushes what they wrote"""
         self._queues: dict[tuple[str, float], DeadlineQueue] = {}
+        self._transient: dict[tuple[str, float], DeadlineQueue] = {}
+        self._prune_at = TRANSIENT_QUEUES
         self._handle: Any = None
         self.next_wake = NEVER
 
@@ -73,6 +77,21 @@ class Deadlines:
         if queue is None:
             queue = self._queues[key] = DeadlineQueue(self, duration_s)
         return queue
+
+    def transient(self, kind: str, duration_s: float) -> DeadlineQueue:
+        """A queue for a duration that a request may ask for by a header. It is forgotten while it is empty, or else every value
+        that somebody thinks of would stay for ever: add to it at once, and ask again the next time."""
+        key = (kind, duration_s)
+        queue = self._transient.get(key)
+        if queue is None:
+            if len(self._transient) >= self._prune_at:
+                self._transient = {key: queue for key, queue in self._transient.items() if queue.entries}
+                self._prune_at = 2 * len(self._transient) + TRANSIENT_QUEUES
+            queue = self._transient[key] = DeadlineQueue(self, duration_s)
+        return queue
+
+    def _all(self) -> list[DeadlineQueue]:
+        return [*self._queues.values(), *self._transient.values()]
 
     def arm(self, deadline: float) -> None:
         """Wake at that time at the latest."""
@@ -86,7 +105,7 @@ class Deadlines:
         self.next_wake = NEVER
         now = monotonic()
         try:
-            for queue in tuple(self._queues.values()):
+            for queue in self._all():
                 entries = queue.entries
                 while entries:
                     entry = next(iter(entries))
@@ -97,7 +116,7 @@ class Deadlines:
             self._after()
         finally:
             # Also when one of them raised: the time of all others must still come.
-            earliest = min((next(iter(q.entries.values())) for q in self._queues.values() if q.entries), default=NEVER)
+            earliest = min((next(iter(q.entries.values())) for q in self._all() if q.entries), default=NEVER)
             if earliest < self.next_wake:
                 self.arm(earliest)
 
@@ -107,5 +126,5 @@ class Deadlines:
             self._handle.cancel()
             self._handle = None
         self.next_wake = NEVER
-        for queue in self._queues.values():
+        for queue in self._all():
             queue.entries.clear()

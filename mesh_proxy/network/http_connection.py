@@ -236,6 +236,7 @@ class HttpConnection(asyncio.Protocol):
             return
         stream.flags |= flags.DOWNSTREAM_PROTOCOL_ERROR
         stream.details = error.code
+        stats.downstream_rq_rx_reset += 1
         stream.abandon_upstream()
         if stream.response is None:
             # The codec's farewell is what the caller got.

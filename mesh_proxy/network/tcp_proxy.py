@@ -234,6 +234,12 @@ class TcpConnection(asyncio.Protocol):
         if self.closed:
             upstream.transport.abort()
             return
+        if upstream.closed:
+            # Lost in the moment it was made, before it was ours.
+            assert self.endpoint is not None
+            self._count_attempt(upstream.cluster, self.endpoint, -1)
+            self._finish()
+            return
         assert self.endpoint is not None
         self.endpoint.stats.rq_total += 1
         upstream.cluster.stats.upstream_rq_total += 1

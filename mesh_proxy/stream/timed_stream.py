@@ -60,7 +60,7 @@ class TimedStream(BodyStream):
     def _start_timeout(self, now: float) -> None:
         seconds = self.timeout_s
         assert seconds is not None
-        queue = self._deadline = self.manager.context.deadlines.queue("route", seconds)
+        queue = self._deadline = self.manager.context.deadlines.transient("route", seconds)
         queue.add(self, now)
 
     def _start_try_timeout(self, now: float) -> None:
@@ -68,7 +68,7 @@ class TimedStream(BodyStream):
         assert seconds is not None
         if self.timeout_s is not None and seconds >= self.timeout_s:
             return
-        queue = self._try_deadline = self.manager.context.deadlines.queue("per try", seconds)
+        queue = self._try_deadline = self.manager.context.deadlines.transient("per try", seconds)
         queue.add(self, now)
 
     def _stop_try_timeout(self) -> None:
@@ -113,13 +113,20 @@ class TimedStream(BodyStream):
         """The upstream said nothing for too long within one attempt, unless it did meanwhile."""
         left = max(self.last_upstream_rx_time, self.first_upstream_tx_time) + queue.duration_s - now
         if left > 0:
-            queue.add(self, now - queue.duration_s + left)
+            # Not back into the queue: there the order of arrival is the order of expiry.
+            self.manager.context.loop.call_later(left, self._recheck_try_idle, queue)
             return
         self._try_idle = None
         cluster = self.cluster
         assert cluster is not None
         cluster.stats.upstream_rq_per_try_idle_timeout += 1
         self._answer_timeout("upstream_per_try_idle_timeout", retry=True)
+
+    def _recheck_try_idle(self, queue: DeadlineQueue) -> None:
+        # A later attempt has an entry of its own.
+        if queue is self._try_idle and self not in queue.entries:
+            self._on_try_idle(queue, monotonic())
+            self.manager.context.flush()
 
     def _timed_out(self, per_try: bool) -> None:
         cluster = self.cluster

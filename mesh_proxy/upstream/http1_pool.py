@@ -157,7 +157,11 @@ class Http1Pool:
             self._fail_pending(*failure)
         else:
             self.cluster.stats.upstream_cx_connect_ms.record((monotonic() - started) * 1000)
-            self.release(connection)
+            if connection in self.connections:
+                self.release(connection)
+            else:
+                # Lost in the moment it was made.
+                self._fail_pending(ResetReason.REMOTE_CONNECTION_FAILURE, "")
         self.context.flush()
 
     def _fail_pending(self, reason: ResetReason, transport_failure: str) -> None:

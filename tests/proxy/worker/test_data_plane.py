@@ -385,3 +385,36 @@ def test_a_cluster_without_endpoints_counts_its_503() -> None:
             writer.close()
 
     run(test())
+
+
+def test_a_broken_body_counts_as_the_400_that_it_gets() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def test() -> None:
+        async with upstream(serve) as address, plane(web(endpoint=at(address))) as one:
+            reader, writer = await one.connect("web")
+            writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n")
+            assert (await head(reader)).startswith(b"HTTP/1.1 400 ")
+            # As Envoy 1.40 counts it.
+            assert one.stat("http.web.", "codes") == {400: 1}
+            assert one.stat("http.web.", "downstream_rq_completed") == 1
+            assert one.stat("http.web.", "downstream_rq_rx_reset") == 1
+            assert one.stat("http.web.", "downstream_cx_protocol_error") == 1
+            writer.close()
+
+    run(test())
+
+
+def test_timeouts_that_callers_ask_for_do_not_pile_up() -> None:
+    async def test() -> None:
+        async with upstream(answer) as address, plane(web(endpoint=at(address))) as one:
+            reader, writer = await one.connect("web")
+            for i in range(300):
+                writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nx-envoy-upstream-rq-timeout-ms: %d\r\n\r\n" % (100_000 + i))
+                await head(reader)
+                await reader.readexactly(2)
+            assert len(one.data._context.deadlines._all()) < 100
+            writer.close()
+
+    run(test())
