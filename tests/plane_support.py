@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,6 +13,9 @@ from mesh_proxy.config.model import AddressConfig, WorkerSnapshot
 from mesh_proxy.worker.data_plane import DataPlane
 from mesh_proxy.worker.options import WorkerOptions
 
+LIMIT_S = 10.0
+GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -94,3 +97,27 @@ async def upstream(serve: Serve) -> AsyncIterator[AddressConfig]:
 def at(address: AddressConfig) -> str:
     """Fields for the endpoint of `bootstraps.web`."""
     return f"endpoint: {{address: {{socket_address: {{address: {address.host}, port_value: {address.port}}}}}}}"
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(LIMIT_S):
+            await test
+
+    asyncio.run(limited())
+
+
+async def head(reader: asyncio.StreamReader) -> bytes:
+    return await reader.readuntil(b"\r\n\r\n")
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An endpoint that answers every head with 200."""
+    while await head(reader):
+        writer.write(ANSWER)
+
+
+async def until(ready: Callable[[], bool]) -> None:
+    """What nothing tells: a counter that is to reach a value."""
+    while not ready():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)

@@ -237,7 +237,7 @@ class TcpConnection(asyncio.Protocol):
         if upstream.closed:
             # Lost in the moment it was made, before it was ours.
             assert self.endpoint is not None
-            self._count_attempt(upstream.cluster, self.endpoint, -1)
+            self.count_connection(upstream.cluster, self.endpoint, -1)
             self._finish()
             return
         assert self.endpoint is not None

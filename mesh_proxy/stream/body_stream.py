@@ -88,6 +88,7 @@ class BodyStream(DownstreamStream):
         if self._body_size > limit:
             if self.handle is not None:
                 # Too much to keep for a retry: from here on there is none.
+                self.cluster.stats.retry_or_shadow_abandoned += 1
                 self._forget_body()
             elif not self._read_blocked:
                 self._read_blocked += 1

@@ -40,7 +40,8 @@ class TimedStream(BodyStream):
         now = self.last_upstream_tx_time = monotonic()
         if self.timeout_s and self._deadline is None:
             self._start_timeout(now)
-        if self._try_limit and self._try_deadline is None:
+        if self._try_limit and self._try_deadline is None and self.response is None:
+            # A response that began before the request ended is the route's time-out alone, as in Envoy.
             self._start_try_timeout(now)
 
     def _await_response(self) -> None:
