@@ -311,10 +311,15 @@ class HttpConnection(asyncio.Protocol):
         stream.response_header_bytes = self.codec.head_bytes_sent
 
     def reset_stream(self) -> None:
-        """The response breaks off in the middle: on HTTP/1 only closing the connection says so."""
-        self.flush()
-        self._closing = True
-        self.transport.abort()
+        """The response breaks off in the middle: on HTTP/1 only closing the connection says so. What is written is still sent,
+        answers to earlier requests among it, unless the end of the connection would look like the end of the response."""
+        stream = self.stream
+        if stream is None or stream.protocol == b"HTTP/1.0":
+            self.flush()
+            self._closing = True
+            self.transport.abort()
+        else:
+            self._close_after_flush(linger=True)
 
     def stream_done(self, stream: DownstreamStream) -> None:
         """The stream has ended and is logged; go on with what the caller already sent."""

@@ -277,7 +277,7 @@ class Http1UpstreamConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def close(self) -> None:
-        """Close once what was gathered is written."""
+        """Close, with what was gathered written if the endpoint takes it now: after its response nobody waits until it does."""
         if not self.closed:
             self.flush()
             self.closed = True

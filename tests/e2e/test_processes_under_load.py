@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from e2e_support import Load, Outcome, Peer, Sidecar, head_of, http_listener, one_listener, static_cluster, until
 from e2e_support.peers import connect
+from e2e_support.sidecar import sockets_of
 from parity.config import bootstrap, file_log
 from parity.wire import Stream, read_response
 
@@ -25,14 +26,7 @@ Start = Callable[..., Sidecar]
 
 def peers_of(pid: int, port: int) -> set[int]:
     """Remote ports of the connections on local `port` that a process holds, from the kernel."""
-    inodes = set()
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            target = os.readlink(f"/proc/{pid}/fd/{name}")
-        except OSError:
-            continue
-        if target.startswith("socket:["):
-            inodes.add(target[8:-1])
+    inodes = sockets_of(pid)
     found = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         words = line.split()

@@ -308,3 +308,28 @@ def test_who_never_reads_is_cut(start: Start) -> None:
         idle = sidecar.stats()["http.in.downstream_rq_idle_timeout"]
         print(f"{idle} of 20 were cut by stream_idle_timeout")
         assert 0 < idle < 20
+
+
+def test_refused_before_the_upload_ends(start: Start) -> None:
+    """The upstream answers after the head and reads nothing more: the caller gets that answer although he is still sending, and
+    nothing of the upload keeps the upstream's connection alive."""
+    done = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        head_of(sock)
+        time.sleep(0.5)  # until everything between is full
+        sock.sendall(b"HTTP/1.1 413 Payload Too Large\r\ncontent-length: 8\r\n\r\ntoo much")
+        assert done.wait(20)  # the socket stays open, and full
+
+    with Peer(serve, receive_buffer=4096) as peer:
+        sidecar = start(one_listener(peer.port))
+        with connect(sidecar.port("in")) as sock:
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(UPLOAD % LARGE)
+                for _ in range(LARGE // len(PIECE)):
+                    sock.sendall(PIECE)
+            answer = answer_of(sock)
+        assert (answer.status, answer.body, answer.error) == (413, b"too much", "")
+        gone = {"cluster.back.upstream_cx_active": 0, "http.in.downstream_cx_active": 0, "http.in.downstream_rq_active": 0}
+        until("nothing is left", lambda: sidecar.settled(gone), 5)
+        done.set()
