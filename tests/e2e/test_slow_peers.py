@@ -294,7 +294,8 @@ def test_who_never_reads_is_cut(start: Start) -> None:
     of it is still upstream, stream_idle_timeout does. The sizes are spread so that both happen, whatever the kernel takes."""
 
     def serve(sock: socket.socket) -> None:
-        size = int(head_of(sock).split(b" ")[1][1:])
+        head = head_of(sock)
+        size = int(head.split(b" ")[1][1:]) if head else 0
         sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + bytes(size))
 
     with Peer(serve) as peer, contextlib.ExitStack() as stack:
