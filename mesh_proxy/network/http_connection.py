@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from mesh_codecs.events import (
     ConnectionFailed,
@@ -17,10 +17,10 @@ from mesh_codecs.events import (
     Trailers,
 )
 from mesh_codecs.headers import Headers
-from mesh_codecs.http1 import DownstreamHttp1
 from mesh_codecs.http1.serialise import reason
 from mesh_proxy.deadlines import DeadlineQueue
-from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW, set_limits, write_all
+from mesh_proxy.network.http_shell import HttpShell
+from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW, set_limits
 from mesh_proxy.stream import flags
 from mesh_proxy.stream.http_stream import HttpStream
 
@@ -35,66 +35,21 @@ MAX_RECHECK_S: Final = 86_400.0
 """A stream without an idle limit is looked at once a day."""
 
 
-class HttpConnection(asyncio.Protocol):
-    """Feeds the codec, hands its events to the stream in progress, writes once per turn, and keeps the connection's time-outs."""
+class HttpConnection(HttpShell):
+    """Feeds the codec, hands its events to the stream in progress, and keeps the connection's time-outs."""
 
-    __slots__ = (
-        "_closing",
-        "_delayed_close",
-        "_dirty",
-        "_drain_timer",
-        "_drain_wanted",
-        "_head_pending",
-        "_held",
-        "_read_pauses",
-        "_remote_closed",
-        "closed",
-        "codec",
-        "context",
-        "info",
-        "last_activity",
-        "manager",
-        "owner",
-        "received",
-        "requests",
-        "sent",
-        "stream",
-        "transport",
-        "write_blocked",
-    )
+    __slots__ = ("_drain_timer", "_drain_wanted", "_head_pending", "_held", "_remote_closed", "requests", "stream")
 
     def __init__(self, manager: HttpManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
-        self.manager = manager
-        self.info = info
-        self.owner = owner
-        self.context = manager.context
-        self.codec = DownstreamHttp1(manager.http1_settings)
-        self.transport: asyncio.Transport
+        super().__init__(manager, info, owner)
         self.stream: HttpStream | None = None
-        self.last_activity = info.start_monotonic
         self.requests = 0
-        self.received = 0
-        """bytes read so far"""
-        self.sent = 0
-        """bytes written so far"""
-        self.closed = False
-        self._closing = False
         self._remote_closed = False
-        self._dirty = False
-        self._read_pauses = 0
         self._held = False
         """the next request must wait, and nothing is read meanwhile"""
-        self.write_blocked = False
-        """the send buffer is above its high mark"""
         self._head_pending = False
-        self._delayed_close: Any = None
-        self._drain_timer: Any = None
+        self._drain_timer: asyncio.TimerHandle | None = None
         self._drain_wanted = False
-
-    @property
-    def connection_info(self) -> ConnectionInfo:
-        """What is known about the connection."""
-        return self.info
 
     # -- the loop's side
 
@@ -362,52 +317,7 @@ class HttpConnection(asyncio.Protocol):
             self._held = True
             self.pause_reading()
 
-    def pause_reading(self) -> None:
-        """Counted: several blockers may hold the connection."""
-        self._read_pauses += 1
-        if self._read_pauses == 1 and not self.closed:
-            self.manager.stats.downstream_flow_control_paused_reading_total += 1
-            self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Undo one `pause_reading`."""
-        self._read_pauses -= 1
-        if self._read_pauses == 0 and not self.closed:
-            self.manager.stats.downstream_flow_control_resumed_reading_total += 1
-            self.transport.resume_reading()
-
-    # -- closing and time
-
-    def _close_after_flush(self, *, linger: bool = False) -> None:
-        """Close when the output is written. With `linger` the peer is still sending: half-close, and drop what it sends for
-        delayed_close_timeout, because closing at once would make the kernel discard our answer (RFC 9112, 9.6)."""
-        if self._closing:
-            return
-        self.flush()
-        self._closing = True
-        transport = self.transport
-        seconds = self.manager.config.delayed_close_timeout_s
-        if linger and seconds > 0:
-            try:
-                transport.write_eof()
-            except (OSError, RuntimeError):
-                transport.abort()
-                return
-            transport.resume_reading()
-        else:
-            transport.close()
-        unwritten = transport.get_write_buffer_size()
-        if (linger or unwritten) and seconds > 0:
-            self._delayed_close = self.context.loop.call_later(seconds, self._close_due, unwritten)
-
-    def _close_due(self, unwritten: int) -> None:
-        """delayed_close_timeout is over. As with Envoy a peer that took something of our output meanwhile gets more time."""
-        left = self.transport.get_write_buffer_size()
-        if left < unwritten:
-            seconds = self.manager.config.delayed_close_timeout_s
-            self._delayed_close = self.context.loop.call_later(seconds, self._close_due, left)
-        else:
-            self.transport.abort()
+    # -- the end, and time
 
     def close_when_idle(self) -> None:
         """Draining: the next answer is the last one and says so. The caller may be sending a request at this very moment, so
@@ -427,11 +337,6 @@ class HttpConnection(asyncio.Protocol):
             self._drain_timer = self.context.loop.call_later(left, self._close_if_idle)
         else:
             self._close_after_flush()
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._closing = True
-        self.transport.abort()
 
     def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
         """One of the connection's time-outs is due, unless something happened since it was set."""
@@ -479,16 +384,6 @@ class HttpConnection(asyncio.Protocol):
         self.codec.refuse(408, text)
         self._close_after_flush(linger=True)
         self._log_unparsed(408, "request_header_timeout", 0, len(text))
-
-    # -- output
-
-    def flush(self) -> None:
-        """Write what the codec gathered."""
-        self._dirty = False
-        if not self.closed:
-            size = write_all(self.transport, self.codec.data_to_send())
-            self.manager.stats.downstream_cx_tx_bytes_total += size
-            self.sent += size
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "busy" if self.stream is not None else "idle"

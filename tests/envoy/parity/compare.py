@@ -41,6 +41,7 @@ ACCEPTED: tuple[tuple[str, str, str], ...] = (
     ("unknown_method", "*", "RFC 9110, 9.1: methods are extensible, and a proxy passes them on"),
     ("early_hints", "response.1xx*", "RFC 9110, 15.2: a proxy forwards 1xx answers; Envoy drops all but 100"),
     ("processing", "response.1xx*", "RFC 9110, 15.2: a proxy forwards 1xx answers; Envoy drops all but 100"),
+    ("expect_continue_refused", "upstream.outcome", "a request given up: FIN or RST, as the moment has it, says the same"),
     ("early_response", "end", "we end with FIN after reading on for a while, so that the answer cannot be lost to a reset"),
     (
         "stats_downclose",
