@@ -219,7 +219,11 @@ def test_disorder(start: Start) -> None:
     print(f"DISORDER_SEED={seed}")
     with Peer(Upstream()) as peer:
         config = bootstrap(
-            [http_listener("one", "back", timeout="5s"), http_listener("two", "tight", timeout="5s")],
+            [
+                http_listener("one", "back", timeout="5s"),
+                http_listener("two", "tight", timeout="5s"),
+                http_listener("three", "back", timeout="5s", retry_policy={"retry_on": "reset,5xx", "num_retries": 2}),
+            ],
             [
                 static_cluster("back", peer.port),
                 static_cluster("tight", peer.port, "circuit_breakers: {thresholds: [{max_connections: 4}]}"),
@@ -229,7 +233,8 @@ def test_disorder(start: Start) -> None:
         (worker,) = sidecar.workers()
         sockets = len(sockets_of(worker))
         ends = time.monotonic() + SECONDS
-        callers = [Caller([sidecar.port("one"), sidecar.port("two")], seed + i, ends) for i in range(CALLERS)]
+        names = ("one", "two", "three")
+        callers = [Caller([sidecar.port(name) for name in names], seed + i, ends) for i in range(CALLERS)]
         threads = [threading.Thread(target=caller.run) for caller in callers]
         for thread in threads:
             thread.start()
@@ -241,7 +246,6 @@ def test_disorder(start: Start) -> None:
         assert sidecar.workers() == [worker]
         assert not wrong, "\n".join(wrong[:20])
         peer.close()
-        names = ("one", "two")
         idle = {f"http.{name}.downstream_{what}_active": 0 for name in names for what in ("cx", "rq")}
         idle |= {f"cluster.{name}.upstream_{what}_active": 0 for name in ("back", "tight") for what in ("cx", "rq", "rq_pending")}
         until("nothing is left", lambda: sidecar.settled(idle), 8)
