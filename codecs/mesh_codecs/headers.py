@@ -59,7 +59,7 @@ class Headers:
         return [value, *(v for n, v in self.more if n == name)]
 
     def get_joined(self, name: bytes) -> bytes | None:
-        """All values of a name joined by a comma, as Envoy's matchers see a repeated header."""
+        """All values of a name joined by a comma (RFC 9110, 5.3). Matchers look at each value by itself as well."""
         value = self.first.get(name)
         if value is None or self.more is None:
             return value

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 
 import pytest
-from parity import Pair, StartError, Suite, envoy_binary, under_test
+from parity import Pair, StartError, Suite, envoy_binary
 
 
 @pytest.fixture(scope="module")
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     if envoy_binary() is None:
         pytest.skip("Envoy is not installed: `make envoy` installs it, or MESH_PROXY_ENVOY names a binary")
-    if under_test() == "mesh-proxy" and importlib.util.find_spec("mesh_proxy.cli") is None:
-        pytest.skip("there is no mesh_proxy.cli yet to compare with Envoy")
     suite: Suite = request.module.SUITE
     pair = Pair(suite)
     try:

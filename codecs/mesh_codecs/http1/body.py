@@ -14,14 +14,16 @@ from mesh_codecs.headers import Headers
 from mesh_codecs.http1.fields import CHUNKS, LENGTH, NO_BODY, RAW, apply_underscore_action
 from mesh_codecs.http1.grammar import CODEC_ERROR, TRAILER_SECTION, HeadBuffer, check_count, parse_fields
 from mesh_codecs.http1.serialise import render_fields
-from mesh_codecs.http1.settings import Http1Settings, UnderscoreAction
+from mesh_codecs.http1.settings import MAX_CHUNK_EXTENSION_BYTES, MAX_CHUNK_SIZE_DIGITS, Http1Settings, UnderscoreAction
 
 # Between chunks: the CR LF that ends the data of the last one, then size and extensions of the next. `m[1]` is the size.
-_SIZE: Final = rb"([0-9a-fA-F]{1,13})(?:[ \t]{0,16};[\t\x20-\x7e\x80-\xff]{0,256})?\r\n"
+_DIGITS: Final = rb"[0-9a-fA-F]{1,%d}" % MAX_CHUNK_SIZE_DIGITS
+_EXTENSION: Final = rb"[ \t]{0,16};[\t\x20-\x7e\x80-\xff]{0,%d}" % MAX_CHUNK_EXTENSION_BYTES
+_SIZE: Final = rb"(" + _DIGITS + rb")(?:" + _EXTENSION + rb")?\r\n"
 _FIRST_CHUNK: Final = re.compile(_SIZE)
 _NEXT_CHUNK: Final = re.compile(rb"\r\n" + _SIZE)
 # The beginnings of those. Whatever is no beginning is refused at once, before a line end comes.
-_SIZE_START: Final = rb"(?:[0-9a-fA-F]{1,13}(?:[ \t]{0,16}|[ \t]{0,16};[\t\x20-\x7e\x80-\xff]{0,256}\r?|\r))?"
+_SIZE_START: Final = rb"(?:" + _DIGITS + rb"(?:[ \t]{0,16}|" + _EXTENSION + rb"\r?|\r))?"
 _FIRST_START: Final = re.compile(_SIZE_START)
 _NEXT_START: Final = re.compile(rb"\r?|\r\n" + _SIZE_START)
 
