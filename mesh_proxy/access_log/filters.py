@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any, Final
 
 from mesh_codecs.events import RequestHeaders
+from mesh_codecs.grpc import STATUS_NAMES
 from mesh_codecs.headers import Headers
 from mesh_proxy.config.model import AccessLogFilterConfig, FractionConfig
-from mesh_proxy.formatting.headers import GRPC_STATUS_SNAKE, response_grpc_status
+from mesh_proxy.formatting.headers import response_grpc_status
 from mesh_proxy.routing import compile_header_matcher, matchers
 from mesh_proxy.stream.flags import NAMES
 from mesh_proxy.stream.info import StreamInfo
@@ -111,7 +112,7 @@ def _response_flag(config: AccessLogFilterConfig, runtime: Mapping[str, Any]) ->
 
 
 def _grpc_status(config: AccessLogFilterConfig, runtime: Mapping[str, Any]) -> LogFilter:
-    numbers = {name: number for number, name in enumerate(GRPC_STATUS_SNAKE)} | {"CANCELED": 1}
+    numbers = {name: number for number, name in enumerate(STATUS_NAMES)} | {"CANCELED": 1}
     try:
         wanted = frozenset(numbers[name] for name in config.values)
     except KeyError as error:

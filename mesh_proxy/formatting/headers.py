@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from mesh_codecs.grpc import STATUS_NAMES, is_grpc_content_type, status_of_http
+from mesh_codecs.grpc.status import INVALID
 from mesh_codecs.headers import Headers
 from mesh_proxy.formatting.operator import Operator, Syntax, Text, register, register_number, string_operator
 from mesh_proxy.stream.info import StreamInfo
@@ -194,16 +196,6 @@ GRPC_STATUS: Final = (
     "Unauthenticated",
 )  # fmt: skip
 """names by number, as `%GRPC_STATUS%` prints them"""
-GRPC_STATUS_SNAKE: Final = (
-    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE",
-    "DATA_LOSS", "UNAUTHENTICATED",
-)  # fmt: skip
-"""names by number, as configurations write them"""
-_FROM_HTTP: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
-"""HTTP status -> gRPC status for answers without one (grpc: http-grpc-status-mapping)"""
-INVALID_STATUS: Final = -1
-"""a grpc-status that is no number"""
 
 
 def grpc_status(info: StreamInfo) -> int | None:
@@ -211,8 +203,7 @@ def grpc_status(info: StreamInfo) -> int | None:
     request = info.request
     if request is None:
         return None
-    content_type = request.headers.first.get(b"content-type", b"")
-    if content_type != b"application/grpc" and not content_type.startswith(b"application/grpc+"):
+    if not is_grpc_content_type(request.headers.first.get(b"content-type")):
         return None
     return response_grpc_status(info)
 
@@ -225,14 +216,14 @@ def response_grpc_status(info: StreamInfo) -> int | None:
     if value is None and info.response is not None:
         value = info.response.headers.first.get(b"grpc-status")
     if value is not None:
-        return int(value) if value.isdigit() and len(value) < 10 else INVALID_STATUS
-    return _FROM_HTTP.get(info.response_code, 2) if info.response_code else None
+        return int(value) if value.isdigit() and len(value) < 10 else INVALID
+    return status_of_http(info.response_code) if info.response_code else None
 
 
 def _grpc_status(parameter: str, length: int | None) -> Operator:
     if parameter == "NUMBER":
         return _NUMBER
-    names = {"": GRPC_STATUS, "CAMEL_STRING": GRPC_STATUS, "SNAKE_STRING": GRPC_STATUS_SNAKE}.get(parameter)
+    names = {"": GRPC_STATUS, "CAMEL_STRING": GRPC_STATUS, "SNAKE_STRING": STATUS_NAMES}.get(parameter)
     if names is None:
         raise ValueError(f"{parameter!r}: only CAMEL_STRING, SNAKE_STRING and NUMBER are allowed")
 

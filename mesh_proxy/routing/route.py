@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.events import RequestHeaders, ResponseHeaders
+from mesh_codecs.grpc import is_grpc_content_type
 from mesh_proxy.config.model.route import (
     ClusterActionConfig,
     DirectResponseConfig,
@@ -331,5 +332,4 @@ class Route:
 
 def is_grpc(request: RequestHeaders) -> bool:
     """The content type says gRPC (`application/grpc`, alone or with `+…`)."""
-    content_type = request.headers.first.get(b"content-type")
-    return content_type is not None and (content_type == b"application/grpc" or content_type.startswith(b"application/grpc+"))
+    return is_grpc_content_type(request.headers.first.get(b"content-type"))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.errors import LocalProtocolError
 from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, ResponseHeaders, Trailers
+from mesh_codecs.grpc import encode_message, is_grpc_content_type, status_of_http
 from mesh_codecs.headers import Headers
 from mesh_proxy.stream import flags
 from mesh_proxy.stream.info import StreamInfo
-from mesh_proxy.stream.local_reply import grpc_message, grpc_status_of, is_grpc_content_type
 
 if TYPE_CHECKING:
     from mesh_proxy.deadlines import DeadlineQueue
@@ -28,10 +28,10 @@ class DownstreamStream(StreamInfo):
     """Abstract: `HttpStream` adds the router."""
 
     __slots__ = (
-        "_duration",
         "_read_blocked",
         "done",
         "downstream",
+        "duration",
         "force_trace",
         "manager",
         "request_done",
@@ -55,7 +55,7 @@ class DownstreamStream(StreamInfo):
         self.response_done = False
         """the whole response was handed to the codec"""
         self.done = False
-        self._duration: DeadlineQueue | None = None
+        self.duration: DeadlineQueue | None = None
         """where the stream's longest duration is watched"""
         self._read_blocked = 0
         """how many times the router holds the caller's connection from being read"""
@@ -65,6 +65,18 @@ class DownstreamStream(StreamInfo):
         """an upgrade or CONNECT was accepted: bytes go both ways until either side ends"""
         self.run: FilterRun | None = None
         """the filters of this stream; None when none are configured"""
+
+    def watch_duration(self, seconds: float) -> None:
+        """End the stream so many seconds after its beginning, instead of what was watched before."""
+        self.stop_duration()
+        queue = self.duration = self.manager.context.deadlines.transient("stream duration", seconds)
+        queue.add(self, self.start_time)
+
+    def stop_duration(self) -> None:
+        """Let the stream last as long as it likes."""
+        if self.duration is not None:
+            self.duration.discard(self)
+            self.duration = None
 
     # -- response, towards the caller
 
@@ -227,10 +239,10 @@ class DownstreamStream(StreamInfo):
         pairs: _Pairs = []
         request = self.request
         if is_grpc_content_type(request.headers.first.get(b"content-type")):
-            code = grpc_status_of(status) if grpc_status is None else grpc_status
+            code = status_of_http(status) if grpc_status is None else grpc_status
             pairs = [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % code)]
             if body:
-                pairs.append((b"grpc-message", grpc_message(body)))
+                pairs.append((b"grpc-message", encode_message(body)))
             status, body = 200, b""
         elif body:
             pairs = [(b"content-length", b"%d" % len(body)), (b"content-type", b"text/plain")]
@@ -300,8 +312,8 @@ class DownstreamStream(StreamInfo):
                 stats.downstream_rq_response_before_rq_complete += 1
         if self.manager.request_queue is not None:
             self.manager.request_queue.discard(self)
-        if self._duration is not None:
-            self._duration.discard(self)
+        if self.duration is not None:
+            self.duration.discard(self)
         if self.run is not None:
             self.run.complete()
         if self.manager.access_loggers:

@@ -11,11 +11,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, Trailers
+from mesh_codecs.grpc import is_grpc_content_type
 from mesh_codecs.headers import Headers
 from mesh_proxy.network import request_headers
 from mesh_proxy.network.paths import check_path
 from mesh_proxy.stream import flags, retry
 from mesh_proxy.stream.filter_run import FilterRun
+from mesh_proxy.stream.grpc_deadline import limit_duration, route_timeout_s
 from mesh_proxy.stream.upstream_stream import UpstreamStream, expected_ms
 
 if TYPE_CHECKING:
@@ -67,8 +69,8 @@ class HttpStream(UpstreamStream):
         elif manager.request_queue is not None:
             manager.request_queue.add(self, now)
         if manager.max_duration_queue is not None:
-            self._duration = manager.max_duration_queue
-            self._duration.add(self, now)
+            self.duration = manager.max_duration_queue
+            self.duration.add(self, now)
         if not request.authority and request.method != b"CONNECT" and headers.pop(b"host", None) is None:
             self.send_local_reply(400, details="missing_host_header", close=True)
             return
@@ -91,12 +93,8 @@ class HttpStream(UpstreamStream):
         if route is not None:
             self.route_name = route.name
             self.virtual_host_name = route.virtual_host_name
-            if route.action is not None and route.action.max_stream_duration_s:
-                # Instead of the manager's, as in Envoy.
-                if self._duration is not None:
-                    self._duration.discard(self)
-                self._duration = manager.context.deadlines.queue("stream duration", route.action.max_stream_duration_s)
-                self._duration.add(self, now)
+            if route.action is not None and route.action.limits_duration:
+                limit_duration(self, route.action)
         if (request.protocol or request.method == b"CONNECT") and not self._may_tunnel(request):
             return
         self._route_cleared = False
@@ -191,7 +189,12 @@ class HttpStream(UpstreamStream):
             )
             return
         first = request.headers.first
-        self.timeout_s = action.timeout_s
+        self.timeout_s = None if action.limits_duration else action.timeout_s
+        if is_grpc_content_type(first.get(b"content-type")):
+            self.is_grpc = True
+            if action.max_grpc_timeout_s is not None and not action.limits_duration:
+                self.timeout_s = route_timeout_s(action, request.headers)
+                self.tells_deadline = True
         policy = route.retry_policy
         if policy is not None:
             self._try_limit = policy.per_try_timeout_s
@@ -199,11 +202,10 @@ class HttpStream(UpstreamStream):
         if asks:
             self._take_router_headers(request)
             self._timeouts_from_headers(request)
-        if not manager.suppress_envoy_headers:
-            if self._try_limit or self.hedged:
-                self.set_expected_timeout(self.timeout_s)
-            elif self.timeout_s:
-                first[b"x-envoy-expected-rq-timeout-ms"] = expected_ms(self.timeout_s)
+        if self._try_limit or self.hedged or self.tells_deadline:
+            self.set_expected_timeout(self.timeout_s)
+        elif self.timeout_s and not manager.suppress_envoy_headers:
+            first[b"x-envoy-expected-rq-timeout-ms"] = expected_ms(self.timeout_s)
         if policy is not None or asks:
             self.retry = retry.make(policy, request, cluster.high if action.priority == "HIGH" else cluster.default)
             self._body_kept = self.retry is not None

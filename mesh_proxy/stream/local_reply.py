@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote_from_bytes
 
 from mesh_codecs.errors import ResetReason
 from mesh_proxy.stream import flags
@@ -47,9 +46,6 @@ RESET_ANSWERS: Final[dict[ResetReason, ResetAnswer]] = {
 }
 """Every reason has its row; a test checks it (Envoy: source/common/router/router.cc, streamResetReasonToResponseFlag)."""
 
-GRPC_STATUS_OF_HTTP: Final[dict[int, int]] = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
-"""doc/http-grpc-status-mapping.md of gRPC; anything else is UNKNOWN (2)."""
-
 
 def reset_body(reason: ResetReason, retried: bool) -> bytes:
     """Envoy's text for a request that died before its response began.
@@ -58,22 +54,3 @@ def reset_body(reason: ResetReason, retried: bool) -> bytes:
     """
     latest = "retried and the latest " if retried else ""
     return f"upstream connect error or disconnect/reset before headers. {latest}reset reason: {reason.value}".encode()
-
-
-def grpc_status_of(http_status: int) -> int:
-    """The gRPC status that stands for an HTTP status of ours."""
-    return GRPC_STATUS_OF_HTTP.get(http_status, 2)
-
-
-def grpc_message(body: bytes) -> bytes:
-    """A `grpc-message` value: percent-encoded as the gRPC-over-HTTP/2 specification asks."""
-    return quote_from_bytes(body, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()
-
-
-def is_grpc_content_type(value: bytes | None) -> bool:
-    """`application/grpc`, with or without a `+suffix` or parameters."""
-    return (
-        value is not None
-        and value.startswith(b"application/grpc")
-        and (len(value) == len(b"application/grpc") or value[len(b"application/grpc") :][:1] in (b"+", b";"))
-    )

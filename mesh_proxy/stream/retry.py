@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.errors import ResetReason
 from mesh_codecs.events import RequestHeaders, ResponseHeaders
+from mesh_codecs.grpc import status_of_value
 from mesh_proxy.config.model import RetryPolicyConfig
 from mesh_proxy.routing import compile_header_matcher, compile_response_matcher
 
@@ -18,13 +19,8 @@ GATEWAY_CODES: Final = frozenset({502, 503, 504})
 RETRIABLE_4XX: Final = 409
 MAX_HEADER_RETRIES: Final = 1000
 """x-envoy-max-retries beyond this is nonsense, not a wish."""
-GRPC_WORDS: Final = {
-    b"1": "cancelled",
-    b"4": "deadline-exceeded",
-    b"8": "resource-exhausted",
-    b"13": "internal",
-    b"14": "unavailable",
-}
+GRPC_WORDS: Final = {1: "cancelled", 4: "deadline-exceeded", 8: "resource-exhausted", 13: "internal", 14: "unavailable"}
+_GRPC_ONLY: Final = frozenset(GRPC_WORDS.values())
 CONNECT_FAILURES: Final = frozenset(
     {ResetReason.LOCAL_CONNECTION_FAILURE, ResetReason.REMOTE_CONNECTION_FAILURE, ResetReason.CONNECTION_TIMEOUT}
 )
@@ -98,8 +94,8 @@ class RetryState:
             compile_response_matcher(matcher)(response) for matcher in self.policy.retriable_headers
         ):
             return True
-        grpc_status = headers.first.get(b"grpc-status")
-        return grpc_status is not None and GRPC_WORDS.get(grpc_status) in words
+        value = headers.first.get(b"grpc-status")
+        return value is not None and (code := status_of_value(value)) is not None and GRPC_WORDS.get(code) in words
 
     def wants_reset(self, reason: ResetReason, response_started: bool) -> bool:
         """Whether this reset is one to retry, budget aside. An overflow never is."""
@@ -132,6 +128,10 @@ class RetryState:
             self.resources.remove_retry()
 
 
+def _words(value: bytes) -> set[str]:
+    return {word.strip().decode("latin-1") for word in value.split(b",")}
+
+
 def make(policy: RetryPolicyConfig | None, request: RequestHeaders, resources: Resources) -> RetryState | None:
     """The retry state that route and request headers ask for together, or None. Reads and removes the retry headers."""
     first = request.headers.first
@@ -139,10 +139,11 @@ def make(policy: RetryPolicyConfig | None, request: RequestHeaders, resources: R
     left = policy.num_retries if policy is not None else 1
     codes: set[int] = set(policy.retriable_status_codes) if policy is not None else set()
     if b"x-envoy-retry-on" in first or b"x-envoy-retry-grpc-on" in first:
-        for name in (b"x-envoy-retry-on", b"x-envoy-retry-grpc-on"):
-            value = first.get(name)
-            if value is not None:
-                words.update(word.strip().decode("latin-1") for word in value.split(b","))
+        # Each header has its own vocabulary; the words of the other mean nothing in it.
+        if (value := first.get(b"x-envoy-retry-on")) is not None:
+            words |= _words(value) - _GRPC_ONLY
+        if (value := first.get(b"x-envoy-retry-grpc-on")) is not None:
+            words |= _words(value) & _GRPC_ONLY
         wanted = first.get(b"x-envoy-max-retries")
         if wanted is not None and wanted.isdigit() and len(wanted) <= 9:
             left = min(int(wanted), MAX_HEADER_RETRIES)

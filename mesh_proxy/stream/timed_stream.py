@@ -6,6 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from mesh_codecs.events import RequestHeaders, ResponseHeaders
+from mesh_codecs.grpc.status import DEADLINE_EXCEEDED
 from mesh_proxy.stream import flags
 from mesh_proxy.stream.body_stream import BodyStream
 
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
 class TimedStream(BodyStream):
     """Abstract: `UpstreamStream` adds the attempts."""
 
-    __slots__ = ("_deadline", "_try_deadline", "_try_idle", "_try_limit", "timeout_alternative", "timeout_s")
+    __slots__ = (
+        "_deadline",
+        "_try_deadline",
+        "_try_idle",
+        "_try_limit",
+        "is_grpc",
+        "tells_deadline",
+        "timeout_alternative",
+        "timeout_s",
+    )
 
     def __init__(self, downstream: HttpConnection, manager: HttpManager, request: RequestHeaders, now: float) -> None:
         super().__init__(downstream, manager, request, now)
@@ -29,6 +39,10 @@ class TimedStream(BodyStream):
         self._deadline: DeadlineQueue | None = None
         self._try_deadline: DeadlineQueue | None = None
         self._try_idle: DeadlineQueue | None = None
+        self.is_grpc = False
+        """the request's content type says gRPC; known once the request is being forwarded"""
+        self.tells_deadline = False
+        """the upstream gets our time-out as `grpc-timeout` (`max_grpc_timeout`)"""
         self.timeout_alternative = False
         """answer a time-out with 204 (x-envoy-upstream-rq-timeout-alt-response)"""
 
@@ -106,6 +120,7 @@ class TimedStream(BodyStream):
                 504 if self.request_done else 408,
                 b"downstream duration timeout",
                 details="max_duration_timeout",
+                grpc_status=DEADLINE_EXCEEDED,
             )
             return
         self._timed_out(queue is self._try_deadline)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.errors import LocalProtocolError, ResetReason
 from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, ResponseHeaders, Trailers
+from mesh_codecs.grpc import http_of_status, render_timeout, status_of_value
 from mesh_codecs.headers import Headers
 from mesh_proxy.stream import flags
 from mesh_proxy.stream.local_reply import RESET_ANSWERS, reset_body
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 class UpstreamStream(TimedStream):
     """Abstract: `HttpStream` adds the way in."""
 
-    __slots__ = ("_retry_timer", "choice", "hedged", "pool")
+    __slots__ = ("_awaits_grpc_status", "_retry_timer", "choice", "hedged", "pool")
 
     route: Route | None
 
@@ -42,6 +43,8 @@ class UpstreamStream(TimedStream):
         self.hedged = False
         """x-envoy-hedge-on-per-try-timeout was set; we do not hedge, but the upstream may use the whole time"""
         self._retry_timer: asyncio.TimerHandle | None = None
+        self._awaits_grpc_status = False
+        """a gRPC response is under way whose end will say what it came to"""
 
     def _attempt(self) -> None:
         cluster = self.cluster
@@ -58,7 +61,7 @@ class UpstreamStream(TimedStream):
         assert route.action is not None
         if route.action.auto_host_rewrite and endpoint.hostname:
             route.rewrite_host(self.request, endpoint.hostname.encode())
-        if self.attempts > 1 and self.timeout_s and not self.manager.suppress_envoy_headers:
+        if self.attempts > 1 and self.timeout_s:
             self.set_expected_timeout(max(self.timeout_s - (monotonic() - self.request_end_time), 0.001))
         if route.include_request_attempt_count:
             self.request.headers.set(b"x-envoy-attempt-count", b"%d" % self.attempts)
@@ -80,13 +83,18 @@ class UpstreamStream(TimedStream):
         return any(one.upgrade_type.lower() == "connect" and one.terminate_connect for one in route.action.upgrades)
 
     def set_expected_timeout(self, left_s: float | None) -> None:
-        """Tell the upstream how long we will wait (`x-envoy-expected-rq-timeout-ms`)."""
+        """Tell the upstream how long we will wait (`x-envoy-expected-rq-timeout-ms`, and perhaps `grpc-timeout`)."""
         limit = self._try_limit
         expected = left_s if self.hedged or not limit else limit
         if expected:
             if left_s:
                 expected = min(expected, left_s)
-            self.request.headers.set(b"x-envoy-expected-rq-timeout-ms", b"%d" % max(round(expected * 1000), 1))
+            ms = max(round(expected * 1000), 1)
+            headers = self.request.headers
+            if not self.manager.suppress_envoy_headers:
+                headers.set(b"x-envoy-expected-rq-timeout-ms", b"%d" % ms)
+            if self.tells_deadline:
+                headers.set(b"grpc-timeout", render_timeout(ms))
 
     def _lb_context(self) -> LbContext:
         context = LbContext()
@@ -214,8 +222,14 @@ class UpstreamStream(TimedStream):
         assert cluster is not None
         assert endpoint is not None
         assert route is not None
+        verdict = status
+        grpc_status: int | None = None
+        if self.is_grpc:
+            grpc_status = status_of_value(event.headers.first.get(b"grpc-status"))
+            if grpc_status is not None:
+                verdict = http_of_status(grpc_status)
         if cluster.tracks_results:
-            cluster.on_result(endpoint, status)
+            cluster.on_result(endpoint, verdict)
         retrying = self.retry
         if retrying is not None and retrying.wants_headers(event):
             if self._schedule_retry(event):
@@ -224,10 +238,12 @@ class UpstreamStream(TimedStream):
             cluster.stats.upstream_rq_retry_success += 1
         if retrying is not None:
             retrying.release()
-        if status < 500:
-            endpoint.stats.rq_success += 1
-        else:
+        if status >= 500 or (event.end_stream and self.is_grpc and (grpc_status is None or verdict >= 500)):
             endpoint.stats.rq_error += 1
+        elif self.is_grpc and not event.end_stream:
+            self._awaits_grpc_status = True
+        else:
+            endpoint.stats.rq_success += 1
         self._charge(status)
         if event.end_stream:
             self._upstream_complete(now)
@@ -249,14 +265,29 @@ class UpstreamStream(TimedStream):
         """More of the response body."""
         self.last_upstream_rx_time = now
         if event.end_stream:
+            if self._awaits_grpc_status:
+                self._grpc_ended(None)
             self._upstream_complete(now)
         self.respond_data(event)
 
     def on_upstream_trailers(self, headers: Headers, now: float) -> None:
         """The response is complete."""
         self.last_upstream_rx_time = now
+        if self._awaits_grpc_status:
+            self._grpc_ended(headers)
         self._upstream_complete(now)
         self.respond_trailers(Trailers(self.stream_id, headers))
+
+    def _grpc_ended(self, trailers: Headers | None) -> None:
+        """Only the end of a gRPC response says whether the call succeeded."""
+        self._awaits_grpc_status = False
+        endpoint = self.upstream
+        assert endpoint is not None
+        status = None if trailers is None else status_of_value(trailers.first.get(b"grpc-status"))
+        if status is None or http_of_status(status) >= 500:
+            endpoint.stats.rq_error += 1
+        else:
+            endpoint.stats.rq_success += 1
 
     def _upstream_complete(self, now: float) -> None:
         """The upstream's last byte: nothing more can fail there."""

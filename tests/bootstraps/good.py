@@ -866,7 +866,7 @@ ACTIONS = [
     Good(
         "old grpc timeouts",
         web(action="max_grpc_timeout: 2s, grpc_timeout_offset: 1s"),
-        {f"{A}.grpc_timeout_header_max_s": 2.0, f"{A}.grpc_timeout_header_offset_s": 1.0},
+        {f"{A}.max_grpc_timeout_s": 2.0, f"{A}.grpc_timeout_offset_s": 1.0},
     ),
     Good(
         "cluster_header",

@@ -145,8 +145,16 @@ class ClusterActionConfig:
     has_idle_timeout: bool = False
     """idle_timeout_s was given (None with True = never)"""
     max_stream_duration_s: float | None = None
+    limits_duration: bool = False
+    """`max_stream_duration` is set: it takes the place of `timeout_s`, as in Envoy"""
     grpc_timeout_header_max_s: float | None = None
+    """a gRPC caller's deadline ends the stream, at most this late (0 = whatever it says); None = it does not count"""
     grpc_timeout_header_offset_s: float | None = None
+    """the stream ends so much before the caller's deadline"""
+    max_grpc_timeout_s: float | None = None
+    """deprecated: a gRPC caller's deadline takes the place of `timeout_s`, at most this long (0 = whatever it says)"""
+    grpc_timeout_offset_s: float | None = None
+    """deprecated: what is taken off it, if something is left"""
     retry_policy: RetryPolicyConfig | None = None
     priority: str = "DEFAULT"
     """`DEFAULT` or `HIGH`"""

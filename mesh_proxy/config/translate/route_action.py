@@ -58,7 +58,6 @@ def cluster_action(reader: Reader, scope: Scope) -> ClusterActionConfig:
         raise reader.error("only one of prefix_rewrite, regex_rewrite and path_rewrite_policy can be given")
     idle = reader.has("idle_timeout")
     limits = reader.sub("max_stream_duration")
-    old_max, old_offset = reader.seconds("max_grpc_timeout"), reader.seconds("grpc_timeout_offset")
     policy = reader.sub("retry_policy")
     host_regex = reader.sub("host_rewrite_path_regex")
     path_regex = reader.sub("regex_rewrite")
@@ -77,11 +76,12 @@ def cluster_action(reader: Reader, scope: Scope) -> ClusterActionConfig:
         timeout_s=reader.timeout("timeout", 15.0),
         idle_timeout_s=reader.timeout("idle_timeout"),
         has_idle_timeout=idle,
-        max_stream_duration_s=limits.timeout("max_stream_duration") if limits is not None else None,
-        grpc_timeout_header_max_s=limits.seconds("grpc_timeout_header_max", old_max) if limits is not None else old_max,
-        grpc_timeout_header_offset_s=(
-            limits.seconds("grpc_timeout_header_offset", old_offset) if limits is not None else old_offset
-        ),
+        limits_duration=limits is not None,
+        max_stream_duration_s=limits.seconds("max_stream_duration") if limits is not None else None,
+        grpc_timeout_header_max_s=limits.seconds("grpc_timeout_header_max") if limits is not None else None,
+        grpc_timeout_header_offset_s=limits.seconds("grpc_timeout_header_offset") if limits is not None else None,
+        max_grpc_timeout_s=reader.seconds("max_grpc_timeout"),
+        grpc_timeout_offset_s=reader.seconds("grpc_timeout_offset"),
         retry_policy=retry_policy(policy) if policy is not None else None,
         priority=reader.enum("priority"),
         upgrades=reader.each("upgrade_configs", _upgrade),

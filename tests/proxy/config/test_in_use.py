@@ -17,8 +17,6 @@ from mesh_proxy.config.loader import load_bootstrap
 
 PACKAGE = Path(model.__file__).parents[2]
 GATED = {
-    "ClusterActionConfig.grpc_timeout_header_max_s",
-    "ClusterActionConfig.grpc_timeout_header_offset_s",
     "ClusterConfig.close_connections_on_host_health_failure",
     "ClusterConfig.per_host_max_connections",
     "DirectResponseConfig.body_format",
