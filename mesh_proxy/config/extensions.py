@@ -22,6 +22,13 @@ MODULES: dict[str, str] = {
     f"{_EXT}.filters.network.connection_limit.v3.ConnectionLimit": (
         f"{_EXT}.filters.network.connection_limit.v3.connection_limit_pb2"
     ),
+    f"{_EXT}.filters.network.dubbo_proxy.v3.DubboProxy": f"{_EXT}.filters.network.dubbo_proxy.v3.dubbo_proxy_pb2",
+    f"{_EXT}.filters.network.dubbo_proxy.v3.MultipleRouteConfiguration": f"{_EXT}.filters.network.dubbo_proxy.v3.route_pb2",
+    f"{_EXT}.filters.network.dubbo_proxy.router.v3.Router": f"{_EXT}.filters.network.dubbo_proxy.router.v3.router_pb2",
+    # Ours.
+    "mesh_proxy.dubbo.v1.RouteOptions": "mesh_proxy.config.dubbo_protos",
+    "mesh_proxy.dubbo.v1.ManagerOptions": "mesh_proxy.config.dubbo_protos",
+    "mesh_proxy.dubbo.v1.ClusterOptions": "mesh_proxy.config.dubbo_protos",
     # HTTP filters.
     f"{_EXT}.filters.http.router.v3.Router": f"{_EXT}.filters.http.router.v3.router_pb2",
     "envoy.config.route.v3.FilterConfig": "envoy.config.route.v3.route_components_pb2",

@@ -184,6 +184,12 @@ class Reader:
         values = self._value(name)
         return [(key, self._unpack(values[key], f"{name}[{key}]")) for key in sorted(values)]
 
+    def extension_of(self, name: str, key: str) -> tuple[Extension | None, list[str]]:
+        """The `Any` under one key of a map, None without it, and the other keys, which are left packed."""
+        values = self._value(name)
+        others = sorted(other for other in values if other != key)
+        return (self._unpack(values[key], f"{name}[{key}]") if key in values else None), others
+
     def _unpack(self, packed: Any, name: str) -> Extension:
         path = self.at(name)
         full_name = extensions.type_name(packed.type_url)

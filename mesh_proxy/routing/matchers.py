@@ -121,6 +121,15 @@ def _compile_value_test(config: HeaderMatcherConfig) -> tuple[Callable[[bytes | 
     return matches, matches_any
 
 
+def compile_value_matcher(config: HeaderMatcherConfig) -> Callable[[bytes | None], bool]:
+    """A test of a value that comes once at most, such as an attachment; None is a missing one.
+
+    Raises:
+        ValueError: the regular expression is not valid.
+    """
+    return _compile_value_test(config)[0]
+
+
 def compile_headers_matcher(config: HeaderMatcherConfig) -> Callable[[Headers], bool]:
     """A test of a header block without its pseudo headers.
 

@@ -38,6 +38,7 @@ CONNECTION_FIELDS = (
     "max_response_headers_kb",
     "max_response_headers_count",
     "http2",
+    "dubbo",
     "transport_socket",
     "bind_address",
     "tcp_keepalive",

@@ -29,6 +29,16 @@ from mesh_proxy.config.model.common import (
     StringMatcherConfig,
     StringMatchKind,
 )
+from mesh_proxy.config.model.dubbo import (
+    DubboClusterConfig,
+    DubboFilterConfig,
+    DubboParameterMatchConfig,
+    DubboPinning,
+    DubboProxyConfig,
+    DubboRoute,
+    DubboRouteConfig,
+    DubboRouteOptions,
+)
 from mesh_proxy.config.model.http import (
     Http1Config,
     HttpFilterConfig,
@@ -75,6 +85,14 @@ __all__ = [
     "ConnectionLimitConfig",
     "DataSourceConfig",
     "DirectResponseConfig",
+    "DubboClusterConfig",
+    "DubboFilterConfig",
+    "DubboParameterMatchConfig",
+    "DubboPinning",
+    "DubboProxyConfig",
+    "DubboRoute",
+    "DubboRouteConfig",
+    "DubboRouteOptions",
     "EndpointConfig",
     "EndpointSetConfig",
     "FilterChainConfig",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mesh_proxy.config.model.common import AddressConfig
+from mesh_proxy.config.model.dubbo import DubboClusterConfig
 from mesh_proxy.config.model.http2 import Http2Config
 
 
@@ -135,6 +136,7 @@ class ClusterConfig:
     max_response_headers_kb: int = 60
     max_response_headers_count: int = 100
     http2: Http2Config = Http2Config()
+    dubbo: DubboClusterConfig = DubboClusterConfig()
     transport_socket: Any | None = None
     bind_address: AddressConfig | None = None
     """source address of upstream connections (`upstream_bind_config`)"""

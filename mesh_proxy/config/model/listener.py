@@ -9,6 +9,7 @@ from mesh_proxy.config.model.common import AccessLogConfig, AddressConfig
 from mesh_proxy.config.model.route import WeightedClusterConfig
 
 if TYPE_CHECKING:
+    from mesh_proxy.config.model.dubbo import DubboProxyConfig
     from mesh_proxy.config.model.http import HttpManagerConfig
 
 
@@ -58,11 +59,11 @@ class ConnectionLimitConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterChainConfig:
-    """One chain of network filters. The last filter is terminal (tcp_proxy or http_connection_manager)."""
+    """One chain of network filters. The last filter is terminal (tcp_proxy, http_connection_manager or dubbo_proxy)."""
 
     name: str = ""
     match: FilterChainMatchConfig | None = None
-    filters: tuple[TcpProxyConfig | HttpManagerConfig | ConnectionLimitConfig, ...] = ()
+    filters: tuple[TcpProxyConfig | HttpManagerConfig | DubboProxyConfig | ConnectionLimitConfig, ...] = ()
     transport_socket: Any | None = None
     """None = plain text; a TLS configuration once mTLS exists"""
     transport_socket_connect_timeout_s: float | None = None

@@ -7,11 +7,14 @@ from math import isqrt
 from google.protobuf.message import Message
 
 from mesh_proxy.config import features
+from mesh_proxy.config.dubbo_protos import CLUSTER_OPTIONS
 from mesh_proxy.config.model.cluster import ClusterConfig, EndpointSetConfig, OutlierDetectionConfig, ThresholdsConfig
 from mesh_proxy.config.model.common import AddressConfig
+from mesh_proxy.config.model.dubbo import DubboClusterConfig
 from mesh_proxy.config.reader import Reader
-from mesh_proxy.config.translate.common import dns_resolver, metadata, socket_address
+from mesh_proxy.config.translate.common import dns_resolver, socket_address
 from mesh_proxy.config.translate.context import Context, run
+from mesh_proxy.config.translate.dubbo_options import cluster_options, metadata_with_options
 from mesh_proxy.config.translate.endpoint import endpoint_set
 from mesh_proxy.config.translate.protocol import upstream_options
 from mesh_proxy.config.translate.transport import upstream_transport
@@ -58,6 +61,7 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
         if kind != "EDS":
             raise reader.error("is only for clusters of type EDS", "eds_cluster_config")
         eds.raw("eds_config")
+    labels, dubbo = metadata_with_options(reader, "metadata", CLUSTER_OPTIONS)
     return ClusterConfig(
         name=name,
         kind=kind,
@@ -88,6 +92,7 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
         upstream_protocol=options.protocol,
         http1_enable_trailers=options.http1_enable_trailers,
         http2=options.http2,
+        dubbo=cluster_options(dubbo) if dubbo is not None else DubboClusterConfig(),
         max_response_headers_kb=options.max_response_headers_kb,
         max_response_headers_count=options.max_response_headers_count,
         transport_socket=upstream_transport(socket) if socket is not None else None,
@@ -96,7 +101,7 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
         panic_threshold_percent=panic,
         locality_weighted=weighted,
         outlier_detection=_outlier_detection(outlier) if outlier is not None else None,
-        metadata=metadata(reader),
+        metadata=labels,
         original_dst_http_header=_original_dst(reader, kind),
         cleanup_interval_s=reader.seconds("cleanup_interval", 5.0) or 5.0,
         close_connections_on_host_health_failure=reader.flag("close_connections_on_host_health_failure"),

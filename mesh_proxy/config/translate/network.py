@@ -1,9 +1,10 @@
-"""Network filters other than the HTTP connection manager: TCP proxy and connection limit."""
+"""Network filters other than the HTTP connection manager and the Dubbo manager: TCP proxy and connection limit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from mesh_proxy.config.model.dubbo import DubboProxyConfig
 from mesh_proxy.config.model.http import HttpManagerConfig
 from mesh_proxy.config.model.listener import ConnectionLimitConfig, TcpProxyConfig
 from mesh_proxy.config.model.route import WeightedClusterConfig
@@ -11,9 +12,10 @@ from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.translate.access_log import access_log
 from mesh_proxy.config.translate.common import metadata, required
 from mesh_proxy.config.translate.context import Context
+from mesh_proxy.config.translate.dubbo import DUBBO, dubbo_proxy
 from mesh_proxy.config.translate.http import MANAGER, http_manager
 
-NetworkFilter = TcpProxyConfig | HttpManagerConfig | ConnectionLimitConfig
+NetworkFilter = TcpProxyConfig | HttpManagerConfig | ConnectionLimitConfig | DubboProxyConfig
 _NETWORK = "envoy.extensions.filters.network"
 
 
@@ -80,6 +82,7 @@ def _connection_limit(reader: Reader, context: Context) -> ConnectionLimitConfig
 
 _FILTERS: dict[str, Callable[[Reader, Context], NetworkFilter]] = {
     MANAGER: http_manager,
+    DUBBO: dubbo_proxy,
     f"{_NETWORK}.tcp_proxy.v3.TcpProxy": _tcp_proxy,
     f"{_NETWORK}.connection_limit.v3.ConnectionLimit": _connection_limit,
 }
