@@ -55,6 +55,7 @@ class WorkerContext:
         "total_connections",
         "unattached",
         "upstream_connections",
+        "workers",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, registry: StatRegistry) -> None:
@@ -69,6 +70,8 @@ class WorkerContext:
         """connections to flush at the end of this callback"""
         self.deadlines = Deadlines(loop, self.flush)
         self.runtime: Mapping[str, Any] = {}
+        self.workers = 1
+        """workers of the sidecar"""
         self.draining = False
         self.health_check_failed = False
         self.next_connection_id = 0

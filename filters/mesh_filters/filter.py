@@ -2,7 +2,7 @@
 
 A filter sees a request on its way in (in the order of the configuration) and the response on its way out (in reverse order).
 Hooks are plain functions that return a status; a filter that has to wait returns STOP, starts its task and calls
-`stream.continue_request()` or `continue_response()` later. A hook that a class does not override is never called.
+`stream.continue_request(self)` or `continue_response(self)` later. A hook that a class does not override is never called.
 
     class AddHeader(Filter):
         def on_request_headers(self, stream, event):
@@ -13,9 +13,18 @@ Hooks are plain functions that return a status; a filter that has to wait return
 from __future__ import annotations
 
 import enum
-from typing import Any, Protocol
+from asyncio import Task
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
 
 from mesh_codecs.events import Data, RequestHeaders, ResponseHeaders, Trailers
+
+DELAY_INJECTED: Final = 1 << 8
+FAULT_INJECTED: Final = 1 << 9
+RATE_LIMITED: Final = 1 << 10
+UNAUTHORIZED: Final = 1 << 11
+OVERLOADED: Final = 1 << 20
+"""Response flags that a filter may set: DI, FI, RL, UAEX, OM in access logs."""
 
 
 class FilterStatus(enum.Enum):
@@ -27,7 +36,23 @@ class FilterStatus(enum.Enum):
     """hold this event and all later ones of this direction until the filter lets them continue"""
     STOP_AND_BUFFER = "stop and buffer"
     """hold the head and collect the body up to the limit; the hook sees each further piece and lets go by CONTINUE. Beyond the
-    limit a request is answered with 413 and a response with 502"""
+    limit a request is answered with 413 and a response with 502. Of no use when the event ends the message: nothing comes then"""
+
+
+class Connection(Protocol):
+    """What a filter may know of the caller's connection."""
+
+    connection_id: int
+    remote_ip: bytes
+    """without port; empty for a unix socket"""
+    remote_port: int
+    direct_remote_address: bytes
+    """of the socket's peer"""
+    local_ip: bytes
+    local_port: int
+    requested_server_name: bytes
+    tls: Any
+    """facts about the peer's certificate; None on plain text"""
 
 
 class Stream(Protocol):
@@ -37,14 +62,35 @@ class Stream(Protocol):
     """the request's head, as it is now"""
     response: ResponseHeaders | None
     """the response's head once it has begun"""
+    response_code: int
+    """what was sent to the caller; 0 when nothing was"""
     dynamic_metadata: dict[str, Any] | None
     """filter name -> metadata, for later filters and the log"""
+    filter_state: dict[str, Any] | None
+    """objects that filters leave for each other"""
+    flags: int
+    """response flags, see above"""
+    details: str
+    """`%RESPONSE_CODE_DETAILS%`; set by local replies and by the router"""
+    is_internal: bool
+    """the request is internal in Envoy's sense"""
+    remote_address: bytes
+    """the trusted address of the client, with its port"""
+    start_time: float
+    """monotonic seconds"""
 
-    def continue_request(self) -> None:
-        """Let a stopped request go on."""
+    @property
+    def connection(self) -> Connection:
+        """The caller's connection."""
 
-    def continue_response(self) -> None:
+    def continue_request(self, who: Filter | None = None) -> None:
+        """Let a stopped request go on. Say `who` stopped it: several filters may hold parts of one request."""
+
+    def continue_response(self, who: Filter | None = None) -> None:
         """Let a stopped response go on."""
+
+    def limit_request_buffer(self, size: int) -> None:
+        """How many bytes STOP_AND_BUFFER may collect of this request."""
 
     def send_local_reply(
         self,
@@ -56,17 +102,31 @@ class Stream(Protocol):
         headers: list[tuple[bytes, bytes]] | None = None,
         grpc_status: int | None = None,
     ) -> None:
-        """Answer the caller instead of an upstream. The right form for the caller's protocol is chosen by the proxy."""
+        """Answer the caller instead of an upstream. The right form for the caller's protocol is chosen by the proxy. The answer
+        passes the response hooks, unless a response had begun: then it takes its place. Return STOP afterwards."""
 
     def clear_route(self) -> None:
-        """The request changed so that another route may apply: it is looked up again before forwarding."""
+        """The request changed so that another route may apply: it is looked up again when somebody needs it."""
 
     def per_route_config(self, filter_name: str) -> Any:
-        """This filter's `typed_per_filter_config` of the route (or virtual host), translated; None when absent."""
+        """This filter's `typed_per_filter_config`, translated: the most specific of weighted cluster, route, virtual host and
+        table; None when there is none."""
+
+    def per_route_configs(self, filter_name: str) -> list[Any]:
+        """All of them, the least specific first."""
+
+    def route_metadata(self) -> Any:
+        """The route's `metadata.filter_metadata`: name -> values."""
+
+    def start_task(self, work: Coroutine[Any, Any, None], name: str) -> Task[None]:
+        """Run something that waits. An error in it is logged."""
 
 
 class Filter:
-    """Base of all filters; one instance serves one stream. Override the hooks that are needed."""
+    """Base of all filters; one instance serves one stream. Override the hooks that are needed.
+
+    An instance that holds nothing of a stream may serve all of them (see `FilterConfig.factory`).
+    """
 
     __slots__ = ()
 

@@ -7,6 +7,7 @@ to us, whatever Envoy does with it.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from google.protobuf import descriptor_pool, message_factory
@@ -74,6 +75,9 @@ MODULES: dict[str, str] = {
 }
 """full name of the message → module; a filter's own loader adds its types by `register`"""
 
+discover: Callable[[str], None] | None = None
+"""asked for a type that is not in the table: may register it (`mesh_proxy.config.registry` looks among installed filters)"""
+
 TYPED_STRUCTS = frozenset({"xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"})
 
 
@@ -91,6 +95,9 @@ def new_message(url: str) -> Message | None:
     """An empty message of the type that `url` names, its module imported on the way; None if the type is not in the table."""
     name = type_name(url)
     module = MODULES.get(name)
+    if module is None and discover is not None:
+        discover(name)
+        module = MODULES.get(name)
     if module is None:
         return None
     importlib.import_module(module)

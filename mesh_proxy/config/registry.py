@@ -1,16 +1,21 @@
 """HTTP filters and how their configuration is translated.
 
-A filter's loader registers here, once, at import; the HTTP connection manager's translation and `typed_per_filter_config` ask
-here. Nothing but the router is built in.
+A filter's loader registers here, once; the HTTP connection manager's translation and `typed_per_filter_config` ask here. Our own
+filters are imported when a configuration first names their type; filters of other distributions are found by their entry
+points, of the group `mesh_proxy.filters`, the first time a type is named that we do not know.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mesh_filters.definition import ENTRY_POINT_GROUP, FieldError, FilterDefinition
 from mesh_proxy.config import extensions
+from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.reader import Extension
 
 if TYPE_CHECKING:
@@ -25,13 +30,19 @@ class HttpFilterType:
     """How one HTTP filter's configuration is understood."""
 
     type: str
-    """full name of the configuration message"""
+    """full name of the configuration message, or what a TypedStruct of ours calls itself, without `type.googleapis.com/`"""
     translate: Translate
     route_type: str = ""
     """full name of the per-route message; empty if the filter takes none"""
     translate_route: Translate | None = None
 
 
+BUILT_IN: dict[str, str] = {}
+"""type of a configuration (also of one per route) → module whose import registers it, or `module:definition`"""
+_plugins: set[str] = set()
+"""entry points that were loaded"""
+_plugin_types: set[str] = set()
+"""types that they registered"""
 _by_type: dict[str, HttpFilterType] = {}
 _by_route_type: dict[str, HttpFilterType] = {}
 
@@ -60,6 +71,75 @@ def register_http_filter(
     _by_type[name] = entry
     if route_name:
         _by_route_type[route_name] = entry
+
+
+def register_definition(definition: FilterDefinition) -> None:
+    """Make a filter known that is configured by a TypedStruct and needs nothing of ours to be translated."""
+
+    def translate(configure: Callable[[Mapping[str, Any]], Any], extension: Extension, context: Context) -> Any:
+        struct = extension.struct
+        if definition.fields is not None and configure is definition.configure:
+            struct.only(*definition.fields)
+        try:
+            return configure(struct.values)
+        except FieldError as error:
+            raise struct.error(error.why, error.path) from error
+        except ValueError as error:
+            raise struct.error(str(error)) from error
+
+    per_route = definition.configure_route
+    register_http_filter(
+        definition.type_url,
+        partial(translate, definition.configure),
+        route_type_url=definition.type_url if per_route is not None else "",
+        translate_route=partial(translate, per_route) if per_route is not None else None,
+    )
+
+
+def forget_plugins() -> None:
+    """Forget the filters of other distributions (for tests)."""
+    for type_name in _plugin_types:
+        entry = _by_type.pop(type_name, None)
+        if entry is not None:
+            _by_route_type.pop(entry.route_type, None)
+    _plugin_types.clear()
+    _plugins.clear()
+
+
+def discover(type_name: str) -> None:
+    """Register the filter of an unknown type: ours, or one that is installed."""
+    where = BUILT_IN.get(type_name)
+    if where is not None:
+        module_name, _, attribute = where.partition(":")
+        module = importlib.import_module(module_name)
+        if attribute:
+            register_definition(getattr(module, attribute))
+    elif type_name not in _by_type:
+        load_plugins()
+
+
+def load_plugins() -> None:
+    """Look at the entry points of installed distributions, at each one once."""
+    from importlib.metadata import entry_points  # costs memory, and seldom needed
+
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        key = f"{point.name} = {point.value}"
+        if key in _plugins:
+            continue
+        before = set(_by_type)
+        try:
+            found = point.load()
+            if isinstance(found, FilterDefinition):
+                register_definition(found)
+            else:
+                found()  # registers by itself, with `register_http_filter`
+        except Exception as error:
+            raise ConfigError("", f"the filter plug-in {key} cannot be loaded: {error!r}") from error
+        _plugins.add(key)
+        _plugin_types.update(set(_by_type) - before)
+
+
+extensions.discover = discover
 
 
 def http_filter(type_name: str) -> HttpFilterType | None:

@@ -9,15 +9,13 @@ from mesh_codecs.http1 import Http1Settings, UnderscoreAction
 from mesh_proxy.access_log import AccessLogger
 from mesh_proxy.config.model import ClusterActionConfig
 from mesh_proxy.network import request_headers
+from mesh_proxy.network.filter_context import compile_filters
 from mesh_proxy.network.hosts import host_normalizer
 from mesh_proxy.routing import RouteTable
 from mesh_proxy.stats.group import sanitize
 from mesh_proxy.stats.groups import HttpStats, ListenerHttpStats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from mesh_filters.filter import Filter
     from mesh_proxy.access_log import SinkSet
     from mesh_proxy.config.model import HttpManagerConfig
     from mesh_proxy.context import WorkerContext
@@ -32,7 +30,7 @@ class HttpManager:
         "config",
         "connection_queues",
         "context",
-        "filter_factories",
+        "filter_chains",
         "force_request_id",
         "head_queue",
         "http1_settings",
@@ -72,7 +70,8 @@ class HttpManager:
             config.route_table, context.runtime, suppress_envoy_headers=config.router.suppress_envoy_headers
         )
         self.access_loggers = tuple(AccessLogger(log, sinks, context.runtime) for log in config.access_logs)
-        self.filter_factories: tuple[Callable[[], Filter], ...] = ()
+        self.filter_chains = compile_filters(config.filters, context, f"http.{prefix}.")
+        """None when the router stands alone"""
         self.server_name = config.server_name.encode()
         self.overwrite_server = config.server_header_transformation == "OVERWRITE"
         self.pass_server = config.server_header_transformation == "PASS_THROUGH"

@@ -12,6 +12,7 @@ from mesh_codecs.grpc import is_grpc_content_type
 from mesh_proxy.config.model.route import (
     ClusterActionConfig,
     DirectResponseConfig,
+    FilterSwitch,
     MirrorPolicyConfig,
     PathMatchKind,
     RedirectConfig,
@@ -43,7 +44,10 @@ def _merged(*levels: Mapping[str, Any]) -> Mapping[str, Any]:
         return filled[0] if filled else _EMPTY
     merged: dict[str, Any] = {}
     for level in filled:
-        merged.update(level)
+        for name, value in level.items():
+            if value is FilterSwitch.ON and merged.get(name, FilterSwitch.OFF) is not FilterSwitch.OFF:
+                continue  # switched on with what the wider scope says
+            merged[name] = value
     return merged
 
 
@@ -107,9 +111,11 @@ class Route:
         "_total",
         "_weights",
         "action",
+        "choices_differ",
         "conditions",
         "config",
         "direct_response",
+        "filter_levels",
         "include_attempt_count_in_response",
         "include_is_timeout_retry_header",
         "include_request_attempt_count",
@@ -147,6 +153,10 @@ class Route:
         """what RING_HASH and MAGLEV choose by; None without hash policies"""
         self.per_filter_config = _merged(table.config.per_filter_config, host.per_filter_config, config.per_filter_config)
         """filter name -> the most specific configuration, weighted clusters apart"""
+        self.filter_levels = (table.config.per_filter_config, host.per_filter_config, config.per_filter_config)
+        """what table, virtual host and route say to filters, each by itself"""
+        self.choices_differ = False
+        """weighted clusters say something to filters of their own"""
         self.conditions: tuple[RequestTest, ...] | None = self._compile_conditions(path)
         """what must hold beside the path; None when nothing"""
         self._path_rewrite = self._compile_path_rewrite()
@@ -236,6 +246,7 @@ class Route:
             choice.response_mutations = (*own, *self._response_mutations) if own else self._response_mutations
             choice.metadata_match = _merged(action.metadata_match, config.metadata_match)
             choice.per_filter_config = _merged(self.per_filter_config, config.per_filter_config)
+            self.choices_differ = self.choices_differ or bool(config.per_filter_config)
             choice.mutates_request = bool(
                 choice.own_mutations or choice.host_literal or request_mutations or self._host_rewrite or self._path_rewrite
             )

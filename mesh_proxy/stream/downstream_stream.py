@@ -231,7 +231,7 @@ class DownstreamStream(StreamInfo):
         self.flags |= flag
         self.details = details
         self.abandon_upstream()
-        if self.response is not None:
+        if self.response is not None and (self.run is None or not self.run.take_back_response()):
             self.reset_downstream()
             return
         if close:

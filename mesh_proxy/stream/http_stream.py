@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from random import random
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, Trailers
 from mesh_codecs.grpc import is_grpc_content_type
@@ -16,9 +16,9 @@ from mesh_codecs.headers import Headers
 from mesh_proxy.network import request_headers
 from mesh_proxy.network.paths import check_path
 from mesh_proxy.stream import flags, retry
-from mesh_proxy.stream.filter_run import FilterRun
+from mesh_proxy.stream.filtered_stream import FilteredStream
 from mesh_proxy.stream.grpc_deadline import limit_duration, route_timeout_s
-from mesh_proxy.stream.upstream_stream import UpstreamStream, expected_ms
+from mesh_proxy.stream.upstream_stream import expected_ms
 
 if TYPE_CHECKING:
     from mesh_proxy.network.http_connection import HttpConnection
@@ -46,10 +46,10 @@ ROUTER_HEADERS: Final = ROUTER_ONLY | {
 """one look tells whether a request speaks to the router at all"""
 
 
-class HttpStream(UpstreamStream):
+class HttpStream(FilteredStream):
     """One request and its response."""
 
-    __slots__ = ("_route_cleared",)
+    __slots__ = ()
 
     @classmethod
     def unparsed(cls, downstream: HttpConnection, manager: HttpManager, now: float) -> HttpStream:
@@ -97,12 +97,10 @@ class HttpStream(UpstreamStream):
                 limit_duration(self, route.action)
         if (request.protocol or request.method == b"CONNECT") and not self._may_tunnel(request):
             return
-        self._route_cleared = False
-        if manager.filter_factories:
-            self.run = FilterRun(self, manager.filter_factories)
-            self.run.request_headers(request)
-        else:
+        if manager.filter_chains is None:
             self.route_request()
+        else:
+            self._start_filters(manager.filter_chains)
 
     def _may_tunnel(self, request: RequestHeaders) -> bool:
         """An upgrade or CONNECT: whether route or manager allow it; answered with 403 if not."""
@@ -157,9 +155,7 @@ class HttpStream(UpstreamStream):
         stats = manager.stats
         stats.rq_total += 1
         request = self.request
-        route = self.route
-        if route is None and self._route_cleared:
-            route = self.route = manager.route_table.find(request, self)
+        route = self.current_route() if self._route_cleared else self.route
         if route is None:
             stats.no_route += 1
             self.send_local_reply(404, details="route_not_found", flag=flags.NO_ROUTE_FOUND)
@@ -168,7 +164,9 @@ class HttpStream(UpstreamStream):
         if action is None:
             self._answer_from_route(route)
             return
-        choice = self.choice = route.select(request, self)
+        choice = self.choice
+        if choice is None:
+            choice = self.choice = route.select(request, self)
         cluster = None if choice is None else manager.context.clusters.get(choice.name)
         if choice is None or cluster is None:
             stats.no_cluster += 1
@@ -263,26 +261,3 @@ class HttpStream(UpstreamStream):
         self.manager.stats.downstream_rq_idle_timeout += 1
         status = 504 if self.request_done else 408
         self.send_local_reply(status, b"stream timeout", details="stream_idle_timeout", flag=flags.STREAM_IDLE_TIMEOUT)
-
-    # -- what filters may ask (`mesh_filters.filter.Stream`)
-
-    def continue_request(self) -> None:
-        """A filter lets the request go on."""
-        if self.run is not None:
-            self.run.continue_direction(self.run.request)
-            self.manager.context.flush()
-
-    def continue_response(self) -> None:
-        """A filter lets the response go on."""
-        if self.run is not None:
-            self.run.continue_direction(self.run.response)
-            self.manager.context.flush()
-
-    def clear_route(self) -> None:
-        """A filter changed the request so that another route may apply."""
-        self.route = None
-        self._route_cleared = True
-
-    def per_route_config(self, filter_name: str) -> Any:
-        """The filter's configuration of the route, or None."""
-        return None if self.route is None else self.route.per_filter_config.get(filter_name)

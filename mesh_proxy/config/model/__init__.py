@@ -59,6 +59,7 @@ from mesh_proxy.config.model.listener import (
 from mesh_proxy.config.model.route import (
     ClusterActionConfig,
     DirectResponseConfig,
+    FilterSwitch,
     HashPolicyConfig,
     MirrorPolicyConfig,
     PathMatchKind,
@@ -97,6 +98,7 @@ __all__ = [
     "EndpointSetConfig",
     "FilterChainConfig",
     "FilterChainMatchConfig",
+    "FilterSwitch",
     "FractionConfig",
     "HashPolicyConfig",
     "HeaderMatchKind",

@@ -25,6 +25,15 @@ class PathMatchKind(enum.Enum):
     CONNECT = "connect_matcher"
 
 
+class FilterSwitch(enum.Enum):
+    """What stands in a `per_filter_config` instead of a filter's own configuration."""
+
+    OFF = "off"
+    """`FilterConfig.disabled`"""
+    ON = "on"
+    """a `FilterConfig` without configuration: the filter runs, with what the wider scope says"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteMatchConfig:
     """`RouteMatch`."""
@@ -201,7 +210,7 @@ class RouteConfig:
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """filter_metadata as plain JSON"""
     per_filter_config: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """filter name -> translated configuration (`typed_per_filter_config`)"""
+    """filter name -> translated configuration (`typed_per_filter_config`), or a FilterSwitch"""
     decorator_operation: str = ""
     stat_prefix: str = ""
 

@@ -14,7 +14,7 @@ from mesh_proxy.config.model.http import (
 )
 from mesh_proxy.config.model.http2 import Http2Config
 from mesh_proxy.config.model.route import RouteTableConfig, UpgradeConfig
-from mesh_proxy.config.reader import Extension, Reader
+from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.translate.access_log import access_log, access_log_filter, body_format
 from mesh_proxy.config.translate.common import cidr, header_value_option, required, text_of
 from mesh_proxy.config.translate.context import Context
@@ -251,20 +251,21 @@ def _filter(reader: Reader, context: Context) -> HttpFilterConfig | RouterFilter
         if disabled:
             raise reader.error("the router cannot be disabled", "disabled")
         return _router(extension.reader)
+    entry = registry.http_filter(extension.type)
+    if entry is None:
+        refused = extension.unsupported("HTTP filter")
+        if not optional:
+            raise refused
+        reader.abandon()
+        reader.problems.warn(refused.path, f"optional filter {name} left out: {refused.why}")
+        return None
     return HttpFilterConfig(
         name=name,
         type_url=extension.type,
-        config=_registered(extension, context),
+        config=entry.translate(extension, context),
         disabled=disabled,
         is_optional=optional,
     )
-
-
-def _registered(extension: Extension, context: Context) -> object:
-    entry = registry.http_filter(extension.type)
-    if entry is None:
-        raise extension.unsupported("HTTP filter")
-    return entry.translate(extension, context)
 
 
 def _router(reader: Reader) -> RouterFilterConfig:

@@ -8,7 +8,7 @@ from bootstraps import EXT, ROUTER, web
 
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.loader import load_bootstrap
-from mesh_proxy.config.model import HttpManagerConfig
+from mesh_proxy.config.model import FilterSwitch, HttpManagerConfig
 from mesh_proxy.config.reader import Extension
 from mesh_proxy.config.registry import register_http_filter, unregister_http_filter
 from mesh_proxy.config.translate import Context
@@ -101,4 +101,4 @@ def test_per_route_configuration() -> None:
     assert table is not None
     assert table.per_filter_config == {"fault": (0, "t")}
     assert table.virtual_hosts[0].per_filter_config == {"fault": (0, "b")}
-    assert table.virtual_hosts[0].routes[0].per_filter_config == {"fault": None}
+    assert table.virtual_hosts[0].routes[0].per_filter_config == {"fault": FilterSwitch.OFF}

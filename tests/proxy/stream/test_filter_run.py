@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from mesh_codecs.events import Data, RequestHeaders, ResponseHeaders, Trailers
 from mesh_codecs.headers import Headers
 from mesh_filters.filter import Filter, FilterStatus
+from mesh_proxy.stream.filter_chain import FilterChain
 from mesh_proxy.stream.filter_run import FilterRun
 
 
@@ -19,21 +18,25 @@ class FakeStream:
 
     def __init__(self, limit: int = 100) -> None:
         self.log: list[str] = []
-        self.done = False
         self.details = ""
+        self.limit = limit
         self.response: ResponseHeaders | None = None
         self.stream_id = 1
         self.paused = 0
-        self.run: FilterRun | None = None
-        self.downstream = SimpleNamespace(
-            owner=SimpleNamespace(buffer_limit=limit), pause_reading=self._pause, resume_reading=self._resume
-        )
+        self.upstream_paused = 0
+        self.run: FilterRun
 
-    def _pause(self) -> None:
-        self.paused += 1
+    def hold_request(self, on: bool) -> None:
+        self.paused += 1 if on else -1
 
-    def _resume(self) -> None:
-        self.paused -= 1
+    def hold_response(self, on: bool) -> None:
+        self.upstream_paused += 1 if on else -1
+
+    def request_too_large(self) -> None:
+        self.send_local_reply(413, details="request_payload_too_large")
+
+    def response_too_large(self) -> None:
+        self.send_local_reply(502, details="response_payload_too_large")
 
     def route_request(self) -> None:
         self.log.append("route")
@@ -45,6 +48,7 @@ class FakeStream:
         self.log.append("request trailers")
 
     def encode_headers(self, event: ResponseHeaders) -> None:
+        self.response = event
         self.log.append(f"response {event.status}")
 
     def encode_data(self, event: Data) -> None:
@@ -53,15 +57,13 @@ class FakeStream:
     def encode_trailers(self, event: Trailers) -> None:
         self.log.append("response trailers")
 
-    def reset_downstream(self) -> None:
-        self.log.append("reset")
-        self.done = True
-
     def send_local_reply(self, status: int, body: bytes = b"", *, details: str, **_: Any) -> None:
         self.details = details
-        assert self.run is not None
+        if self.response is not None and not self.run.take_back_response():
+            self.log.append("reset")
+            self.run.complete()
+            return
         self.run.local_reply(ResponseHeaders(1, status, Headers(), not body), body)
-        self.done = True
 
 
 class Recorder(Filter):
@@ -101,8 +103,7 @@ def head() -> RequestHeaders:
 
 
 def make(stream: FakeStream, *filters: Filter) -> FilterRun:
-    factories: list[Callable[[], Filter]] = [lambda one=one: one for one in filters]  # type: ignore[misc]
-    run = stream.run = FilterRun(stream, tuple(factories))  # type: ignore[arg-type]
+    run = stream.run = FilterRun(stream, FilterChain(filters), stream.limit)
     return run
 
 
@@ -130,10 +131,10 @@ def test_stop_holds_head_and_body_until_continued() -> None:
     run.request_data(Data(1, b"yy", True))
     assert stream.log == ["a.rq"]
     assert stream.paused == 1, "more than the buffer limit is held: the caller is no longer read"
-    run.continue_direction(run.request)
+    run.resume_request(None)
     assert stream.log[1:] == ["b.rq", "route", "a.rqd xx", "b.rqd xx", "request xx", "a.rqd yy", "b.rqd yy", "request yy."]
     assert stream.paused == 0
-    run.continue_direction(run.request)  # nothing is held: no effect
+    run.resume_request(None)  # nothing is held: no effect
 
 
 def test_buffering_collects_the_body_and_lets_go_at_the_end() -> None:
@@ -200,9 +201,8 @@ def test_response_held_and_continued() -> None:
     stream = FakeStream()
     run = make(stream, Recorder("a", stream.log, {"rs": [FilterStatus.STOP]}))
     run.response_headers(ResponseHeaders(1, 200, Headers(), False))
-    assert stream.response is None, "nothing was sent: a local reply is still possible"
     run.response_data(Data(1, b"y", True))
-    run.continue_direction(run.response)
+    run.resume_response(None)
     assert stream.log == ["a.rs", "response 200", "a.rsd y", "response y."]
     assert stream.response is not None
 
@@ -217,10 +217,154 @@ def test_on_complete_reaches_those_who_have_it() -> None:
     assert stream.log == ["complete"]
 
 
-def test_a_local_reply_that_does_not_fit_either_resets_the_stream() -> None:
+def test_a_reply_in_place_of_a_response_goes_past_the_filters() -> None:
     collect = FilterStatus.STOP_AND_BUFFER
     stream = FakeStream(limit=3)
     run = make(stream, Recorder("a", [], {"rs": [collect] * 9, "rsd": [collect] * 9}))
     run.response_headers(ResponseHeaders(1, 200, Headers(), False))
     run.response_data(Data(1, b"xxxx", False))
-    assert stream.log == ["reset"]
+    assert stream.log == ["response 502"]
+
+
+def test_several_filters_hold_at_once() -> None:
+    stream = FakeStream()
+    stop = FilterStatus.STOP
+    a = Recorder("a", stream.log, {"rqd": [stop]})
+    b = Recorder("b", stream.log, {"rq": [stop]})
+    run = make(stream, a, b)
+    run.request_headers(head())
+    run.request_data(Data(1, b"x", False))
+    run.request_data(Data(1, b"y", True))
+    assert stream.log == ["a.rq", "b.rq", "a.rqd x"]
+    run.resume_request(b)
+    assert stream.log[3:] == ["route"]
+    run.resume_request(a)
+    assert stream.log[4:] == ["b.rqd x", "request x", "a.rqd y", "b.rqd y", "request y."]
+
+
+def test_a_filter_that_stops_again_keeps_the_order() -> None:
+    stream = FakeStream()
+    stop = FilterStatus.STOP
+    a = Recorder("a", stream.log, {"rq": [stop], "rqd": [stop]})
+    run = make(stream, a)
+    run.request_headers(head())
+    for text in (b"x", b"y"):
+        run.request_data(Data(1, text, False))
+    run.resume_request(a)
+    assert stream.log == ["a.rq", "route", "a.rqd x"]
+    run.request_trailers(Trailers(1, Headers()))
+    run.resume_request(a)
+    assert stream.log[3:] == ["request x", "a.rqd y", "request y", "a.rqt", "request trailers"]
+
+
+def test_what_arrives_while_a_gate_opens_lines_up() -> None:
+    class Eager(Filter):
+        """Reads on as soon as it sees the head, as a connection does that was paused."""
+
+        def on_request_headers(self, stream: Any, event: RequestHeaders) -> FilterStatus:
+            stream.run.request_data(Data(1, b"z", True))
+            return FilterStatus.CONTINUE
+
+    stream = FakeStream()
+    a = Recorder("a", stream.log, {"rq": [FilterStatus.STOP]})
+    run = make(stream, a, Eager())
+    run.request_headers(head())
+    run.request_data(Data(1, b"x", False))
+    run.resume_request(a)
+    assert stream.log == ["a.rq", "route", "a.rqd x", "request x", "a.rqd z", "request z."]
+
+
+def test_a_response_that_lines_up_holds_the_upstream() -> None:
+    stream = FakeStream(limit=3)
+    a = Recorder("a", stream.log, {"rs": [FilterStatus.STOP]})
+    run = make(stream, a)
+    run.response_headers(ResponseHeaders(1, 200, Headers(), False))
+    run.response_data(Data(1, b"xxxx", False))
+    assert stream.upstream_paused == 1
+    run.resume_response(a)
+    assert stream.upstream_paused == 0
+    assert stream.log == ["a.rs", "response 200", "a.rsd xxxx", "response xxxx"]
+
+
+def test_nobody_is_left_held_when_the_stream_ends() -> None:
+    stream = FakeStream(limit=3)
+    run = make(stream, Recorder("a", [], {"rs": [FilterStatus.STOP], "rq": [FilterStatus.STOP]}))
+    run.request_headers(head())
+    run.request_data(Data(1, b"xxxx", False))
+    run.response_headers(ResponseHeaders(1, 200, Headers(), False))
+    run.response_data(Data(1, b"xxxx", False))
+    assert (stream.paused, stream.upstream_paused) == (1, 1)
+    run.complete()
+    assert (stream.paused, stream.upstream_paused) == (0, 0)
+    run.request_data(Data(1, b"x", False))  # too late
+    run.resume_request(None)
+    assert stream.log == []
+
+
+@pytest.mark.parametrize("status", FilterStatus)
+def test_after_a_local_reply_nothing_goes_on_even_if_the_reply_is_held(status: FilterStatus) -> None:
+    class Deny(Filter):
+        def on_request_headers(self, stream: Any, event: RequestHeaders) -> FilterStatus:
+            stream.send_local_reply(403, details="denied")
+            return status
+
+    stream = FakeStream()
+    hold = Recorder("a", stream.log, {"rs": [FilterStatus.STOP]})
+    run = make(stream, hold, Deny(), Recorder("c", []))
+    run.request_headers(head())
+    run.request_data(Data(1, b"x", True))
+    assert stream.log == ["a.rq", "a.rs"]
+    run.resume_response(hold)
+    assert stream.log[2:] == ["response 403"]
+
+
+def test_a_filter_replaces_the_response() -> None:
+    class Replace(Filter):
+        def on_response_headers(self, stream: Any, event: ResponseHeaders) -> FilterStatus:
+            stream.send_local_reply(500, b"no", details="bad")
+            return FilterStatus.CONTINUE
+
+    stream = FakeStream()
+    run = make(stream, Recorder("a", stream.log), Replace(), Recorder("c", stream.log))
+    run.response_headers(ResponseHeaders(1, 200, Headers(), False))
+    run.response_data(Data(1, b"x", True))  # of an upstream that is given up; late
+    assert stream.log == ["c.rs", "response 500", "response no."]
+
+
+def test_a_collected_body_keeps_its_credit() -> None:
+    stream = FakeStream()
+    seen: list[int] = []
+    stream.forward_data = lambda event: seen.append(event.flow_size)  # type: ignore[method-assign]
+    collect = FilterStatus.STOP_AND_BUFFER
+    run = make(stream, Recorder("a", [], {"rq": [collect], "rqd": [collect]}))
+    run.request_headers(head())
+    run.request_data(Data(1, b"x", False, 3))
+    run.request_data(Data(1, b"y", True, 4))
+    assert seen == [7]
+
+
+def test_a_smaller_limit_for_one_stream() -> None:
+    collect = FilterStatus.STOP_AND_BUFFER
+    stream = FakeStream()
+    run = make(stream, Recorder("a", [], {"rq": [collect], "rqd": [collect] * 3}))
+    run.request.limit = 1
+    run.request_headers(head())
+    run.request_data(Data(1, b"xx", False))
+    assert stream.details == "request_payload_too_large"
+    assert stream.log == ["response 413"]
+
+
+def test_only_hooks_that_exist_are_in_a_chain() -> None:
+    class Nothing(Filter):
+        pass
+
+    class Completes(Filter):
+        def on_complete(self, stream: Any) -> None:
+            pass
+
+    chain = FilterChain([Nothing(), Completes, lambda: Recorder("a", [])])
+    assert [len(chain.request.headers), len(chain.response.data), chain.complete] == [1, 1, (1,)]
+    assert not FilterChain([Nothing()]).response
+    one, other = chain.make(), chain.make()
+    assert one[0] is other[0], "an instance given as a factory serves all streams"
+    assert one[1] is not other[1]

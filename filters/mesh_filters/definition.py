@@ -1,0 +1,95 @@
+"""How a filter comes into a chain: its configuration, what it gets from the worker, and how it makes itself known.
+
+A filter's configuration is translated once, in the process that loads configurations, into a frozen dataclass. That travels to
+the workers; there `factory` is called once per filter chain, and what it returns makes the filter of each stream.
+
+A filter of another distribution gives a `FilterDefinition` under an entry point of the group `mesh_proxy.filters`:
+
+    [project.entry-points."mesh_proxy.filters"]
+    require_tenant = "my_package.require_tenant:definition"
+
+and is configured by a TypedStruct (`xds.type.v3` or the older `udpa.type.v1`) that names its `type_url`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from mesh_filters.filter import Filter
+
+ENTRY_POINT_GROUP: Final = "mesh_proxy.filters"
+FilterFactory = Callable[[], Filter] | Filter
+"""makes the filter of one stream; or one filter that holds no state of a stream and serves all"""
+
+
+class FieldError(ValueError):
+    """A value of a configuration is refused: `path` is the field within the filter's own configuration."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"{path}: {why}")
+        self.path = path
+        self.why = why
+
+
+class Cancellable(Protocol):
+    """A timer."""
+
+    def cancel(self) -> None:
+        """It shall not fire."""
+
+
+class FilterContext(Protocol):
+    """What a worker gives to the filters of one chain."""
+
+    @property
+    def name(self) -> str:
+        """The filter's name in the configuration, by which routes configure it."""
+
+    @property
+    def stat_prefix(self) -> str:
+        """`http.<stat_prefix>.` of the connection manager."""
+
+    @property
+    def runtime(self) -> Mapping[str, Any]:
+        """Flattened runtime values; read them when they are needed, they may change."""
+
+    @property
+    def workers(self) -> int:
+        """How many workers the sidecar has."""
+
+    def stats(
+        self, prefix: str, *, counters: tuple[str, ...] = (), gauges: tuple[str, ...] = (), histograms: tuple[str, ...] = ()
+    ) -> Any:
+        """An object with an int attribute per counter and gauge, published as `<prefix><name>`; the same for the same prefix."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    def random(self) -> float:
+        """From 0 up to, not including, 1."""
+
+    def call_later(self, seconds: float, callback: Callable[..., None], *arguments: Any) -> Cancellable:
+        """Call back from the event loop; what the callback sends is flushed afterwards."""
+
+
+class FilterConfig(Protocol):
+    """What the frozen dataclass of a filter's configuration must have. It is pickled, so it belongs to a module."""
+
+    def factory(self, context: FilterContext) -> FilterFactory:
+        """Called in each worker for each chain that holds the filter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterDefinition:
+    """A filter that is configured by a TypedStruct."""
+
+    type_url: str
+    """with or without `type.googleapis.com/`"""
+    fields: tuple[str, ...] | None = None
+    """keys that the configuration may have, others are refused; None = `configure` looks for itself"""
+    configure: Callable[[Mapping[str, Any]], FilterConfig]
+    """plain values to the configuration; raises `FieldError`, or ValueError"""
+    configure_route: Callable[[Mapping[str, Any]], Any] | None = None
+    """the same for `typed_per_filter_config`; None = the filter has nothing per route"""

@@ -1,0 +1,145 @@
+"""The filters of a stream: how they begin, and what they and the walk through them may ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from mesh_codecs.events import RequestHeaders
+from mesh_filters.filter import Filter
+from mesh_proxy.config.model import FilterSwitch
+from mesh_proxy.stream.filter_run import FilterRun
+from mesh_proxy.stream.upstream_stream import UpstreamStream
+from mesh_proxy.tasks import create_task
+
+if TYPE_CHECKING:
+    from mesh_proxy.network.http_connection import HttpConnection
+    from mesh_proxy.network.http_manager import HttpManager
+    from mesh_proxy.routing import Route
+    from mesh_proxy.stream.filter_chain import FilterChains
+
+
+class FilteredStream(UpstreamStream):
+    """Abstract: `HttpStream` adds the way in."""
+
+    __slots__ = ("_route_cleared",)
+
+    def __init__(self, downstream: HttpConnection, manager: HttpManager, request: RequestHeaders, now: float) -> None:
+        super().__init__(downstream, manager, request, now)
+        self._route_cleared = False
+
+    def route_request(self) -> None:
+        """The request's head has passed the filters."""
+        raise NotImplementedError
+
+    def _start_filters(self, chains: FilterChains) -> None:
+        """Which filters there are is decided by the route that the request has now, and does not change when its route does."""
+        route = self.route
+        chain = chains.default
+        if route is not None:
+            if route.choices_differ:
+                self.choice = route.select(self.request, self)
+            per_filter = route.per_filter_config if self.choice is None else self.choice.per_filter_config
+            if per_filter:
+                chain = chains.of(per_filter)
+        if chain.size:
+            self.run = FilterRun(self, chain, self.downstream.owner.buffer_limit)
+            self.run.request_headers(self.request)
+        else:
+            self.route_request()
+
+    # -- what filters may ask (`mesh_filters.filter.Stream`)
+
+    def continue_request(self, who: Filter | None = None) -> None:
+        """A filter lets the request go on."""
+        if self.run is not None:
+            self.run.resume_request(who)
+            self.manager.context.flush()
+
+    def continue_response(self, who: Filter | None = None) -> None:
+        """A filter lets the response go on."""
+        if self.run is not None:
+            self.run.resume_response(who)
+            self.manager.context.flush()
+
+    def limit_request_buffer(self, size: int) -> None:
+        """How much of the request filters may collect."""
+        if self.run is not None:
+            self.run.request.limit = size
+
+    def clear_route(self) -> None:
+        """A filter changed the request so that another route may apply."""
+        self.route = None
+        self.choice = None
+        self._route_cleared = True
+
+    def current_route(self) -> Route | None:
+        """The route, looked up again if a filter asked for that."""
+        if self._route_cleared:
+            self._route_cleared = False
+            route = self.route = self.manager.route_table.find(self.request, self)
+            if route is not None:
+                self.route_name = route.name
+                self.virtual_host_name = route.virtual_host_name
+        return self.route
+
+    def per_route_config(self, filter_name: str) -> Any:
+        """The filter's configuration of the route, or None."""
+        route = self.current_route()
+        if route is None:
+            return None
+        per_filter = route.per_filter_config if self.choice is None else self.choice.per_filter_config
+        found = per_filter.get(filter_name)
+        return None if isinstance(found, FilterSwitch) else found
+
+    def per_route_configs(self, filter_name: str) -> list[Any]:
+        """The filter's configurations of table, virtual host, route and weighted cluster."""
+        route = self.current_route()
+        if route is None:
+            return []
+        levels = route.filter_levels if self.choice is None else (*route.filter_levels, self.choice.config.per_filter_config)
+        found = [level[filter_name] for level in levels if filter_name in level]
+        return [one for one in found if not isinstance(one, FilterSwitch)]
+
+    def route_metadata(self) -> Any:
+        """The route's own metadata."""
+        route = self.current_route()
+        return {} if route is None else route.config.metadata
+
+    def start_task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """A filter waits for something; what it sends when that has come is flushed."""
+        task = create_task(work, name=name)
+        task.add_done_callback(self._flush_after)
+        return task
+
+    def _flush_after(self, task: asyncio.Task[None]) -> None:
+        self.manager.context.flush()
+
+    # -- what the walk through the filters asks (`filter_run.Owner`)
+
+    def hold_request(self, on: bool) -> None:
+        """Too much of the request lines up before a filter, or no longer."""
+        if on:
+            self.downstream.pause_reading()
+        else:
+            self.downstream.resume_reading()
+
+    def hold_response(self, on: bool) -> None:
+        """Too much of the response lines up before a filter, or no longer. A handle that is done has no pause left."""
+        handle = self.handle
+        if handle is not None:
+            if on:
+                handle.pause_reading()
+            else:
+                handle.resume_reading()
+
+    def request_too_large(self) -> None:
+        """A filter wanted to collect more than it may."""
+        self.manager.stats.downstream_rq_too_large += 1
+        self.send_local_reply(413, b"Payload Too Large", details="request_payload_too_large")
+
+    def response_too_large(self) -> None:
+        """A filter wanted to collect more than it may."""
+        self.manager.stats.rs_too_large += 1
+        self.send_local_reply(502, b"Response Payload Too Large", details="response_payload_too_large")
