@@ -1,0 +1,78 @@
+"""The Dubbo manager's configuration, compiled once per filter chain for all its connections."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from mesh_codecs.dubbo import HeadMemo
+from mesh_proxy.access_log import AccessLogger
+from mesh_proxy.routing.dubbo import DubboRouteTable
+from mesh_proxy.stats.dubbo_group import DubboStats
+from mesh_proxy.stats.group import sanitize
+from mesh_proxy.stream.dubbo_call import PLAIN
+
+if TYPE_CHECKING:
+    from mesh_proxy.access_log import SinkSet
+    from mesh_proxy.config.model.dubbo import DubboProxyConfig
+    from mesh_proxy.context import WorkerContext
+
+WRITE_STALL_S: Final = 60.0
+"""A consumer that takes nothing of what waits for it for so long is given up."""
+
+
+class DubboManager:
+    """Shared by every connection of one filter chain."""
+
+    __slots__ = (
+        "access_loggers",
+        "clusters",
+        "config",
+        "connection_queues",
+        "context",
+        "heartbeat_queue",
+        "idle_queue",
+        "memo",
+        "now",
+        "routes",
+        "stats",
+        "unsent",
+        "write_stall_queue",
+    )
+
+    def __init__(self, config: DubboProxyConfig, context: WorkerContext, sinks: SinkSet) -> None:
+        self.config = config = _with_plain_options(config)
+        self.context = context
+        self.clusters = context.clusters
+        self.now = monotonic
+        self.stats = context.registry.get(DubboStats, f"dubbo.{sanitize(config.stat_prefix)}.")
+        self.routes = DubboRouteTable.of(config, self.stats)
+        self.memo = HeadMemo()
+        """heads carry the plans of the route table, so that both live and go together"""
+        self.access_loggers = tuple(AccessLogger(log, sinks, context.runtime) for log in config.access_logs)
+        deadlines = context.deadlines
+        idle, heartbeat = config.idle_timeout_s, config.heartbeat_interval_s
+        self.idle_queue = deadlines.queue("dubbo idle", idle) if idle else None
+        self.heartbeat_queue = deadlines.queue("dubbo heartbeat", heartbeat) if heartbeat else None
+        self.write_stall_queue = deadlines.queue("dubbo write stall", WRITE_STALL_S)
+        self.connection_queues = tuple(q for q in (self.idle_queue, self.heartbeat_queue) if q is not None)
+        """what every connection is entered into"""
+        self.unsent = 0
+        """bytes that wait for consumers which do not read, together"""
+
+    def __repr__(self) -> str:
+        return f"<DubboManager {self.config.stat_prefix} {self.memo!r}>"
+
+
+def _with_plain_options(config: DubboProxyConfig) -> DubboProxyConfig:
+    """The one object PLAIN wherever a route has no options, so that a call sees this by identity."""
+    routes = tuple(
+        replace(
+            one,
+            routes=tuple(replace(route, options=PLAIN) if route.options == PLAIN else route for route in one.routes),
+        )
+        for one in config.routes
+    )
+    default = PLAIN if config.default_options == PLAIN else config.default_options
+    return replace(config, routes=routes, default_options=default)

@@ -1,0 +1,394 @@
+"""One Dubbo call: route, cluster, endpoint, attempts, time-outs, and the one answer that the consumer gets.
+
+There is no task, closure or timer per call. A call is entered into its downstream connection by the consumer's id, and into the
+upstream connection by ours; whatever happens first (answer, end of a connection, time-out, the consumer leaving) takes it out of
+both and calls `_finish` once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mesh_codecs.dubbo import DubboMessage, MessageTooLarge, Refusal
+from mesh_codecs.dubbo.frame import FLAG_TWO_WAY, HEADER_SIZE, HESSIAN2, OK, SERIALIZATION_MASK
+from mesh_codecs.errors import RemoteProtocolError
+from mesh_proxy.config.model.dubbo import DubboPinning, DubboRouteOptions
+from mesh_proxy.stream import dubbo_replies
+from mesh_proxy.stream.dubbo_mirror import mirror
+from mesh_proxy.stream.dubbo_timeout import asked_timeout
+from mesh_proxy.upstream.cluster import LbContext
+from mesh_proxy.upstream.dubbo_pool import POOL_KEY, pool_for
+
+if TYPE_CHECKING:
+    from mesh_proxy.deadlines import DeadlineQueue
+    from mesh_proxy.network.dubbo_connection import DubboConnection
+    from mesh_proxy.routing.dubbo import DubboTarget
+    from mesh_proxy.upstream.cluster import Cluster
+    from mesh_proxy.upstream.dubbo_connection import DubboUpstreamConnection
+    from mesh_proxy.upstream.dubbo_pool import DubboPool
+    from mesh_proxy.upstream.endpoint import Endpoint
+
+PLAIN: Final = DubboRouteOptions()
+"""options of a route that has none; the manager puts this very object wherever it is equal"""
+LOOKS_ELSEWHERE: Final = 4
+"""How often another endpoint is asked for when the chosen one is about to stop."""
+_CALLBACK: Final = b"sys_callback_arg-"
+_ATTACHMENTS_WITHIN: Final = -16_384
+"""Attachments stand at the end of a request; callback arguments are looked for in so many bytes."""
+
+
+class DubboCall:
+    """See the module."""
+
+    __slots__ = (
+        "attempts",
+        "avoid",
+        "cluster",
+        "connection",
+        "done",
+        "endpoint",
+        "id_bytes",
+        "manager",
+        "message",
+        "options",
+        "pool",
+        "queue",
+        "request_id",
+        "retrying",
+        "started",
+        "target",
+        "try_queue",
+        "two_way",
+        "upstream",
+        "upstream_id",
+    )
+
+    def __init__(self, connection: DubboConnection, message: DubboMessage, now: float) -> None:
+        self.connection = connection
+        self.manager = connection.manager
+        self.message: DubboMessage | None = message
+        """the request; let go once it is sent for good"""
+        self.request_id = message.request_id
+        self.id_bytes = message.frame[4:12]
+        """the consumer's id as it stands in frames"""
+        self.two_way = message.flags & FLAG_TWO_WAY != 0
+        self.started = now
+        self.done = False
+        self.attempts = 0
+        self.retrying = False
+        self.target: DubboTarget | None = None
+        self.options: DubboRouteOptions | None = None
+        self.cluster: Cluster | None = None
+        self.endpoint: Endpoint | None = None
+        self.pool: DubboPool | None = None
+        self.upstream: DubboUpstreamConnection | None = None
+        self.upstream_id = 0
+        self.queue: DeadlineQueue | None = None
+        self.try_queue: DeadlineQueue | None = None
+        self.avoid: set[Endpoint] | None = None
+
+    # -- there
+
+    def start(self, message: DubboMessage, now: float) -> None:
+        """Find the route and send."""
+        manager = self.manager
+        stats = manager.stats
+        try:
+            target = manager.routes.find(message)
+        except RemoteProtocolError as error:
+            stats.request_decoding_error += 1
+            self.refuse(Refusal.MALFORMED, error.code, now)
+            return
+        stats.request_decoding_success += 1
+        if target is None:
+            stats.request_no_route += 1
+            self.refuse(Refusal.NO_ROUTE, "", now)
+            return
+        self.target = target
+        options = target.options
+        if options is not PLAIN:
+            self.options = options
+            self._set_timeout(message, options, now)
+            if options.mirrors:
+                mirror(self.manager, message, options.mirrors, now)
+        self._dispatch(message, target.cluster, now)
+
+    def _set_timeout(self, message: DubboMessage, options: DubboRouteOptions, now: float) -> None:
+        if not self.two_way:
+            return
+        seconds = options.timeout_s
+        deadlines = self.manager.context.deadlines
+        if options.use_request_timeout:
+            asked = asked_timeout(message)
+            if asked is not None and (not seconds or asked < seconds):
+                self.queue = deadlines.transient("dubbo asked", asked)
+                self.queue.add(self, now)
+                return
+        if seconds:
+            self.queue = deadlines.queue("dubbo call", seconds)
+            self.queue.add(self, now)
+
+    def _dispatch(self, message: DubboMessage, name: str, now: float) -> None:
+        """One attempt at a cluster."""
+        manager = self.manager
+        cluster = manager.clusters.get(name)
+        if cluster is None:
+            if self._fall_back(message, name, now):
+                return
+            manager.stats.request_no_cluster += 1
+            self.refuse(Refusal.NO_CLUSTER, name, now)
+            return
+        self.cluster = cluster
+        pinned = self.connection.pinned
+        if pinned is not None and name in pinned:
+            pool = pinned[name]
+            endpoint = pool.endpoint
+        else:
+            target = self.target
+            assert target is not None
+            context = None
+            if cluster.needs_context or self.avoid is not None or target.metadata_match is not None:
+                context = self._lb_context(target)
+            found = cluster.pick(context)
+            if found is None:
+                if not self._fall_back(message, name, now):
+                    self.refuse(Refusal.NO_ENDPOINT, name, now)
+                return
+            endpoint = found
+            pool = endpoint.pools.get(POOL_KEY)
+            if pool is None:
+                pool = pool_for(manager.context, cluster, endpoint, manager.stats)
+            pinning = pool.config.pinning
+            if pinning is DubboPinning.ALWAYS or (
+                pinning is DubboPinning.AUTO and message.frame.find(_CALLBACK, _ATTACHMENTS_WITHIN) >= 0
+            ):
+                pool = self.connection.pin(cluster, endpoint)
+            elif pool.avoid:
+                pool = self._elsewhere(cluster, pool, context)
+                endpoint = pool.endpoint
+        self.attempts += 1
+        self.endpoint = endpoint
+        self.pool = pool
+        pool.acquire(self, len(message.frame), now)
+
+    def _lb_context(self, target: DubboTarget) -> LbContext:
+        context = LbContext()
+        context.metadata_match = target.metadata_match
+        context.original_destination = self.connection.info.original_destination
+        if self.avoid is not None:
+            context.avoid = self.avoid
+            context.attempts = LOOKS_ELSEWHERE
+        return context
+
+    def _elsewhere(self, cluster: Cluster, pool: DubboPool, context: LbContext | None) -> DubboPool:
+        """Another endpoint than one that is about to stop or takes nothing; that one if all are alike."""
+        manager = self.manager
+        for _ in range(LOOKS_ELSEWHERE):
+            endpoint = cluster.pick(context)
+            if endpoint is None:
+                break
+            other = endpoint.pools.get(POOL_KEY)
+            if other is None:
+                other = pool_for(manager.context, cluster, endpoint, manager.stats)
+            if not other.avoid:
+                return other
+        return pool
+
+    def _fall_back(self, message: DubboMessage, name: str, now: float) -> bool:
+        fallback = self.options.fallback_cluster if self.options is not None else ""
+        if not fallback or name == fallback:
+            return False
+        self.manager.stats.request_fallback += 1
+        self._dispatch(message, fallback, now)
+        return True
+
+    def on_pool_ready(self, upstream: DubboUpstreamConnection, now: float) -> None:
+        """Send."""
+        message = self.message
+        assert message is not None
+        frame = message.frame
+        if self.two_way:
+            upstream.send(self, frame, now)
+            options = self.options
+            if options is None:
+                self.message = None
+            else:
+                if not options.retries:
+                    self.message = None
+                if options.per_try_timeout_s:
+                    self.try_queue = self.manager.context.deadlines.queue("dubbo try", options.per_try_timeout_s)
+                    self.try_queue.add(self, now)
+        else:
+            upstream.send_one_way(frame, now)
+            self._finish(now)
+        if upstream.blocked:
+            upstream.hold(self.connection)
+
+    # -- and back
+
+    def on_response(self, message: DubboMessage, now: float) -> None:
+        """The answer."""
+        self.upstream = None
+        stats = self.manager.stats
+        stats.response += 1
+        status = message.status
+        endpoint, cluster = self.endpoint, self.cluster
+        assert endpoint is not None and cluster is not None
+        if status == OK:
+            stats.response_success += 1
+            endpoint.stats.rq_success += 1
+            frame = message.frame
+            if message.flags & SERIALIZATION_MASK == HESSIAN2:
+                if frame[HEADER_SIZE : HEADER_SIZE + 1] in _THROWN:
+                    stats.response_business_exception += 1
+            else:
+                self._look_for_exception(message)
+            if cluster.tracks_results:
+                cluster.on_result(endpoint, 200)
+        else:
+            stats.response_error += 1
+            endpoint.stats.rq_error += 1
+            if cluster.tracks_results:
+                cluster.on_result(endpoint, dubbo_replies.result_of(status))
+            options = self.options
+            if options is not None and status in options.retry_on_statuses and self._retry(now):
+                return
+        if not self.done:
+            self.connection.answer(self, message.frame)
+            self._finish(now)
+
+    def _look_for_exception(self, message: DubboMessage) -> None:
+        stats = self.manager.stats
+        try:
+            if message.threw:
+                stats.response_business_exception += 1
+        except RemoteProtocolError:
+            stats.response_decoding_error += 1
+
+    def on_response_too_large(self, event: MessageTooLarge, now: float) -> None:
+        """The answer is over the limit."""
+        self.upstream = None
+        self.refuse(Refusal.RESPONSE_TOO_LARGE, f"{event.length} bytes", now)
+
+    # -- what goes wrong
+
+    def on_pool_failure(self, reason: Refusal, why: str, endpoint: Endpoint) -> None:
+        """No connection could be had."""
+        now = self.manager.now()
+        if reason is Refusal.CONNECT_FAILED:
+            cluster = self.cluster
+            if cluster is not None and cluster.tracks_results:
+                cluster.on_result(endpoint, 503)
+            if self.options is not None and self.options.retry_on_connect_failure and self._retry(now):
+                return
+        self.refuse(reason, why, now)
+
+    def on_upstream_gone(self, why: str) -> None:
+        """The connection ended before the answer."""
+        self.upstream = None
+        now = self.manager.now()
+        cluster, endpoint = self.cluster, self.endpoint
+        assert endpoint is not None and cluster is not None
+        endpoint.stats.rq_error += 1
+        if cluster.tracks_results:
+            cluster.on_result(endpoint, 503)
+        if self.options is not None and self.options.retry_on_reset and self._retry(now):
+            return
+        self.refuse(Refusal.UPSTREAM_GONE, why, now)
+
+    def on_forgotten(self) -> None:
+        """Nobody answered for very long."""
+        self.upstream = None
+        self.refuse(Refusal.TIMEOUT, "never answered", self.manager.now())
+
+    def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
+        """A time-out."""
+        cluster, endpoint = self.cluster, self.endpoint
+        if cluster is not None and endpoint is not None:
+            if queue is self.try_queue:
+                cluster.stats.upstream_rq_per_try_timeout += 1
+            else:
+                cluster.stats.upstream_rq_timeout += 1
+            endpoint.stats.rq_timeout += 1
+            if cluster.tracks_results and self.upstream is not None:
+                cluster.on_result(endpoint, 504)
+        self._detach()
+        if queue is self.try_queue:
+            self.try_queue = None
+            if self._retry(now):
+                return
+        else:
+            self.queue = None
+        self.manager.stats.request_timeout += 1
+        self.refuse(Refusal.TIMEOUT, "", now)
+
+    def _retry(self, now: float) -> bool:
+        """Try again, if the route wants that and may."""
+        options, cluster, message = self.options, self.cluster, self.message
+        if self.done or options is None or cluster is None or message is None or self.attempts > options.retries:
+            if options is not None and options.retries and cluster is not None and not self.done:
+                cluster.stats.upstream_rq_retry_limit_exceeded += 1
+            return False
+        if not self.retrying and not cluster.default.can_retry():
+            cluster.stats.upstream_rq_retry_overflow += 1
+            return False
+        if self.try_queue is not None:
+            self.try_queue.discard(self)
+        if not self.retrying:
+            self.retrying = True
+            cluster.default.add_retry()
+        cluster.stats.upstream_rq_retry += 1
+        self.manager.stats.request_retry += 1
+        if self.avoid is None:
+            self.avoid = set()
+        if self.endpoint is not None:
+            self.avoid.add(self.endpoint)
+        self._dispatch(message, cluster.name, now)
+        return True
+
+    def refuse(self, reason: Refusal, why: str, now: float) -> None:
+        """Answer by ourselves."""
+        if self.done:
+            return
+        self._detach()
+        if self.two_way:
+            text = dubbo_replies.text_of(reason, self.target)
+            self.manager.stats.local_response_error += 1
+            self.connection.answer(self, dubbo_replies.error(reason, self.request_id, text))
+        self._finish(now)
+
+    def abandon(self, now: float) -> None:
+        """The consumer left."""
+        if not self.done:
+            self._detach()
+            self._finish(now)
+
+    def _detach(self) -> None:
+        upstream, pool = self.upstream, self.pool
+        if upstream is not None:
+            self.upstream = None
+            upstream.forget(self)
+        elif pool is not None:
+            pool.cancel(self)
+        self.pool = None
+
+    def _finish(self, now: float) -> None:
+        """The end, once."""
+        self.done = True
+        self.message = None
+        if self.queue is not None:
+            self.queue.discard(self)
+        if self.try_queue is not None:
+            self.try_queue.discard(self)
+        if self.retrying and self.cluster is not None:
+            self.cluster.default.remove_retry()
+        stats = self.manager.stats
+        stats.request_active -= 1
+        stats.request_time_ms.record((now - self.started) * 1000.0)
+
+    def __repr__(self) -> str:
+        return f"<DubboCall {self.request_id} attempts={self.attempts} {'done' if self.done else 'active'}>"
+
+
+_THROWN: Final = (b"\x90", b"\x93")
+"""result types of hessian2 that carry an exception"""
