@@ -80,8 +80,6 @@ class DubboConnection(DubboShell):
         stats = self.manager.stats
         stats.cx_rx_bytes_total += len(data)
         now = self.last_activity = monotonic()
-        if self._closing or self._ending:
-            return
         for event in self.codec.receive_data(data):
             if isinstance(event, DubboMessage):
                 if event.flags & _KIND == FLAG_REQUEST:
@@ -92,7 +90,7 @@ class DubboConnection(DubboShell):
                 self._on_too_large(event)
             elif isinstance(event, ConnectionFailed):
                 self._on_failure(event, data)
-            if self._closing or self._ending:
+            if self._ending:
                 break
         self.context.flush()
 
@@ -196,9 +194,13 @@ class DubboConnection(DubboShell):
         _log.debug("downstream %s: %s", self.info.remote_address.decode(), code)
         self.manager.stats.cx_protocol_error += 1
         self.info.termination_details = code
-        self._ending = True
+        self._end_after_answers()
         if not self.calls:
             self.close()
+
+    def _end_after_answers(self) -> None:
+        self._ending = True
+        self.codec.closed = True
 
     # -- the calls' side
 
@@ -235,7 +237,7 @@ class DubboConnection(DubboShell):
         """What was registered at the provider is lost with the connection: the consumer must notice, and register again."""
         self.on_pinned_failed(pool)
         if not self.closed and not self._closing:
-            self._ending = True
+            self._end_after_answers()
             self.info.termination_details = "dubbo.pinned_upstream_lost"
             # Next turn: its calls are answered first.
             self.context.loop.call_soon(self._close_if_answered)

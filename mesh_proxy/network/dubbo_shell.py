@@ -144,7 +144,7 @@ class DubboShell(asyncio.Protocol):
         if self._closing or self.closed:
             return
         self.flush()
-        self._closing = True
+        self._closing = self.codec.closed = True
         self.transport.close()
         self.context.loop.call_later(CLOSE_FLUSH_S, self._cut)
 
@@ -154,5 +154,5 @@ class DubboShell(asyncio.Protocol):
 
     def give_up(self) -> None:
         """Close at once, without a word."""
-        self._closing = True
+        self._closing = self.codec.closed = True
         self.transport.abort()

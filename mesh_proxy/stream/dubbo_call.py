@@ -155,9 +155,7 @@ class DubboCall:
                     self.refuse(Refusal.NO_ENDPOINT, name, now)
                 return
             endpoint = found
-            pool = endpoint.pools.get(POOL_KEY)
-            if pool is None:
-                pool = pool_for(manager.context, cluster, endpoint, manager.stats)
+            pool = endpoint.pools.get(POOL_KEY) or pool_for(manager.context, cluster, endpoint, manager.stats)
             pinning = pool.config.pinning
             if pinning is DubboPinning.ALWAYS or (
                 pinning is DubboPinning.AUTO and message.frame.find(_CALLBACK, _ATTACHMENTS_WITHIN) >= 0
@@ -187,9 +185,7 @@ class DubboCall:
             endpoint = cluster.pick(context)
             if endpoint is None:
                 break
-            other = endpoint.pools.get(POOL_KEY)
-            if other is None:
-                other = pool_for(manager.context, cluster, endpoint, manager.stats)
+            other: DubboPool = endpoint.pools.get(POOL_KEY) or pool_for(manager.context, cluster, endpoint, manager.stats)
             if not other.avoid:
                 return other
         return pool
@@ -233,7 +229,8 @@ class DubboCall:
         stats.response += 1
         status = message.status
         endpoint, cluster = self.endpoint, self.cluster
-        assert endpoint is not None and cluster is not None
+        assert endpoint is not None
+        assert cluster is not None
         if status == OK:
             stats.response_success += 1
             endpoint.stats.rq_success += 1
@@ -288,7 +285,8 @@ class DubboCall:
         self.upstream = None
         now = self.manager.now()
         cluster, endpoint = self.cluster, self.endpoint
-        assert endpoint is not None and cluster is not None
+        assert endpoint is not None
+        assert cluster is not None
         endpoint.stats.rq_error += 1
         if cluster.tracks_results:
             cluster.on_result(endpoint, 503)

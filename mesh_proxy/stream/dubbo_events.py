@@ -9,7 +9,7 @@ from mesh_codecs.dubbo.frame import HEADER_SIZE
 from mesh_codecs.dubbo.message import READONLY, WRITEABLE
 
 MAX_EVENT_BODY: Final = 50
-"""Bytes of an event that is answered. Dubbo itself takes no larger one (`deserialization.event.size`), and an answer repeats it."""
+"""Bytes of an event that is answered, which repeats it. Dubbo itself takes no larger one (`deserialization.event.size`)."""
 
 EVENTS_PER_WINDOW: Final = 100
 EVENT_WINDOW_S: Final = 10.0

@@ -63,7 +63,5 @@ def mirror(manager: DubboManager, message: DubboMessage, policies: tuple[MirrorP
         if cluster is None or endpoint is None:
             continue
         manager.stats.request_mirrored += 1
-        pool = endpoint.pools.get(POOL_KEY)
-        if pool is None:
-            pool = pool_for(manager.context, cluster, endpoint, manager.stats)
+        pool = endpoint.pools.get(POOL_KEY) or pool_for(manager.context, cluster, endpoint, manager.stats)
         pool.acquire(MirrorCall(message, now), len(message.frame), now)

@@ -73,7 +73,7 @@ def result_of(status: int) -> int:
 
 
 def text_of(reason: Refusal, target: DubboTarget | None) -> bytes:
-    """What the consumer's exception says. Why a transport failed stands in the log only: callers need not know the mesh's inside."""
+    """What the consumer's exception says. Why a transport failed stands in the log only: callers need not know."""
     if target is None:
         return f"mesh-proxy: {reason.text}".encode()
     return f"mesh-proxy: {reason.text}, cluster {target.cluster}".encode("utf-8", "replace")

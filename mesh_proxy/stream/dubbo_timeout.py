@@ -5,21 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.errors import RemoteProtocolError
+from mesh_proxy.config.model.dubbo import MAX_SEARCH_BYTES
 
 if TYPE_CHECKING:
     from mesh_codecs.dubbo import DubboMessage
 
 MAX_ASKED_MS: Final = 24 * 3600 * 1000
-MAX_FRAME: Final = 1024 * 1024
-"""Larger frames are not searched for attachments (see `routing.dubbo`)."""
 _NAMES: Final = (b"_TO", b"_to", b"timeout")
 """what is left of a countdown first (Dubbo's `timeout-countdown`), then the time-out of the consumer's configuration"""
 
 
 def asked_timeout(message: DubboMessage) -> float | None:
     """Seconds from the attachments `_TO` or `timeout` (milliseconds); None when the call does not say or cannot be read."""
-    if len(message.frame) > MAX_FRAME:
-        return None
+    if len(message.frame) > MAX_SEARCH_BYTES:
+        return None  # a hostile graph costs much time to step over
     try:
         found = message.attachments
     except RemoteProtocolError:

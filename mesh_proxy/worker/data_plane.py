@@ -13,6 +13,7 @@ from mesh_proxy.access_log import AccessLogger, SinkSet
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model import (
     ConnectionLimitConfig,
+    DubboProxyConfig,
     FilterChainConfig,
     HttpManagerConfig,
     ListenerConfig,
@@ -23,6 +24,8 @@ from mesh_proxy.context import WorkerContext
 from mesh_proxy.listener.connection_limit import ConnectionLimit
 from mesh_proxy.listener.connection_table import ConnectionTable
 from mesh_proxy.listener.listener import Listener, ProtocolFactory, listener_prefix
+from mesh_proxy.network.dubbo_connection import DubboConnection
+from mesh_proxy.network.dubbo_manager import DubboManager
 from mesh_proxy.network.http_connection import HttpConnection
 from mesh_proxy.network.http_manager import HttpManager
 from mesh_proxy.network.local_address import local_ip
@@ -130,6 +133,8 @@ class DataPlane:
                 factory = _http_factory(manager)
             elif isinstance(config, TcpProxyConfig):
                 factory = _tcp_factory(TcpProxy(config, self._context, self._sinks))
+            elif isinstance(config, DubboProxyConfig):
+                factory = _dubbo_factory(DubboManager(config, self._context, self._sinks))
         if factory is None:
             raise ValueError(f"filter chain {chain.name!r} has no terminal filter")
         for limit in limits:
@@ -191,7 +196,7 @@ class DataPlane:
             listener.close()
         for cluster in self._context.clusters:
             for endpoint in cluster.endpoints:
-                for pool in endpoint.pools.values():
+                for pool in tuple(endpoint.pools.values()):
                     pool.close()
         self._context.clusters.close()
         self._context.deadlines.close()
@@ -210,8 +215,12 @@ def _tcp_factory(proxy: TcpProxy) -> ProtocolFactory:
     return lambda info, listener: TcpConnection(proxy, info, listener)
 
 
+def _dubbo_factory(manager: DubboManager) -> ProtocolFactory:
+    return lambda info, listener: DubboConnection(manager, info, listener)
+
+
 def _drain_pools(endpoint: Endpoint) -> None:
     """An endpoint left its cluster: idle connections to it close, busy ones after their response."""
     endpoint.removed = True
-    for pool in endpoint.pools.values():
+    for pool in tuple(endpoint.pools.values()):
         pool.drain()
