@@ -7,7 +7,7 @@ from typing import Final
 LISTENER_FILTERS: Final[set[str]] = set()
 """listener filters that run, of `original_dst`, `tls_inspector`, `http_inspector`, `proxy_protocol`"""
 
-UPSTREAM_PROTOCOLS: Final[set[str]] = {"HTTP1"}
+UPSTREAM_PROTOCOLS: Final[set[str]] = {"HTTP1", "HTTP2", "DOWNSTREAM"}
 """of `HTTP1`, `HTTP2`, `DOWNSTREAM`, `AUTO`"""
 
 DOWNSTREAM_CODECS: Final[set[str]] = {"AUTO", "HTTP1"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.errors import LocalProtocolError, ResetReason
 from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, ResponseHeaders, Trailers
@@ -17,7 +17,8 @@ from mesh_proxy.stream import flags
 from mesh_proxy.stream.local_reply import RESET_ANSWERS, reset_body
 from mesh_proxy.stream.timed_stream import TimedStream
 from mesh_proxy.upstream.cluster import LbContext
-from mesh_proxy.upstream.http1_pool import Http1Pool, pool_for
+from mesh_proxy.upstream.pool import ConnectionPool
+from mesh_proxy.upstream.pools import pool_for
 from mesh_proxy.upstream.tunnel import TunnelPool
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class UpstreamStream(TimedStream):
     def __init__(self, downstream: HttpConnection, manager: HttpManager, request: RequestHeaders, now: float) -> None:
         super().__init__(downstream, manager, request, now)
         self.choice: ClusterChoice | None = None
-        self.pool: Http1Pool | TunnelPool | None = None
+        self.pool: ConnectionPool[Any] | TunnelPool | None = None
         """the pool in whose line we wait"""
         self.hedged = False
         """x-envoy-hedge-on-per-try-timeout was set; we do not hedge, but the upstream may use the whole time"""
@@ -67,11 +68,17 @@ class UpstreamStream(TimedStream):
             self.request.headers.set(b"x-envoy-attempt-count", b"%d" % self.attempts)
         if self.retry is not None:
             self.retry.tried.add(endpoint)
-        pool: Http1Pool | TunnelPool
+        pool: ConnectionPool[Any] | TunnelPool
         if self.request.method == b"CONNECT" and self._terminates_connect():
             pool = TunnelPool(self.manager.context, cluster, endpoint)
         else:
-            pool = pool_for(self.manager.context, cluster, endpoint, high_priority=route.action.priority == "HIGH")
+            pool = pool_for(
+                self.manager.context,
+                cluster,
+                endpoint,
+                high_priority=route.action.priority == "HIGH",
+                http_version=self.request.http_version,
+            )
         self.pool = pool
         pool.acquire(self)
 
@@ -167,8 +174,6 @@ class UpstreamStream(TimedStream):
         self.handle = None
         cluster = self.cluster
         assert cluster is not None
-        if reason in (ResetReason.REMOTE_RESET, ResetReason.REMOTE_REFUSED):
-            cluster.stats.upstream_rq_rx_reset += 1
         if self.response is not None:
             if self.upstream is not None:
                 self.upstream.stats.rq_error += 1

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mesh_proxy.config.model import ClusterConfig, EndpointConfig, LocalityConfig
 from mesh_proxy.stats.cluster_group import ClusterStats, TransportSocketMatchStats
 from mesh_proxy.stats.group import sanitize
+from mesh_proxy.stats.http2_group import Http2Stats
 from mesh_proxy.upstream import localities
 from mesh_proxy.upstream.balancers import Choose, make_chooser, round_robin
 from mesh_proxy.upstream.endpoint import Endpoint
@@ -368,6 +369,9 @@ class Cluster:
         registry, prefix = self.environment.registry, self.stats.prefix
         registry.remove(self.stats)
         registry.remove(self._matches)
+        http2 = registry.groups.get((Http2Stats, f"{prefix}http2."))
+        if http2 is not None:
+            registry.remove(http2)
         for priority in ("default", "high"):
             for kind in (CircuitBreakerStats, RemainingStats):
                 registry.remove(registry.get(kind, f"{prefix}circuit_breakers.{priority}."))

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 class UpstreamHandle(Protocol):
     """One request on an upstream connection, as the router drives it."""
 
-    endpoint: Endpoint
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the request goes."""
+
     protocol: bytes
     """`HTTP/1.1` or `HTTP/2`, for logs"""
 

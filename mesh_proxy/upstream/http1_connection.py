@@ -21,6 +21,7 @@ from mesh_codecs.events import (
 from mesh_codecs.headers import Headers
 from mesh_codecs.http1 import UpstreamHttp1
 from mesh_proxy.network.transport import address_of, set_limits, write_all
+from mesh_proxy.upstream.pool import PooledConnection
 
 if TYPE_CHECKING:
     from mesh_proxy.deadlines import DeadlineQueue
@@ -33,7 +34,7 @@ CLOSE_FLUSH_S: Final = 1.0
 """How long a closing connection may take to write what is left."""
 
 
-class Http1UpstreamConnection(asyncio.Protocol):
+class Http1UpstreamConnection(PooledConnection):
     """Protocol of the transport, and `UpstreamHandle` of the request in progress."""
 
     __slots__ = (

@@ -54,6 +54,11 @@ class Http2Codec(Receiver):
         return min(self._peer_max_streams, self.settings.max_concurrent_streams)
 
     @property
+    def settings_received(self) -> bool:
+        """The peer's SETTINGS came: `max_streams` and `peer_allows_connect` are its word."""
+        return self._settings_received
+
+    @property
     def peer_allows_connect(self) -> bool:
         """The peer offered extended CONNECT (RFC 8441)."""
         return self._peer_allows_connect

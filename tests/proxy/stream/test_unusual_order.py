@@ -9,7 +9,7 @@ from typing import Any
 from bootstraps import web
 from plane_support import GET, answer, at, head, plane, run, until, upstream
 
-from mesh_proxy.upstream import http1_pool
+from mesh_proxy.upstream import pool
 from mesh_proxy.upstream.tunnel import TunnelPool
 
 # -- what cannot be written
@@ -74,7 +74,7 @@ def test_the_route_timeout_counts_when_a_request_with_trailers_waits_for_its_con
     async def never(*_: Any) -> Any:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("mesh_proxy.upstream.http1_pool.dial", never)
+    monkeypatch.setattr("mesh_proxy.upstream.pool.dial", never)
 
     async def test() -> None:
         action = "timeout: 0.05s"
@@ -195,14 +195,14 @@ def test_a_tunnel_given_up_at_once_gives_its_permit_back() -> None:
 
 
 def test_a_connection_given_up_as_it_comes_up_is_counted_once(monkeypatch: Any) -> None:
-    really = http1_pool.dial
+    really = pool.dial
 
     async def late(loop: Any, endpoint: Any, bind: Any, factory: Any, *rest: Any) -> Any:
         protocol = await really(loop, endpoint, bind, factory, *rest)
         protocol.transport.close()  # what the loop does with a connect that is cancelled after connection_made
         raise TimeoutError
 
-    monkeypatch.setattr(http1_pool, "dial", late)
+    monkeypatch.setattr(pool, "dial", late)
 
     async def test() -> None:
         async with upstream(answer) as address, plane(web(endpoint=at(address))) as one:

@@ -1,0 +1,532 @@
+"""One HTTP/2 connection to an endpoint: feeds the codec, hands events to the requests that it carries, writes once per turn."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import monotonic
+from typing import TYPE_CHECKING, Final, cast
+
+from mesh_codecs.errors import LocalProtocolError, ResetReason
+from mesh_codecs.events import (
+    ConnectionFailed,
+    Data,
+    Event,
+    GoAway,
+    InformationalHeaders,
+    ResponseHeaders,
+    StreamReset,
+    Trailers,
+    WindowOpened,
+)
+from mesh_codecs.http2 import Http2Codec
+from mesh_proxy.network.transport import address_of, set_limits, write_all
+from mesh_proxy.upstream.http2_stream import Http2UpstreamStream
+from mesh_proxy.upstream.pool import PooledConnection
+
+if TYPE_CHECKING:
+    from mesh_proxy.deadlines import DeadlineQueue
+    from mesh_proxy.upstream.handle import UpstreamCallbacks
+    from mesh_proxy.upstream.http2_pool import Http2Pool
+
+_log = logging.getLogger("http2")
+
+CLOSE_FLUSH_S: Final = 1.0
+"""How long a closing connection may take to write what is left."""
+BEFORE_SETTINGS: Final = 1
+"""requests on a connection whose peer has not said how many it takes, when no earlier one has either"""
+
+
+class Http2UpstreamConnection(PooledConnection):
+    """Protocol of the transport, and the owner of its streams."""
+
+    __slots__ = (
+        "_awaiting_settings",
+        "_closed_by_us",
+        "_dirty",
+        "_draining",
+        "_local_address",
+        "_released",
+        "_requests",
+        "_timer",
+        "_timer_at",
+        "closed",
+        "codec",
+        "context",
+        "endpoint",
+        "failure",
+        "http2_stats",
+        "last_used",
+        "limit",
+        "pool",
+        "ready",
+        "settled",
+        "started",
+        "stats",
+        "streams",
+        "transport",
+        "write_blocked",
+    )
+
+    def __init__(self, pool: Http2Pool) -> None:
+        self.pool = pool
+        self.context = pool.context
+        self.endpoint = pool.endpoint
+        self.stats = pool.cluster.stats
+        self.http2_stats = pool.http2_stats
+        self.codec = Http2Codec(downstream=False, settings=pool.settings)
+        self.transport: asyncio.Transport
+        self.streams: dict[int, Http2UpstreamStream] = {}
+        """requests in progress by stream id"""
+        self.limit = BEFORE_SETTINGS if pool.known_limit is None else pool.known_limit
+        """requests at once that the endpoint takes, as far as is known"""
+        self.settled = False
+        """the endpoint's SETTINGS came"""
+        self.ready = False
+        """in the pool's list of connections that take requests"""
+        self.write_blocked = False
+        """the send buffer is above its high mark"""
+        self.failure: ResetReason | None = None
+        """why it broke"""
+        self.started = self.last_used = monotonic()
+        self.closed = False
+        self._requests = 0
+        self._closed_by_us = False
+        self._draining = False
+        """no request after those in progress"""
+        self._released = False
+        """a request ended in this batch of events: there may be room for another"""
+        self._awaiting_settings: list[Http2UpstreamStream] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._dirty = False
+        self._local_address = b""
+
+    @property
+    def local_address(self) -> bytes:
+        """Our end of the connection, as logs print it."""
+        if not self._local_address:
+            self._local_address = address_of(self.transport.get_extra_info("sockname"))
+        return self._local_address
+
+    @property
+    def idle(self) -> bool:
+        """It stands and carries nothing."""
+        return not self.streams and not self.closed
+
+    @property
+    def expected_room(self) -> int:
+        """How many more requests it will probably take, before its SETTINGS arrive."""
+        return 0 if self._draining else max(self.pool.assumed_limit - len(self.streams), 0)
+
+    # -- the loop's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
+        self.pool.connections.add(self)
+        if self.pool.duration_queue is not None:
+            self.pool.duration_queue.add(self, self.started)
+        set_limits(transport, self.pool.cluster.config.per_connection_buffer_limit_bytes)
+        self.touch()  # preface and SETTINGS
+
+    def data_received(self, data: bytes) -> None:
+        self.stats.upstream_cx_rx_bytes_total += len(data)
+        codec = self.codec
+        now = monotonic()
+        events = codec.receive_data(data)
+        if codec.max_streams != self.limit or not self.settled:
+            self._settings_changed()
+        if events:
+            self._dispatch(events, now)
+        self._keep_time(now)
+        self.touch()  # acknowledgements and credit
+        self.context.flush()
+
+    def eof_received(self) -> bool:
+        self._count_active_destroy(remote=True)
+        self._dispatch(self.codec.receive_eof(), monotonic())
+        self._close_from_peer()
+        self.context.flush()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._count_active_destroy(remote=not self._closed_by_us)
+        self.closed = True
+        if self.pool.duration_queue is not None:
+            self.pool.duration_queue.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        stats = self.stats
+        stats.upstream_cx_length_ms.record((monotonic() - self.started) * 1000)
+        if self._closed_by_us:
+            stats.upstream_cx_destroy_local += 1
+        else:
+            stats.upstream_cx_destroy_remote += 1
+        self.pool.withdraw(self)
+        self._end_all(ResetReason.CONNECTION_TERMINATION, "")
+        self.pool.lost(self)
+        self.context.flush()
+
+    def pause_writing(self) -> None:
+        self.write_blocked = True
+
+    def resume_writing(self) -> None:
+        self.write_blocked = False
+        self._pump_all()
+        self.context.flush()
+
+    # -- events of the codec
+
+    def _dispatch(self, events: list[Event], now: float) -> None:
+        streams = self.streams
+        codec = self.codec
+        last_taken = -1
+        moving: list[Http2UpstreamStream] = []
+        for event in events:
+            stream_id = event.stream_id  # the caller's side puts its own there
+            stream = streams.get(stream_id)
+            kind = type(event)
+            if kind is WindowOpened:
+                if stream is not None:
+                    stream.pump()
+                elif not stream_id:
+                    self._pump_all()
+            elif kind is GoAway:
+                last_taken = cast("GoAway", event).last_stream_id
+                self._going_away()
+            elif kind is ConnectionFailed:
+                self._failed(cast("ConnectionFailed", event))
+            elif stream is None:
+                # Given up by the router meanwhile; what was read of it is off the wire all the same.
+                if kind is Data:
+                    codec.acknowledge(stream_id, cast("Data", event).flow_size)
+            elif kind is StreamReset:
+                if 0 <= last_taken < stream_id and stream.can_move:
+                    del streams[stream_id]
+                    self.http2_stats.streams_active -= 1
+                    stream.left_behind()
+                    moving.append(stream)
+                else:
+                    self._stream_reset(stream, cast("StreamReset", event))
+            else:
+                callbacks = stream.callbacks
+                assert callbacks is not None
+                self._deliver(stream, callbacks, event, now)
+        if moving:
+            self.pool.move(moving)
+        if self._released:
+            self._released = False
+            self._after_release(now)
+
+    def _deliver(self, stream: Http2UpstreamStream, callbacks: UpstreamCallbacks, event: Event, now: float) -> None:
+        """A part of a response."""
+        if isinstance(event, Data):
+            size = event.flow_size
+            callbacks.upstream_wire_bytes_received += size + 9
+            if event.end_stream:
+                self._response_complete(stream)
+                callbacks.on_upstream_data(event, now)
+                self.codec.acknowledge(stream.stream_id, size)
+            else:
+                callbacks.on_upstream_data(event, now)
+                stream.delivered(size)
+        elif isinstance(event, ResponseHeaders):
+            stream.begin_response()
+            if event.end_stream:
+                self._response_complete(stream)
+            callbacks.on_upstream_headers(event, now)
+        elif isinstance(event, Trailers):
+            self.http2_stats.trailers += 1
+            self._response_complete(stream)
+            callbacks.on_upstream_trailers(event.headers, now)
+        elif isinstance(event, InformationalHeaders):
+            callbacks.on_upstream_informational(event)
+
+    def _response_complete(self, stream: Http2UpstreamStream) -> None:
+        """The response has ended, and with it the request."""
+        stream.return_credit()
+        stream.callbacks = None
+        if not stream.request_ended:
+            # Nobody reads the rest of the request (RFC 9113, 8.1).
+            self.codec.send(StreamReset(stream.stream_id, ResetReason.LOCAL_RESET))
+            self.http2_stats.tx_reset += 1
+            self.stats.upstream_rq_tx_reset += 1
+        self._end(stream)
+
+    def _stream_reset(self, stream: Http2UpstreamStream, event: StreamReset) -> None:
+        """The endpoint, or a fault of it, ended a request."""
+        callbacks = stream.callbacks
+        assert callbacks is not None
+        stream.callbacks = None
+        self._end(stream)
+        reason = event.reason
+        details = ""
+        if event.error is not None:
+            details = event.error.code
+            _log.debug("upstream %s: %s", self.endpoint.address, event.error)
+            self.http2_stats.count_fault(details)
+            self.http2_stats.tx_reset += 1
+            self.stats.upstream_rq_tx_reset += 1
+        elif reason is ResetReason.CONNECTION_TERMINATION:
+            self.stats.upstream_rq_pending_failure_eject += 1
+        else:
+            self.http2_stats.rx_reset += 1
+            if reason is ResetReason.REMOTE_RESET:
+                self.stats.upstream_rq_rx_reset += 1
+        callbacks.on_upstream_reset(reason, "", details)
+
+    def _going_away(self) -> None:
+        """The endpoint takes no more requests on this connection."""
+        self.stats.upstream_cx_close_notify += 1
+        self._draining = True
+        self.pool.withdraw(self)
+        self._released = True
+
+    def _failed(self, event: ConnectionFailed) -> None:
+        """The connection cannot go on; the codec's farewell is in its output."""
+        code = event.error.code
+        _log.debug("upstream %s: %s", self.endpoint.address, event.error)
+        self.http2_stats.count_fault(code)
+        self._draining = True
+        self.pool.withdraw(self)
+        if code == "http2.keepalive_timeout" or code == "http2.connection_cut_off":
+            self.failure = ResetReason.CONNECTION_TERMINATION
+        else:
+            self.failure = ResetReason.PROTOCOL_ERROR
+            self.stats.upstream_cx_protocol_error += 1
+            self.http2_stats.goaway_sent += 1
+        self._count_active_destroy(remote=False)
+        self._end_all(self.failure, code)
+        self.close()
+
+    def _settings_changed(self) -> None:
+        """The endpoint said, for the first time or anew, how many requests it takes at once."""
+        codec = self.codec
+        if not self.settled:
+            if not codec.settings_received:
+                return
+            self.settled = True
+            waiting, self._awaiting_settings = self._awaiting_settings, []
+            for stream in waiting:
+                stream.settings_arrived()
+        self.limit = self.pool.known_limit = codec.max_streams
+        self._offer_or_withdraw()
+
+    # -- requests come and go
+
+    def begin(self, callbacks: UpstreamCallbacks) -> bool:
+        """Carry a request: `on_pool_ready` is called. False: this connection takes no more."""
+        stream_id = self._open_stream()
+        if stream_id is None:
+            return False
+        self.pool.resources.add_request()
+        stats = self.stats
+        stats.upstream_rq_total += 1
+        stats.upstream_rq_active += 1
+        endpoint_stats = self.endpoint.stats
+        endpoint_stats.rq_total += 1
+        endpoint_stats.rq_active += 1
+        stream = self.streams[stream_id] = Http2UpstreamStream(self, stream_id, callbacks)
+        callbacks.on_pool_ready(stream)
+        return True
+
+    def take_over(self, stream: Http2UpstreamStream) -> bool:
+        """Carry a request that another connection has left behind."""
+        stream_id = self._open_stream()
+        if stream_id is None:
+            return False
+        self.streams[stream_id] = stream
+        try:
+            stream.move(self, stream_id)
+        except LocalProtocolError as error:
+            self.give_up(stream, ResetReason.LOCAL_RESET, error.code)
+        return True
+
+    def _open_stream(self) -> int | None:
+        stream_id = self.codec.open_stream()
+        if stream_id is None:
+            # Its stream ids are used up, or the codec knows of an end that we have not come to yet.
+            self.retire()
+            return None
+        self._requests += 1
+        self.http2_stats.streams_active += 1
+        if self._requests == self.pool.max_requests:
+            self.stats.upstream_cx_max_requests += 1
+            self._draining = True
+            self.pool.withdraw(self)
+        elif len(self.streams) + 1 >= self.limit:
+            self.pool.withdraw(self)
+        return stream_id
+
+    def abandon(self, stream: Http2UpstreamStream) -> None:
+        """The router gave a request up."""
+        if not stream.stream_id:
+            self.pool.forget(stream)
+            return
+        if not self.closed:
+            self.codec.send(StreamReset(stream.stream_id, ResetReason.LOCAL_RESET))
+            self.http2_stats.tx_reset += 1
+            self.touch()
+        self.stats.upstream_rq_tx_reset += 1
+        self._end(stream)
+        self.context.loop.call_soon(self._after_abandon)
+
+    def _after_abandon(self) -> None:
+        if self._released:
+            self._released = False
+            self._after_release(monotonic())
+            self.context.flush()
+
+    def give_up(self, stream: Http2UpstreamStream, reason: ResetReason, details: str) -> None:
+        """A request turned out to be one that this endpoint cannot be sent."""
+        callbacks = stream.callbacks
+        if callbacks is not None:
+            stream.callbacks = None
+            if stream.stream_id:
+                self.codec.send(StreamReset(stream.stream_id, ResetReason.LOCAL_RESET))
+                self._end(stream)
+            else:
+                self.uncount()
+            callbacks.on_upstream_reset(reason, "", details)
+
+    def _end(self, stream: Http2UpstreamStream) -> None:
+        """A request is over: count it."""
+        self.streams.pop(stream.stream_id, None)
+        self.http2_stats.streams_active -= 1
+        self.uncount()
+        self._released = True
+
+    def uncount(self) -> None:
+        """A request is no longer under way."""
+        self.pool.resources.remove_request()
+        self.stats.upstream_rq_active -= 1
+        self.endpoint.stats.rq_active -= 1
+
+    def _end_all(self, reason: ResetReason, details: str) -> None:
+        for stream in tuple(self.streams.values()):
+            callbacks = stream.callbacks
+            if callbacks is not None:
+                stream.callbacks = None
+                self._end(stream)
+                if reason is ResetReason.CONNECTION_TERMINATION:
+                    self.stats.upstream_rq_pending_failure_eject += 1
+                else:
+                    self.stats.upstream_rq_tx_reset += 1
+                callbacks.on_upstream_reset(reason, "", details)
+
+    def _after_release(self, now: float) -> None:
+        """Requests ended: take others, wait, or go."""
+        if self.closed:
+            return
+        if not self.streams:
+            self.last_used = now
+            if self._draining or self.endpoint.removed:
+                self.close()
+                return
+            self.became_idle()
+        if not self.ready:
+            self._offer_or_withdraw()
+
+    def _offer_or_withdraw(self) -> None:
+        if len(self.streams) < self.limit and not self._draining and not self.closed:
+            self.pool.offer(self)
+        else:
+            self.pool.withdraw(self)
+            self.pool.serve()
+
+    def became_idle(self) -> None:
+        """It carries nothing now."""
+        if not self.streams:
+            self.pool.watch_idle()
+
+    def await_settings(self, stream: Http2UpstreamStream) -> None:
+        """A request that can be sent only when the endpoint's SETTINGS are known."""
+        self._awaiting_settings.append(stream)
+
+    # -- the end, and time
+
+    def retire(self) -> None:
+        """No request after those in progress."""
+        self._draining = True
+        self.pool.withdraw(self)
+        if not self.streams:
+            self.close()
+        elif not self.endpoint.removed:
+            self.pool.serve()  # who waited for it to have room needs another one
+
+    def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
+        """max_connection_duration is over."""
+        self.stats.upstream_cx_max_duration_reached += 1
+        self.retire()
+
+    def close(self) -> None:
+        """Say GOAWAY and close, with what was gathered written if the endpoint takes it now."""
+        if self.closed:
+            return
+        self.pool.withdraw(self)
+        self.codec.shutdown()
+        self.flush()
+        self.closed = True
+        self._closed_by_us = True
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self.context.loop.call_later(CLOSE_FLUSH_S, self.transport.abort)
+
+    def _close_from_peer(self) -> None:
+        self.close()
+        self._closed_by_us = False
+
+    def _count_active_destroy(self, *, remote: bool) -> None:
+        if not self.streams:
+            return
+        stats = self.stats
+        stats.upstream_cx_destroy_with_active_rq += 1
+        if remote:
+            stats.upstream_cx_destroy_remote_with_active_rq += 1
+        else:
+            stats.upstream_cx_destroy_local_with_active_rq += 1
+
+    def _keep_time(self, now: float) -> None:
+        """Let the codec know the time if it wishes so, and wake when it wants to be woken."""
+        codec = self.codec
+        when = codec.next_timer()
+        if when is not None and when <= now:
+            self._dispatch(codec.handle_timer(now), now)
+            when = codec.next_timer()
+        if when is None or self.closed or (self._timer is not None and self._timer_at <= when):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self.context.loop.call_later(max(when - now, 0.001), self._time_came)
+
+    def _time_came(self) -> None:
+        self._timer = None
+        if not self.closed:
+            self._keep_time(monotonic())
+            self.touch()
+            self.context.flush()
+
+    # -- output
+
+    def _pump_all(self) -> None:
+        for stream in tuple(self.streams.values()):
+            if stream.waits:
+                stream.pump()
+
+    def touch(self) -> None:
+        """There is something to write at the end of this turn."""
+        if not self._dirty:
+            self._dirty = True
+            self.context.dirty.append(self)
+
+    def flush(self) -> None:
+        """Write what the codec gathered."""
+        self._dirty = False
+        if self.closed:
+            return
+        self.stats.upstream_cx_tx_bytes_total += write_all(self.transport, self.codec.data_to_send())
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "draining" if self._draining else "open"
+        return f"<Http2UpstreamConnection {self.endpoint.address} {state} streams={len(self.streams)}/{self.limit}>"
