@@ -45,6 +45,7 @@ class Http2UpstreamConnection(PooledConnection):
         "_closed_by_us",
         "_dirty",
         "_draining",
+        "_last_read",
         "_local_address",
         "_released",
         "_requests",
@@ -74,11 +75,11 @@ class Http2UpstreamConnection(PooledConnection):
         self.endpoint = pool.endpoint
         self.stats = pool.cluster.stats
         self.http2_stats = pool.http2_stats
-        self.codec = Http2Codec(downstream=False, settings=pool.settings)
+        self.codec = Http2Codec(downstream=False, settings=pool.connection_settings())
         self.transport: asyncio.Transport
         self.streams: dict[int, Http2UpstreamStream] = {}
         """requests in progress by stream id"""
-        self.limit = BEFORE_SETTINGS if pool.known_limit is None else pool.known_limit
+        self.limit = BEFORE_SETTINGS if pool.known_limit is None else min(pool.known_limit, self.codec.max_streams)
         """requests at once that the endpoint takes, as far as is known"""
         self.settled = False
         """the endpoint's SETTINGS came"""
@@ -88,7 +89,7 @@ class Http2UpstreamConnection(PooledConnection):
         """the send buffer is above its high mark"""
         self.failure: ResetReason | None = None
         """why it broke"""
-        self.started = self.last_used = monotonic()
+        self.started = self.last_used = self._last_read = monotonic()
         self.closed = False
         self._requests = 0
         self._closed_by_us = False
@@ -132,7 +133,7 @@ class Http2UpstreamConnection(PooledConnection):
     def data_received(self, data: bytes) -> None:
         self.stats.upstream_cx_rx_bytes_total += len(data)
         codec = self.codec
-        now = monotonic()
+        now = self._last_read = monotonic()
         events = codec.receive_data(data)
         if codec.max_streams != self.limit or not self.settled:
             self._settings_changed()
@@ -350,6 +351,12 @@ class Http2UpstreamConnection(PooledConnection):
             return None
         self._requests += 1
         self.http2_stats.streams_active += 1
+        silence = self.pool.probe_after_s
+        if silence is not None:
+            now = monotonic()
+            if now - self._last_read > silence:
+                self.codec.probe(now)
+                self._keep_time(now)
         if self._requests == self.pool.max_requests:
             self.stats.upstream_cx_max_requests += 1
             self._draining = True

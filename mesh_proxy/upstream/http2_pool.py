@@ -8,6 +8,8 @@ that allows few never has to refuse one; later connections start with what the e
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
+from random import random
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -32,13 +34,17 @@ MOST_AT_ONCE: Final = 3
 class Http2Pool(ConnectionPool[Http2UpstreamConnection]):
     """The connections of one worker to one endpoint, for one priority."""
 
-    __slots__ = ("http2_stats", "known_limit", "max_requests", "moved", "ready", "settings")
+    __slots__ = ("http2_stats", "jitter", "known_limit", "max_requests", "moved", "probe_after_s", "ready", "settings")
 
     def __init__(
         self, context: WorkerContext, cluster: Cluster, endpoint: Endpoint, resources: Resources, settings: Http2Settings
     ) -> None:
         super().__init__(context, cluster, endpoint, resources)
         self.settings = settings
+        self.jitter = cluster.config.http2.keepalive_jitter_percent / 100
+        """random share added to the interval of PINGs, so that many connections do not send theirs together"""
+        self.probe_after_s = cluster.config.http2.connection_idle_interval_s
+        """silence after which a connection is tried with a PING as it is used again"""
         self.max_requests = cluster.config.max_requests_per_connection
         self.known_limit: int | None = None
         """concurrent streams that the endpoint allowed on its latest connection; None: it has not said anything yet"""
@@ -119,6 +125,13 @@ class Http2Pool(ConnectionPool[Http2UpstreamConnection]):
         """How many requests a new connection will probably take."""
         limit = self.settings.max_concurrent_streams if self.known_limit is None else self.known_limit
         return min(limit, self.max_requests) if self.max_requests else limit
+
+    def connection_settings(self) -> Http2Settings:
+        """Those of the next connection."""
+        interval = self.settings.keepalive_interval
+        if interval is None:
+            return self.settings
+        return replace(self.settings, keepalive_interval=interval * (1 + random() * self.jitter))
 
     def _new_connection(self) -> Http2UpstreamConnection:
         return Http2UpstreamConnection(self)

@@ -630,11 +630,10 @@ UNSUPPORTED = [
         "TLS is not supported",
     ),
     unsupported(
-        "upstream HTTP/2",
-        web(cluster=options("explicit_http_config: {http2_protocol_options: {}}")),
-        f"{CLUSTER}.typed_extension_protocol_options[envoy.extensions.upstreams.http.v3.HttpProtocolOptions]"
-        ".explicit_http_config.http2_protocol_options",
-        "HTTP/2 is not supported for clusters",
+        "upstream protocol by ALPN",
+        web(cluster=options("auto_config: {http2_protocol_options: {}}")),
+        f"{CLUSTER}.typed_extension_protocol_options[envoy.extensions.upstreams.http.v3.HttpProtocolOptions].auto_config",
+        "choosing the protocol by ALPN needs TLS",
     ),
     unsupported(
         "listener filter",

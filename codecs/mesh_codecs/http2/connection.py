@@ -110,8 +110,9 @@ class Http2Codec(Receiver):
         if self._failed or self._ended:
             return None
         earliest = self._guard.next_timer()
-        if self.settings.keepalive_interval is not None:
-            due = self._ping_deadline or self._ping_due
+        due = self._ping_deadline
+        if due or self.settings.keepalive_interval is not None:
+            due = due or self._ping_due
             if earliest is None or due < earliest:
                 earliest = due
         if self._draining == 1 and (earliest is None or self._drain_at < earliest):
@@ -130,17 +131,22 @@ class Http2Codec(Receiver):
             elif now >= self._drain_at:
                 self._final_goaway()
         interval = self.settings.keepalive_interval
-        if interval is not None:
-            if self._ping_deadline:
-                if now >= self._ping_deadline:
-                    self._fail(ConnectionFault(frames.NO_ERROR, "http2.keepalive_timeout"), 0, events)
-            elif not self._ping_due:
+        if self._ping_deadline:
+            if now >= self._ping_deadline:
+                self._fail(ConnectionFault(frames.NO_ERROR, "http2.keepalive_timeout"), 0, events)
+        elif interval is not None:
+            if not self._ping_due:
                 self._ping_due = now + interval
             elif now >= self._ping_due:
                 self._ping_due = now + interval
-                self._ping_deadline = now + self.settings.keepalive_timeout
-                self._out.append(frames.ping_frame(0, _KEEPALIVE))
+                self.probe(now)
         return events
+
+    def probe(self, now: float) -> None:
+        """Ask the peer whether it is still there, by a PING that must be answered within `keepalive_timeout`."""
+        if not (self._ping_deadline or self._failed or self._ended):
+            self._ping_deadline = now + self.settings.keepalive_timeout
+            self._out.append(frames.ping_frame(0, _KEEPALIVE))
 
     def _ping_answered(self, payload: bytes) -> None:
         if payload == _KEEPALIVE:
