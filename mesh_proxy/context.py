@@ -38,6 +38,7 @@ class WorkerContext:
         "_random_position",
         "active_connections",
         "clusters",
+        "codec_engine",
         "connection_counts",
         "deadlines",
         "dirty",
@@ -72,6 +73,8 @@ class WorkerContext:
         self.runtime: Mapping[str, Any] = {}
         self.workers = 1
         """workers of the sidecar"""
+        self.codec_engine = "mesh"
+        """which HTTP/2 engine new connections get (`mesh_codecs.http2.ENGINES`)"""
         self.draining = False
         self.health_check_failed = False
         self.next_connection_id = 0

@@ -10,8 +10,8 @@ LISTENER_FILTERS: Final[set[str]] = set()
 UPSTREAM_PROTOCOLS: Final[set[str]] = {"HTTP1", "HTTP2", "DOWNSTREAM"}
 """of `HTTP1`, `HTTP2`, `DOWNSTREAM`, `AUTO`"""
 
-DOWNSTREAM_CODECS: Final[set[str]] = {"AUTO", "HTTP1"}
-"""of `AUTO`, `HTTP1`, `HTTP2`; AUTO is HTTP/1 alone as long as HTTP2 is missing"""
+DOWNSTREAM_CODECS: Final[set[str]] = {"AUTO", "HTTP1", "HTTP2"}
+"""of `AUTO`, `HTTP1`, `HTTP2`"""
 
 LB_POLICIES: Final[set[str]] = {"ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV", "CLUSTER_PROVIDED"}
 """of `ROUND_ROBIN`, `LEAST_REQUEST`, `RANDOM`, `RING_HASH`, `MAGLEV`, `CLUSTER_PROVIDED`"""

@@ -35,5 +35,8 @@ class ConnectionOwner(Protocol):
     def connection_opened(self, connection: DownstreamConnection) -> None:
         """The connection has its transport."""
 
+    def connection_replaced(self, old: DownstreamConnection, new: DownstreamConnection) -> None:
+        """The protocol became known: the same connection is another object from here on."""
+
     def connection_closed(self, connection: DownstreamConnection) -> None:
         """The connection is gone."""

@@ -61,6 +61,9 @@ class _Counted:
     def connection_opened(self, connection: DownstreamConnection) -> None:
         self._listener.connection_opened(connection)
 
+    def connection_replaced(self, old: DownstreamConnection, new: DownstreamConnection) -> None:
+        self._listener.connection_replaced(old, new)
+
     def connection_closed(self, connection: DownstreamConnection) -> None:
         self._stats.active_connections -= 1
         self._count.add(-1)

@@ -266,6 +266,11 @@ class Listener:
         if self.draining:
             connection.close_when_idle()
 
+    def connection_replaced(self, old: DownstreamConnection, new: DownstreamConnection) -> None:
+        """The protocol of a connection became known."""
+        self.connections.discard(old)
+        self.connections.add(new)
+
     def connection_closed(self, connection: DownstreamConnection) -> None:
         """A connection of ours is gone."""
         self.connections.discard(connection)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from time import monotonic
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.events import (
     ConnectionFailed,
@@ -17,10 +16,11 @@ from mesh_codecs.events import (
     Trailers,
 )
 from mesh_codecs.headers import Headers
+from mesh_codecs.http1 import DownstreamHttp1
 from mesh_codecs.http1.serialise import reason
 from mesh_proxy.deadlines import DeadlineQueue
 from mesh_proxy.network.http_shell import HttpShell
-from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW, set_limits
+from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW
 from mesh_proxy.stream import flags
 from mesh_proxy.stream.http_stream import HttpStream
 
@@ -38,30 +38,19 @@ MAX_RECHECK_S: Final = 86_400.0
 class HttpConnection(HttpShell):
     """Feeds the codec, hands its events to the stream in progress, and keeps the connection's time-outs."""
 
-    __slots__ = ("_drain_timer", "_drain_wanted", "_head_pending", "_held", "_remote_closed", "requests", "stream")
+    __slots__ = ("_drain_wanted", "_head_pending", "_held", "codec", "requests", "stream")
 
     def __init__(self, manager: HttpManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
         super().__init__(manager, info, owner)
+        self.codec: DownstreamHttp1 = DownstreamHttp1(manager.http1_settings)
         self.stream: HttpStream | None = None
         self.requests = 0
-        self._remote_closed = False
         self._held = False
         """the next request must wait, and nothing is read meanwhile"""
         self._head_pending = False
-        self._drain_timer: asyncio.TimerHandle | None = None
         self._drain_wanted = False
 
     # -- the loop's side
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
-        set_limits(transport, self.owner.buffer_limit)
-        self.owner.connection_opened(self)
-        stats = self.manager.stats
-        stats.downstream_cx_total += 1
-        stats.downstream_cx_active += 1
-        for queue in self.manager.connection_queues:
-            queue.add(self, self.last_activity)
 
     def data_received(self, data: bytes) -> None:
         self.manager.stats.downstream_cx_rx_bytes_total += len(data)
@@ -82,34 +71,16 @@ class HttpConnection(HttpShell):
         # A tunnel may go on in the other direction; a caller that leaves during a request is gone, as with Envoy.
         return self.stream is not None and not self._closing
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.closed = True
-        now = monotonic()
-        stats = self.manager.stats
-        stats.downstream_cx_active -= 1
+    def _lost(self, now: float) -> None:
         if self.requests:
-            stats.downstream_cx_http1_active -= 1
-        stats.downstream_cx_destroy += 1
-        if self._remote_closed or exc is not None or not self._closing:
-            stats.downstream_cx_destroy_remote += 1
-        else:
-            stats.downstream_cx_destroy_local += 1
-        stats.downstream_cx_length_ms.record((now - self.info.start_monotonic) * 1000)
+            self.manager.stats.downstream_cx_http1_active -= 1
         stream = self.stream
         if stream is not None:
             if not self._remote_closed:
                 self._count_active_destroy()
             stream.on_downstream_gone(now)
-        if self._delayed_close is not None:
-            self._delayed_close.cancel()
-        if self._drain_timer is not None:
-            self._drain_timer.cancel()
-        for queue in self.manager.connection_queues:
-            queue.discard(self)
         if self._head_pending and self.manager.head_queue is not None:
             self.manager.head_queue.discard(self)
-        self.owner.connection_closed(self)
-        self.context.flush()
 
     def pause_writing(self) -> None:
         self.write_blocked = True
@@ -212,11 +183,6 @@ class HttpConnection(HttpShell):
         stats.downstream_rq_http1_total += 1
         stats.downstream_rq_active += 1
 
-    def _count_active_destroy(self) -> None:
-        stats = self.manager.stats
-        stats.downstream_cx_destroy_active_rq += 1
-        stats.downstream_cx_destroy_remote_active_rq += 1
-
     def _log_unparsed(self, status: int, details: str, flag: int, size: int) -> None:
         """No request head could be made of what came; it counts and is logged as a request all the same, as in Envoy."""
         stats = self.manager.stats
@@ -245,17 +211,31 @@ class HttpConnection(HttpShell):
             self._dirty = True
             self.context.dirty.append(self)
 
-    def should_close_after_response(self) -> bool:
+    def pause_reading(self, stream: DownstreamStream) -> None:
+        """One stream at a time: its request waits in the kernel."""
+        self._pause_transport()
+
+    def resume_reading(self, stream: DownstreamStream) -> None:
+        """Undo one `pause_reading`."""
+        self._resume_transport()
+
+    def response_begins(self) -> None:
         """Whether the response now starting ought to be the last on this connection."""
         config = self.manager.config
-        stats = self.manager.stats
         if config.max_requests_per_connection and self.requests >= config.max_requests_per_connection:
-            stats.downstream_cx_max_requests_reached += 1
-            return True
-        if self.context.draining or self.owner.draining or self.context.health_check_failed:
-            stats.downstream_cx_drain_close += 1
-            return True
-        return False
+            self.manager.stats.downstream_cx_max_requests_reached += 1
+            self.codec.shutdown()
+        elif self.context.draining or self.owner.draining or self.context.health_check_failed:
+            self.manager.stats.downstream_cx_drain_close += 1
+            self.codec.shutdown()
+
+    def response_precedes_request(self) -> None:
+        """The rest of the request may never come and nobody would read it: as Envoy, we end the connection."""
+        self.codec.shutdown()
+
+    def close_after_response(self) -> None:
+        """Say so with the response."""
+        self.codec.shutdown()
 
     def measure(self, stream: DownstreamStream) -> None:
         """Fill in what the stream took on the wire, for its log line. With pipelined requests a read counts for the first."""
@@ -265,11 +245,10 @@ class HttpConnection(HttpShell):
         stream.wire_bytes_sent = self.sent - sent
         stream.response_header_bytes = self.codec.head_bytes_sent
 
-    def reset_stream(self) -> None:
+    def reset_stream(self, stream: DownstreamStream) -> None:
         """The response breaks off in the middle: on HTTP/1 only closing the connection says so. What is written is still sent,
         answers to earlier requests among it, unless the end of the connection would look like the end of the response."""
-        stream = self.stream
-        if stream is None or stream.protocol == b"HTTP/1.0":
+        if stream.protocol == b"HTTP/1.0":
             self.flush()
             self._closing = True
             self.transport.abort()
@@ -309,13 +288,13 @@ class HttpConnection(HttpShell):
             self._dispatch(codec.receive_data(b""), monotonic())
         if self._held and codec.pending_bytes <= WATERMARK_LOW:
             self._held = False
-            self.resume_reading()
+            self._resume_transport()
         self.context.flush()
 
     def _hold(self) -> None:
         if not self._held:
             self._held = True
-            self.pause_reading()
+            self._pause_transport()
 
     # -- the end, and time
 

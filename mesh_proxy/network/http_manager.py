@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
+from random import random
 from typing import TYPE_CHECKING, Any
 
 from mesh_codecs.http1 import Http1Settings, UnderscoreAction
+from mesh_codecs.http2 import new_codec
 from mesh_proxy.access_log import AccessLogger
 from mesh_proxy.config.model import ClusterActionConfig
 from mesh_proxy.network import request_headers
 from mesh_proxy.network.filter_context import compile_filters
 from mesh_proxy.network.hosts import host_normalizer
+from mesh_proxy.network.http2_settings import downstream_settings
 from mesh_proxy.routing import RouteTable
 from mesh_proxy.stats.group import sanitize
-from mesh_proxy.stats.groups import HttpStats, ListenerHttpStats
+from mesh_proxy.stats.groups import Http2Stats, HttpStats, ListenerHttpStats
 
 if TYPE_CHECKING:
+    from mesh_codecs.codec import Codec
     from mesh_proxy.access_log import SinkSet
     from mesh_proxy.config.model import HttpManagerConfig
     from mesh_proxy.context import WorkerContext
@@ -34,6 +39,8 @@ class HttpManager:
         "force_request_id",
         "head_queue",
         "http1_settings",
+        "http2_settings",
+        "http2_stats",
         "idle_queue",
         "internal_networks",
         "listener_stats",
@@ -103,6 +110,17 @@ class HttpManager:
             headers_with_underscores_action=UnderscoreAction(config.headers_with_underscores_action),
             farewell_fields=self._farewell_fields,
         )
+        self.http2_settings = downstream_settings(config)
+        self.http2_stats = registry.get(Http2Stats, "http2.")
+
+    def new_http2_codec(self) -> Codec:
+        """For one connection, of the engine that was chosen."""
+        settings = self.http2_settings
+        if settings.keepalive_interval is not None:
+            # Not all connections of a moment shall send their PINGs at the same moment.
+            stretch = 1 + random() * self.config.http2.keepalive_jitter_percent / 100
+            settings = replace(settings, keepalive_interval=settings.keepalive_interval * stretch)
+        return new_codec(self.context.codec_engine, downstream=True, settings=settings)
 
     def _farewell_fields(self) -> bytes:
         """Header lines of the answers that the codec makes itself."""

@@ -1,29 +1,33 @@
-"""The shell around a downstream HTTP connection's transport: output once per turn, counted read pauses, closing without loss."""
+"""The shell around a downstream HTTP connection's transport, whatever its version: its beginning and end, output once per turn,
+counted read pauses, closing without loss."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, cast
 
-from mesh_codecs.http1 import DownstreamHttp1
-from mesh_proxy.network.transport import write_all
+from mesh_codecs.codec import Codec
+from mesh_proxy.network.transport import set_limits, write_all
 
 if TYPE_CHECKING:
+    from mesh_proxy.deadlines import DeadlineQueue
     from mesh_proxy.listener.connection import ConnectionOwner
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.stream.info import ConnectionInfo
 
 
 class HttpShell(asyncio.Protocol):
-    """Abstract: `HttpConnection` adds what the bytes mean."""
+    """Abstract: `HttpConnection`, `Http2Connection` and `Detection` add what the bytes mean."""
 
     __slots__ = (
         "_closing",
         "_delayed_close",
         "_dirty",
+        "_drain_timer",
         "_read_pauses",
+        "_remote_closed",
         "closed",
-        "codec",
         "context",
         "info",
         "last_activity",
@@ -35,12 +39,13 @@ class HttpShell(asyncio.Protocol):
         "write_blocked",
     )
 
+    codec: Codec
+
     def __init__(self, manager: HttpManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
         self.manager = manager
         self.info = info
         self.owner = owner
         self.context = manager.context
-        self.codec = DownstreamHttp1(manager.http1_settings)
         self.transport: asyncio.Transport
         self.last_activity = info.start_monotonic
         self.received = 0
@@ -51,14 +56,64 @@ class HttpShell(asyncio.Protocol):
         self.write_blocked = False
         """the send buffer is above its high mark"""
         self._closing = False
+        self._remote_closed = False
         self._dirty = False
         self._read_pauses = 0
         self._delayed_close: asyncio.TimerHandle | None = None
+        self._drain_timer: asyncio.TimerHandle | None = None
 
     @property
     def connection_info(self) -> ConnectionInfo:
         """What is known about the connection."""
         return self.info
+
+    # -- the beginning and the end
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.attach(cast("asyncio.Transport", transport))  # uvloop has classes of its own
+        self.owner.connection_opened(self)
+        stats = self.manager.stats
+        stats.downstream_cx_total += 1
+        stats.downstream_cx_active += 1
+
+    def attach(self, transport: asyncio.Transport) -> None:
+        """Take a transport over; the connection was counted before."""
+        self.transport = transport
+        set_limits(transport, self.owner.buffer_limit)
+        for queue in self.manager.connection_queues:
+            queue.add(self, self.last_activity)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        now = monotonic()
+        stats = self.manager.stats
+        stats.downstream_cx_active -= 1
+        stats.downstream_cx_destroy += 1
+        if self._remote_closed or exc is not None or not self._closing:
+            stats.downstream_cx_destroy_remote += 1
+        else:
+            stats.downstream_cx_destroy_local += 1
+        stats.downstream_cx_length_ms.record((now - self.info.start_monotonic) * 1000)
+        self._lost(now)
+        if self._delayed_close is not None:
+            self._delayed_close.cancel()
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
+        for queue in self.manager.connection_queues:
+            queue.discard(self)
+        self.owner.connection_closed(self)
+        self.context.flush()
+
+    def _lost(self, now: float) -> None:
+        """The transport is gone: so are the streams."""
+        raise NotImplementedError
+
+    def _count_active_destroy(self) -> None:
+        stats = self.manager.stats
+        stats.downstream_cx_destroy_active_rq += 1
+        stats.downstream_cx_destroy_remote_active_rq += 1
+
+    # -- output and input
 
     def flush(self) -> None:
         """Write what the codec gathered."""
@@ -68,27 +123,35 @@ class HttpShell(asyncio.Protocol):
             self.manager.stats.downstream_cx_tx_bytes_total += size
             self.sent += size
 
-    def pause_reading(self) -> None:
+    def _touch(self) -> None:
+        """Flush at the end of this turn."""
+        if not self._dirty:
+            self._dirty = True
+            self.context.dirty.append(self)
+
+    def _pause_transport(self) -> None:
         """Counted: several blockers may hold the connection."""
         self._read_pauses += 1
         if self._read_pauses == 1 and not self.closed:
             self.manager.stats.downstream_flow_control_paused_reading_total += 1
             self.transport.pause_reading()
 
-    def resume_reading(self) -> None:
-        """Undo one `pause_reading`."""
+    def _resume_transport(self) -> None:
+        """Undo one `_pause_transport`."""
         self._read_pauses -= 1
         if self._read_pauses == 0 and not self.closed:
             self.manager.stats.downstream_flow_control_resumed_reading_total += 1
             self.transport.resume_reading()
+
+    # -- closing
 
     def _close_after_flush(self, *, linger: bool = False) -> None:
         """Close when the output is written. With `linger` the peer is still sending: half-close, and drop what it sends for
         delayed_close_timeout, because closing at once would make the kernel discard our answer (RFC 9112, 9.6)."""
         if self._closing:
             return
-        self.flush()
         self._closing = True
+        self.flush()
         transport = self.transport
         seconds = self.manager.config.delayed_close_timeout_s
         if linger and seconds > 0:
@@ -117,3 +180,11 @@ class HttpShell(asyncio.Protocol):
         """Close at once."""
         self._closing = True
         self.transport.abort()
+
+    def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
+        """One of the connection's time-outs is due, unless something happened since it was set."""
+        raise NotImplementedError
+
+    def close_when_idle(self) -> None:
+        """Draining: say so, and end when nothing is in progress."""
+        raise NotImplementedError

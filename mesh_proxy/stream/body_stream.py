@@ -10,8 +10,8 @@ from mesh_codecs.events import Data, RequestHeaders, Trailers
 from mesh_proxy.stream.downstream_stream import DownstreamStream
 
 if TYPE_CHECKING:
-    from mesh_proxy.network.http_connection import HttpConnection
     from mesh_proxy.network.http_manager import HttpManager
+    from mesh_proxy.stream.downstream import Downstream
     from mesh_proxy.stream.retry import RetryState
     from mesh_proxy.upstream.handle import UpstreamHandle
 
@@ -29,7 +29,7 @@ class BodyStream(DownstreamStream):
         "retry",
     )
 
-    def __init__(self, downstream: HttpConnection, manager: HttpManager, request: RequestHeaders, now: float) -> None:
+    def __init__(self, downstream: Downstream, manager: HttpManager, request: RequestHeaders, now: float) -> None:
         super().__init__(downstream, manager, request, now)
         self.handle: UpstreamHandle | None = None
         """the upstream connection of this attempt"""
@@ -92,7 +92,7 @@ class BodyStream(DownstreamStream):
                 self._forget_body()
             elif not self._read_blocked:
                 self._read_blocked += 1
-                self.downstream.pause_reading()
+                self.downstream.pause_reading(self)
 
     def _forget_body(self) -> None:
         self._body = None
@@ -105,7 +105,7 @@ class BodyStream(DownstreamStream):
         """The upstream's send buffer filled up or drained."""
         if not writable:
             self._read_blocked += 1
-            self.downstream.pause_reading()
+            self.downstream.pause_reading(self)
         elif self._read_blocked:
             self._unblock_reading()
 

@@ -15,8 +15,8 @@ from mesh_proxy.stream.info import StreamInfo
 
 if TYPE_CHECKING:
     from mesh_proxy.deadlines import DeadlineQueue
-    from mesh_proxy.network.http_connection import HttpConnection
     from mesh_proxy.network.http_manager import HttpManager
+    from mesh_proxy.stream.downstream import Downstream
     from mesh_proxy.stream.filter_run import FilterRun
 
 NO_BODY_STATUSES: Final = frozenset({204, 304})
@@ -33,17 +33,19 @@ class DownstreamStream(StreamInfo):
         "downstream",
         "duration",
         "force_trace",
+        "last_downstream_time",
         "manager",
         "request_done",
         "response_done",
         "run",
         "stream_id",
         "tunnel",
+        "undelivered",
     )
 
     request: RequestHeaders
 
-    def __init__(self, downstream: HttpConnection, manager: HttpManager, request: RequestHeaders, now: float) -> None:
+    def __init__(self, downstream: Downstream, manager: HttpManager, request: RequestHeaders, now: float) -> None:
         super().__init__(downstream.info, now)
         self.downstream = downstream
         self.manager = manager
@@ -54,6 +56,10 @@ class DownstreamStream(StreamInfo):
         """the whole request was received"""
         self.response_done = False
         """the whole response was handed to the codec"""
+        self.undelivered = False
+        """a part of the response waits until the caller takes it"""
+        self.last_downstream_time = now
+        """when the caller last sent or took a part, where its connection carries several streams"""
         self.done = False
         self.duration: DeadlineQueue | None = None
         """where the stream's longest duration is watched"""
@@ -130,14 +136,12 @@ class DownstreamStream(StreamInfo):
             if request_id is not None:
                 headers.set(b"x-request-id", request_id)
         downstream = self.downstream
-        if downstream.should_close_after_response():
-            downstream.codec.shutdown()
+        downstream.response_begins()
         if not self.request_done:
             if event.status == 101 or (self.request.method == b"CONNECT" and event.status < 300):
                 self.tunnel = True
             else:
-                # The rest of the request may never come and nobody would read it: as Envoy, we end the connection.
-                downstream.codec.shutdown()
+                downstream.response_precedes_request()
             if manager.request_queue is not None:
                 # request_timeout is over when the response begins, as in Envoy.
                 manager.request_queue.discard(self)
@@ -207,7 +211,11 @@ class DownstreamStream(StreamInfo):
 
     def _response_ended(self) -> None:
         self.response_done = True
-        self.finish()
+        if not self.undelivered:
+            self.finish()
+        else:
+            # What is left is the caller's part: only silence ends it.
+            self.stop_duration()
 
     # -- answers of our own
 
@@ -235,7 +243,7 @@ class DownstreamStream(StreamInfo):
             self.reset_downstream()
             return
         if close:
-            self.downstream.codec.shutdown()
+            self.downstream.close_after_response()
         pairs: _Pairs = []
         request = self.request
         if is_grpc_content_type(request.headers.first.get(b"content-type")):
@@ -278,14 +286,19 @@ class DownstreamStream(StreamInfo):
         """The response cannot be completed: HTTP/1 closes the connection, HTTP/2 resets the stream."""
         if not self.done:
             self.manager.stats.downstream_rq_tx_reset += 1
-            self.downstream.reset_stream()
+            self.downstream.reset_stream(self)
             self.finish()
 
-    def on_downstream_gone(self, now: float, details: str = "downstream_remote_disconnect") -> None:
+    def on_downstream_gone(
+        self,
+        now: float,
+        details: str = "downstream_remote_disconnect",
+        flag: int = flags.DOWNSTREAM_CONNECTION_TERMINATION,
+    ) -> None:
         """The caller left before the end."""
         if self.done:
             return
-        self.flags |= flags.DOWNSTREAM_CONNECTION_TERMINATION
+        self.flags |= flag
         self.manager.stats.downstream_rq_rx_reset += 1
         self.details = details
         self.abandon_upstream()
@@ -293,7 +306,7 @@ class DownstreamStream(StreamInfo):
 
     def _unblock_reading(self) -> None:
         self._read_blocked -= 1
-        self.downstream.resume_reading()
+        self.downstream.resume_reading(self)
 
     def finish(self) -> None:
         """Account for the stream, log it and let it go. Runs once."""

@@ -14,9 +14,9 @@ from mesh_proxy.stream.upstream_stream import UpstreamStream
 from mesh_proxy.tasks import create_task
 
 if TYPE_CHECKING:
-    from mesh_proxy.network.http_connection import HttpConnection
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.routing import Route
+    from mesh_proxy.stream.downstream import Downstream
     from mesh_proxy.stream.filter_chain import FilterChains
 
 
@@ -25,7 +25,7 @@ class FilteredStream(UpstreamStream):
 
     __slots__ = ("_route_cleared",)
 
-    def __init__(self, downstream: HttpConnection, manager: HttpManager, request: RequestHeaders, now: float) -> None:
+    def __init__(self, downstream: Downstream, manager: HttpManager, request: RequestHeaders, now: float) -> None:
         super().__init__(downstream, manager, request, now)
         self._route_cleared = False
 
@@ -121,9 +121,9 @@ class FilteredStream(UpstreamStream):
     def hold_request(self, on: bool) -> None:
         """Too much of the request lines up before a filter, or no longer."""
         if on:
-            self.downstream.pause_reading()
+            self.downstream.pause_reading(self)
         else:
-            self.downstream.resume_reading()
+            self.downstream.resume_reading(self)
 
     def hold_response(self, on: bool) -> None:
         """Too much of the response lines up before a filter, or no longer. A handle that is done has no pause left."""

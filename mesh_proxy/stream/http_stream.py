@@ -21,9 +21,9 @@ from mesh_proxy.stream.grpc_deadline import limit_duration, route_timeout_s
 from mesh_proxy.stream.upstream_stream import expected_ms
 
 if TYPE_CHECKING:
-    from mesh_proxy.network.http_connection import HttpConnection
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.routing import Route
+    from mesh_proxy.stream.downstream import Downstream
 
 
 ROUTER_ONLY: Final = frozenset(
@@ -52,7 +52,7 @@ class HttpStream(FilteredStream):
     __slots__ = ()
 
     @classmethod
-    def unparsed(cls, downstream: HttpConnection, manager: HttpManager, now: float) -> HttpStream:
+    def unparsed(cls, downstream: Downstream, manager: HttpManager, now: float) -> HttpStream:
         """A stream that stands for a request of which no head could be read, so that it is logged."""
         request = RequestHeaders(0, b"", b"", b"", b"", Headers(), True)
         return cls(downstream, manager, request, now)

@@ -12,8 +12,8 @@ from mesh_proxy.stream.body_stream import BodyStream
 
 if TYPE_CHECKING:
     from mesh_proxy.deadlines import DeadlineQueue
-    from mesh_proxy.network.http_connection import HttpConnection
     from mesh_proxy.network.http_manager import HttpManager
+    from mesh_proxy.stream.downstream import Downstream
 
 
 class TimedStream(BodyStream):
@@ -30,7 +30,7 @@ class TimedStream(BodyStream):
         "timeout_s",
     )
 
-    def __init__(self, downstream: HttpConnection, manager: HttpManager, request: RequestHeaders, now: float) -> None:
+    def __init__(self, downstream: Downstream, manager: HttpManager, request: RequestHeaders, now: float) -> None:
         super().__init__(downstream, manager, request, now)
         self.timeout_s: float | None = None
         """for the whole response, retries included"""

@@ -22,9 +22,9 @@ from mesh_proxy.upstream.pools import pool_for
 from mesh_proxy.upstream.tunnel import TunnelPool
 
 if TYPE_CHECKING:
-    from mesh_proxy.network.http_connection import HttpConnection
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.routing import ClusterChoice, Route
+    from mesh_proxy.stream.downstream import Downstream
     from mesh_proxy.upstream.endpoint import Endpoint
     from mesh_proxy.upstream.handle import UpstreamHandle
 
@@ -36,7 +36,7 @@ class UpstreamStream(TimedStream):
 
     route: Route | None
 
-    def __init__(self, downstream: HttpConnection, manager: HttpManager, request: RequestHeaders, now: float) -> None:
+    def __init__(self, downstream: Downstream, manager: HttpManager, request: RequestHeaders, now: float) -> None:
         super().__init__(downstream, manager, request, now)
         self.choice: ClusterChoice | None = None
         self.pool: ConnectionPool[Any] | TunnelPool | None = None

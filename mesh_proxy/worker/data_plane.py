@@ -24,10 +24,13 @@ from mesh_proxy.context import WorkerContext
 from mesh_proxy.listener.connection_limit import ConnectionLimit
 from mesh_proxy.listener.connection_table import ConnectionTable
 from mesh_proxy.listener.listener import Listener, ProtocolFactory, listener_prefix
+from mesh_proxy.network.detection import Detection
 from mesh_proxy.network.dubbo_connection import DubboConnection
 from mesh_proxy.network.dubbo_manager import DubboManager
+from mesh_proxy.network.http2_connection import Http2Connection
 from mesh_proxy.network.http_connection import HttpConnection
 from mesh_proxy.network.http_manager import HttpManager
+from mesh_proxy.network.http_shell import HttpShell
 from mesh_proxy.network.local_address import local_ip
 from mesh_proxy.network.tcp_proxy import TcpConnection, TcpProxy
 from mesh_proxy.stats.registry import StatRegistry
@@ -207,8 +210,13 @@ WARM_DEADLINE_S: Final = 10.0
 """How long a start or an update waits for the first answers of DNS; then it goes on with what there is."""
 
 
+_CONNECTIONS: Final[dict[str, type[HttpShell]]] = {"AUTO": Detection, "HTTP1": HttpConnection, "HTTP2": Http2Connection}
+"""by `codec_type`"""
+
+
 def _http_factory(manager: HttpManager) -> ProtocolFactory:
-    return lambda info, listener: HttpConnection(manager, info, listener)
+    kind = _CONNECTIONS[manager.config.codec_type]
+    return lambda info, listener: kind(manager, info, listener)
 
 
 def _tcp_factory(proxy: TcpProxy) -> ProtocolFactory:

@@ -489,7 +489,7 @@ MANAGERS = [
             f"{H}.http2.max_consecutive_inbound_frames_with_empty_payload": 5,
             f"{H}.http2.max_inbound_priority_frames_per_stream": 6,
             f"{H}.http2.max_inbound_window_update_frames_per_data_frame_sent": 7,
-            f"{H}.http2.override_stream_error_on_invalid_http_message": True,
+            f"{H}.http2.bad_message_ends_stream_only": True,
             f"{H}.http2.keepalive_interval_s": 8.0,
             f"{H}.http2.keepalive_timeout_s": 9.0,
             f"{H}.http2.keepalive_jitter_percent": 10.0,
@@ -1124,7 +1124,7 @@ CLUSTERS = [
     Good(
         "old HTTP/2 options",
         web(cluster="http2_protocol_options: {stream_error_on_invalid_http_messaging: true}"),
-        {f"{K}.upstream_protocol": "HTTP2", f"{K}.http2.override_stream_error_on_invalid_http_message": True},
+        {f"{K}.upstream_protocol": "HTTP2", f"{K}.http2.bad_message_ends_stream_only": True},
     ),
     Good(
         "old protocol options",

@@ -12,6 +12,7 @@ from mesh_codecs.events import (
 )
 from mesh_codecs.http2 import frames
 from mesh_codecs.http2.frames import (
+    ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     FRAME_HEADER_SIZE,
     FRAME_SIZE_ERROR,
@@ -60,6 +61,8 @@ class Receiver(HeaderReceiver):
         pos = 0
         end = len(data)
         try:
+            if self._out and len(self._out) > self.settings.max_outbound_frames:
+                raise ConnectionFault(ENHANCE_YOUR_CALM, "http2.outbound_frames_flood")
             if not self._preface_read:
                 pos = self._read_preface(data)
                 if not self._preface_read:

@@ -35,6 +35,8 @@ class Http2Settings:
     max_continuation_frames: int = 8
     """CONTINUATION frames of one header block"""
 
+    max_outbound_frames: int = 10_000
+    """frames of any kind waiting in our output while the shell cannot write, seen when the peer sends more (Envoy: 10,000)"""
     max_outbound_control_frames: int = 1000
     """PING and SETTINGS acknowledgements and RST_STREAM waiting in our output (Envoy: 1000)"""
     max_consecutive_inbound_frames_with_empty_payload: int = 1

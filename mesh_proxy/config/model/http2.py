@@ -24,8 +24,8 @@ class Http2Config:
     max_consecutive_inbound_frames_with_empty_payload: int = 1
     max_inbound_priority_frames_per_stream: int = 100
     max_inbound_window_update_frames_per_data_frame_sent: int = 10
-    override_stream_error_on_invalid_http_message: bool = False
-    """a bad message ends its stream only, not the connection"""
+    bad_message_ends_stream_only: bool = False
+    """`override_stream_error_on_invalid_http_message`: a bad message ends its stream, not the connection"""
     keepalive_interval_s: float | None = None
     """between two PINGs; None = none are sent"""
     keepalive_timeout_s: float | None = None

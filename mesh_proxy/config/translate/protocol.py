@@ -102,7 +102,7 @@ def http2_options(reader: Reader) -> Http2Config:
         max_inbound_window_update_frames_per_data_frame_sent=reader.number(
             "max_inbound_window_update_frames_per_data_frame_sent", 10
         ),
-        override_stream_error_on_invalid_http_message=reader.flag(
+        bad_message_ends_stream_only=reader.flag(
             "override_stream_error_on_invalid_http_message", reader.flag("stream_error_on_invalid_http_messaging")
         ),
         keepalive_interval_s=keepalive.seconds("interval") if keepalive is not None else None,

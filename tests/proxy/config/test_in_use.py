@@ -50,7 +50,7 @@ WITHOUT_EFFECT = {
     "Http2Config.allow_connect",
     "Http2Config.max_outbound_frames",
     "HttpFilterConfig.is_optional",
-    "HttpManagerConfig.codec_type",
+    "Http2Config.connection_idle_interval_s",
     "HttpManagerConfig.rds_route_name",
     "HttpManagerConfig.request_id_for_trace_sampling",
     "HttpManagerConfig.request_id_pack_trace_reason",
@@ -64,7 +64,8 @@ WITHOUT_EFFECT = {
     "RouterFilterConfig.dynamic_stats",
     "WorkerSnapshot.route_tables",
 }
-"""without TLS, tracing, listener filters and HTTP/2 there is nothing that they could change; is_optional works in the loader"""
+"""without TLS, tracing, listener filters and HTTP/2 upstreams there is nothing that they could change; is_optional works in the
+loader"""
 
 
 def unused() -> set[str]:

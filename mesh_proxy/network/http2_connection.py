@@ -1,0 +1,426 @@
+"""A downstream HTTP/2 connection: many streams over one transport, written once per turn.
+
+A request whose upstream takes no more keeps its flow-control credit until it does (`pause_reading`); a response whose caller
+takes no more waits in an `Outbox`. When the caller does not even read what is not flow-controlled, the output stays in the codec,
+which counts its frames.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from mesh_codecs.errors import ResetReason
+from mesh_codecs.events import (
+    ConnectionFailed,
+    Data,
+    Event,
+    InformationalHeaders,
+    RequestHeaders,
+    ResponseHeaders,
+    StreamReset,
+    Trailers,
+    WindowOpened,
+)
+from mesh_codecs.http2 import frames
+from mesh_proxy.deadlines import DeadlineQueue
+from mesh_proxy.network.http_shell import HttpShell
+from mesh_proxy.network.outbox import Outbox
+from mesh_proxy.network.transport import write_all
+from mesh_proxy.stream import flags
+from mesh_proxy.stream.http_stream import HttpStream
+
+if TYPE_CHECKING:
+    from mesh_codecs.codec import Codec
+    from mesh_proxy.listener.connection import ConnectionOwner
+    from mesh_proxy.network.http_manager import HttpManager
+    from mesh_proxy.stream.downstream_stream import DownstreamStream
+    from mesh_proxy.stream.info import ConnectionInfo
+
+TURN_BYTES: Final = 65_536
+"""what one response may take of a freshly opened connection window before the next one gets its share"""
+
+
+class Http2Connection(HttpShell):
+    """Feeds the codec, hands its events to their streams, and keeps the connection's time-outs."""
+
+    __slots__ = ("_draining", "_holds", "_outboxes", "_timer", "_timer_at", "codec", "codec_stats", "requests", "streams")
+
+    def __init__(self, manager: HttpManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
+        super().__init__(manager, info, owner)
+        self.codec: Codec = manager.new_http2_codec()
+        self.codec_stats = manager.http2_stats
+        self.streams: dict[int, HttpStream] = {}
+        self.requests = 0
+        self._outboxes: dict[int, Outbox] = {}
+        """responses that wait for credit"""
+        self._holds: dict[int, list[int]] = {}
+        """requests that nobody takes now -> [by how many they are held, bytes whose credit is kept back]"""
+        self._draining = False
+        self._timer: asyncio.TimerHandle | None = None
+        """the codec's, see `next_timer`"""
+        self._timer_at = 0.0
+
+    # -- the loop's side
+
+    def data_received(self, data: bytes) -> None:
+        size = len(data)
+        stats = self.manager.stats
+        stats.downstream_cx_rx_bytes_total += size
+        if not self.received:
+            stats.downstream_cx_http2_total += 1
+            stats.downstream_cx_http2_active += 1
+        self.received += size
+        now = self.last_activity = monotonic()
+        if self._closing:
+            # A delayed close: what still comes is read and dropped, so that our last answer is not lost to a reset.
+            return
+        self._dispatch(self.codec.receive_data(data), now)
+        self._look_at_timer(now)
+        self._touch()
+        self.context.flush()
+
+    def eof_received(self) -> bool:
+        """A caller that leaves during a request is gone, as with Envoy."""
+        self._remote_closed = True
+        if self.streams:
+            self._count_active_destroy()
+        return False
+
+    def _lost(self, now: float) -> None:
+        if self.received:
+            self.manager.stats.downstream_cx_http2_active -= 1
+        if self.streams and not self._remote_closed:
+            self._count_active_destroy()
+        for stream in tuple(self.streams.values()):
+            stream.on_downstream_gone(now)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def pause_writing(self) -> None:
+        self.write_blocked = True
+        for stream in tuple(self.streams.values()):
+            stream.on_downstream_writable(False)
+
+    def resume_writing(self) -> None:
+        self.write_blocked = False
+        for stream in tuple(self.streams.values()):
+            stream.on_downstream_writable(True)
+        self.flush()
+        self.context.flush()
+
+    def flush(self) -> None:
+        """Write what the codec gathered; while the transport takes nothing it stays there and its frames are counted."""
+        self._dirty = False
+        if self.closed or (self.write_blocked and not self._closing):
+            return
+        size = write_all(self.transport, self.codec.data_to_send())
+        self.manager.stats.downstream_cx_tx_bytes_total += size
+        self.sent += size
+        if not self.streams and self.codec.closed:
+            self._close_after_flush(linger=not self._remote_closed)
+
+    # -- events of the codec
+
+    def _dispatch(self, events: list[Event], now: float) -> None:
+        for event in events:
+            if isinstance(event, RequestHeaders):
+                self._begin_stream(event, now)
+            elif isinstance(event, Data):
+                self._request_data(event, now)
+            elif isinstance(event, WindowOpened):
+                self._window_opened(event.stream_id, now)
+            elif isinstance(event, Trailers):
+                self.codec_stats.trailers += 1
+                stream = self.streams.get(event.stream_id)
+                if stream is not None and not stream.response_done:
+                    stream.last_downstream_time = now
+                    stream.on_request_trailers(event, now)
+            elif isinstance(event, StreamReset):
+                self._stream_reset(event, now)
+            elif isinstance(event, ConnectionFailed):
+                self._connection_failed(event, now)
+            # GoAway: the caller opens no more streams; those that are open end as usual.
+
+    def _begin_stream(self, request: RequestHeaders, now: float) -> None:
+        manager = self.manager
+        stats = manager.stats
+        self.requests += 1
+        stats.downstream_rq_total += 1
+        stats.downstream_rq_http2_total += 1
+        stats.downstream_rq_active += 1
+        self.codec_stats.streams_active += 1
+        stream = self.streams[request.stream_id] = HttpStream(self, manager, request, now)
+        limit = manager.config.max_requests_per_connection
+        if limit and self.requests >= limit and not self._draining:
+            stats.downstream_cx_max_requests_reached += 1
+            self._drain()
+        stream.start(now)
+
+    def _request_data(self, event: Data, now: float) -> None:
+        stream_id = event.stream_id
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.response_done:
+            # Nobody wants it any more.
+            self.codec.acknowledge(stream_id, event.flow_size)
+            return
+        stream.last_downstream_time = now
+        size = event.flow_size
+        stream.on_request_data(event, now)
+        hold = self._holds.get(stream_id) if self._holds else None
+        if hold is not None:
+            hold[1] += size
+        elif size:
+            self.codec.acknowledge(stream_id, size)
+
+    def _stream_reset(self, event: StreamReset, now: float) -> None:
+        """The caller gave a stream up, or broke a rule within it, for which the codec has reset it already."""
+        stream = self.streams.get(event.stream_id)
+        if event.error is None:
+            self.codec_stats.rx_reset += 1
+            if stream is not None:
+                stream.on_downstream_gone(now, "http2.remote_reset", flags.DOWNSTREAM_REMOTE_RESET)
+            return
+        self.codec_stats.rx_messaging_error += 1
+        self.codec_stats.tx_reset += 1
+        if stream is not None:
+            stream.on_downstream_gone(now, event.error.code, flags.DOWNSTREAM_PROTOCOL_ERROR)
+        else:
+            self._log_unparsed(event.error.code, now)
+
+    def _log_unparsed(self, details: str, now: float) -> None:
+        """No request head could be made of what came; it counts and is logged as a request all the same, as in Envoy."""
+        stats = self.manager.stats
+        self.requests += 1
+        stats.downstream_rq_total += 1
+        stats.downstream_rq_http2_total += 1
+        stats.downstream_rq_active += 1
+        self.codec_stats.streams_active += 1
+        stream = HttpStream.unparsed(self, self.manager, now)
+        stream.protocol = b"HTTP/2"
+        stream.on_downstream_gone(now, details, flags.DOWNSTREAM_PROTOCOL_ERROR)
+
+    def _connection_failed(self, event: ConnectionFailed, now: float) -> None:
+        """The codec has said GOAWAY already; every stream ends with the connection."""
+        self.manager.stats.downstream_cx_protocol_error += 1
+        self._close_after_flush(linger=True)
+        for stream in tuple(self.streams.values()):
+            stream.on_downstream_gone(now, event.error.code, flags.DOWNSTREAM_PROTOCOL_ERROR)
+
+    # -- the stream's side
+
+    def send(self, event: ResponseHeaders | InformationalHeaders | Data | Trailers) -> None:
+        """Give an event to the codec, or let it wait for credit; it is written at the end of this turn."""
+        if isinstance(event, Data):
+            stream_id = event.stream_id
+            if stream_id in self._outboxes or len(event.data) > self.codec.send_window(stream_id):
+                self._wait_for_credit(event)
+            else:
+                self.codec.send(event)
+        elif self._outboxes and isinstance(event, Trailers) and event.stream_id in self._outboxes:
+            self._outboxes[event.stream_id].add(event)
+        else:
+            self.codec.send(event)
+        if not self._dirty:
+            self._dirty = True
+            self.context.dirty.append(self)
+
+    def _wait_for_credit(self, event: Data) -> None:
+        stream_id = event.stream_id
+        outbox = self._outboxes.get(stream_id)
+        if outbox is None:
+            stream = self.streams.get(stream_id)
+            if stream is None:
+                return
+            outbox = self._outboxes[stream_id] = Outbox(stream, self.owner.buffer_limit)
+            stream.undelivered = True
+        self.codec_stats.pending_send_bytes += outbox.add(event)
+        self._pump(outbox, outbox.size)
+
+    def _window_opened(self, stream_id: int, now: float) -> None:
+        if stream_id:
+            outbox = self._outboxes.get(stream_id)
+            if outbox is not None:
+                outbox.stream.last_downstream_time = now
+                self._pump(outbox, outbox.size)
+            return
+        progress = True
+        while progress and self._outboxes:
+            # In turns, so that one long response does not take the whole window.
+            progress = False
+            for outbox in tuple(self._outboxes.values()):
+                if self._pump(outbox, TURN_BYTES):
+                    progress = True
+                    outbox.stream.last_downstream_time = now
+
+    def _pump(self, outbox: Outbox, most: int) -> int:
+        """Send what the windows allow now; the number of bytes."""
+        stream = outbox.stream
+        sent = outbox.pump(self.codec, most)
+        self.codec_stats.pending_send_bytes -= sent
+        if outbox.empty:
+            del self._outboxes[stream.stream_id]
+            stream.undelivered = False
+            outbox.relieve()
+            if stream.response_done:
+                stream.finish()
+        else:
+            outbox.relieve()
+        return sent
+
+    def pause_reading(self, stream: DownstreamStream) -> None:
+        """Counted: what comes of this request keeps its credit until the last one lets go."""
+        hold = self._holds.get(stream.stream_id)
+        if hold is None:
+            self._holds[stream.stream_id] = [1, 0]
+        else:
+            hold[0] += 1
+
+    def resume_reading(self, stream: DownstreamStream) -> None:
+        """Undo one `pause_reading`."""
+        hold = self._holds[stream.stream_id]
+        hold[0] -= 1
+        if not hold[0]:
+            del self._holds[stream.stream_id]
+            if hold[1] and not self.closed:
+                self.codec.acknowledge(stream.stream_id, hold[1])
+                self._touch()
+
+    def response_begins(self) -> None:
+        """Say GOAWAY if this connection ought to end."""
+        if (self.context.draining or self.owner.draining or self.context.health_check_failed) and not self._draining:
+            self.manager.stats.downstream_cx_drain_close += 1
+            self._drain()
+
+    def response_precedes_request(self) -> None:
+        """When the response is complete the rest of the request is refused; the connection goes on."""
+
+    def close_after_response(self) -> None:
+        """One bad request does not end the others."""
+
+    def tunnel_opened(self) -> None:
+        """Nothing changes: the frames go on."""
+
+    def reset_stream(self, stream: DownstreamStream) -> None:
+        """The response breaks off."""
+        self.codec.send(StreamReset(stream.stream_id, ResetReason.LOCAL_RESET, None, frames.INTERNAL_ERROR))
+        self.codec_stats.tx_reset += 1
+        self._touch()
+
+    def measure(self, stream: DownstreamStream) -> None:
+        """Fill in what the stream took on the wire."""
+
+    def stream_done(self, stream: DownstreamStream) -> None:
+        """The stream has ended and is logged."""
+        stream_id = stream.stream_id
+        self.streams.pop(stream_id, None)
+        self.codec_stats.streams_active -= 1
+        self.last_activity = stream.end_time
+        if self._outboxes:
+            outbox = self._outboxes.pop(stream_id, None)
+            if outbox is not None:
+                self.codec_stats.pending_send_bytes -= outbox.size
+        if stream.response_done and not stream.request_done:
+            # After a whole response the rest of the request is not wanted (RFC 9113, 8.1): NO_ERROR.
+            self.codec.send(StreamReset(stream_id, ResetReason.LOCAL_RESET))
+            self.codec_stats.tx_reset += 1
+            self._touch()
+        elif self._draining:
+            self._touch()
+
+    # -- the end, and time
+
+    def _drain(self) -> None:
+        """GOAWAY, in two steps."""
+        self._draining = True
+        self.codec.shutdown()
+        self.codec_stats.goaway_sent += 1
+        self._look_at_timer(monotonic())
+        self._touch()
+
+    def close_when_idle(self) -> None:
+        """Draining: no new streams; the connection ends with the last one that is open."""
+        if not self._draining and not self._closing:
+            self._drain()
+
+    def _look_at_timer(self, now: float) -> None:
+        """Arm the one timer of the codec, if it wants one sooner than it is armed for."""
+        due = self.codec.next_timer()
+        if due is None:
+            return
+        if due <= now:
+            self._codec_time(now)
+            due = self.codec.next_timer()
+            if due is None:
+                return
+        if self._timer is not None:
+            if self._timer_at <= due:
+                return
+            self._timer.cancel()
+        self._timer_at = due
+        self._timer = self.context.loop.call_later(max(due - now, 0.0), self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        if self.closed or self._closing:
+            return
+        now = monotonic()
+        due = self.codec.next_timer()
+        if due is not None and due <= now:
+            self._codec_time(now)
+        self._look_at_timer(now)
+        self.context.flush()
+
+    def _codec_time(self, now: float) -> None:
+        self._dispatch(self.codec.handle_timer(now), now)
+        self._touch()
+
+    def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
+        """One of the connection's time-outs is due, unless something happened since it was set."""
+        manager = self.manager
+        if self._closing:
+            # Only delayed_close_timeout counts now.
+            return
+        if queue is manager.idle_queue:
+            left = self.last_activity + queue.duration_s - now
+            if self.streams:
+                queue.add(self, now)
+            elif left > 0:
+                self.context.loop.call_later(left, self._recheck, queue)
+            elif not self._draining:
+                manager.stats.downstream_cx_idle_timeout += 1
+                self._drain()
+        elif queue is manager.stream_idle_queue:
+            self._check_idle_streams(queue, now)
+        else:
+            manager.stats.downstream_cx_max_duration_reached += 1
+            self.close_when_idle()
+
+    def _check_idle_streams(self, queue: DeadlineQueue, now: float) -> None:
+        """One look at all streams, at the time when the first of them may be idle for too long."""
+        soonest = queue.duration_s
+        for stream in tuple(self.streams.values()):
+            active = max(stream.last_downstream_time, stream.last_upstream_rx_time)
+            left = active + stream.idle_limit() - now
+            if left <= 0:
+                if stream.response_done:
+                    self.codec_stats.tx_flush_timeout += 1
+                    stream.reset_downstream()
+                else:
+                    stream.on_idle_timeout()
+            elif left < soonest:
+                soonest = left
+        if soonest < queue.duration_s:
+            self.context.loop.call_later(soonest, self._recheck, queue)
+        else:
+            queue.add(self, now)
+
+    def _recheck(self, queue: DeadlineQueue) -> None:
+        if not self.closed:
+            self.on_deadline(queue, monotonic())
+            self.context.flush()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "draining" if self._draining else "open"
+        return f"<Http2Connection {self.info.remote_address.decode()} {state} streams={len(self.streams)} of {self.requests}>"
