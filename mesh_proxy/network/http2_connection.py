@@ -28,6 +28,7 @@ from mesh_proxy.deadlines import DeadlineQueue
 from mesh_proxy.network.http_shell import HttpShell
 from mesh_proxy.network.outbox import Outbox
 from mesh_proxy.network.transport import write_all
+from mesh_proxy.stats.http2_group import Http2Stats
 from mesh_proxy.stream import flags
 from mesh_proxy.stream.http_stream import HttpStream
 
@@ -50,7 +51,7 @@ class Http2Connection(HttpShell):
     def __init__(self, manager: HttpManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
         super().__init__(manager, info, owner)
         self.codec: Codec = manager.new_http2_codec()
-        self.codec_stats = manager.http2_stats
+        self.codec_stats = manager.context.registry.get(Http2Stats, "http2.")
         self.streams: dict[int, HttpStream] = {}
         self.requests = 0
         self._outboxes: dict[int, Outbox] = {}
@@ -182,7 +183,7 @@ class Http2Connection(HttpShell):
             if stream is not None:
                 stream.on_downstream_gone(now, "http2.remote_reset", flags.DOWNSTREAM_REMOTE_RESET)
             return
-        self.codec_stats.rx_messaging_error += 1
+        self.codec_stats.count_fault(event.error.code)
         self.codec_stats.tx_reset += 1
         if stream is not None:
             stream.on_downstream_gone(now, event.error.code, flags.DOWNSTREAM_PROTOCOL_ERROR)
@@ -204,6 +205,7 @@ class Http2Connection(HttpShell):
     def _connection_failed(self, event: ConnectionFailed, now: float) -> None:
         """The codec has said GOAWAY already; every stream ends with the connection."""
         self.manager.stats.downstream_cx_protocol_error += 1
+        self.codec_stats.count_fault(event.error.code)
         self._close_after_flush(linger=True)
         for stream in tuple(self.streams.values()):
             stream.on_downstream_gone(now, event.error.code, flags.DOWNSTREAM_PROTOCOL_ERROR)

@@ -17,7 +17,7 @@ from mesh_proxy.network.hosts import host_normalizer
 from mesh_proxy.network.http2_settings import downstream_settings
 from mesh_proxy.routing import RouteTable
 from mesh_proxy.stats.group import sanitize
-from mesh_proxy.stats.groups import Http2Stats, HttpStats, ListenerHttpStats
+from mesh_proxy.stats.groups import HttpStats, ListenerHttpStats
 
 if TYPE_CHECKING:
     from mesh_codecs.codec import Codec
@@ -40,7 +40,6 @@ class HttpManager:
         "head_queue",
         "http1_settings",
         "http2_settings",
-        "http2_stats",
         "idle_queue",
         "internal_networks",
         "listener_stats",
@@ -111,7 +110,6 @@ class HttpManager:
             farewell_fields=self._farewell_fields,
         )
         self.http2_settings = downstream_settings(config)
-        self.http2_stats = registry.get(Http2Stats, "http2.")
 
     def new_http2_codec(self) -> Codec:
         """For one connection, of the engine that was chosen."""

@@ -195,55 +195,6 @@ class HttpStats(StatGroup):
         self.codes: dict[int, int] = {}
 
 
-class Http2Stats(StatGroup):
-    """`http2.*` of all downstream connections, `cluster.<name>.http2.*` of a cluster's (docs: http_conn_man/stats, codec)."""
-
-    COUNTERS: ClassVar[tuple[str, ...]] = (
-        "dropped_headers_with_underscores",
-        "goaway_sent",
-        "header_overflow",
-        "headers_cb_no_stream",
-        "inbound_empty_frames_flood",
-        "inbound_priority_frames_flood",
-        "inbound_window_update_frames_flood",
-        "keepalive_timeout",
-        "metadata_empty_frames",
-        "outbound_control_flood",
-        "outbound_flood",
-        "requests_rejected_with_underscores_in_headers",
-        "rx_messaging_error",
-        "rx_reset",
-        "stream_refused_errors",
-        "trailers",
-        "tx_flush_timeout",
-        "tx_reset",
-    )
-    GAUGES: ClassVar[tuple[str, ...]] = ("streams_active", "pending_send_bytes", "deferred_stream_close")
-    __slots__ = (*COUNTERS, *GAUGES)
-
-    dropped_headers_with_underscores: int
-    goaway_sent: int
-    header_overflow: int
-    headers_cb_no_stream: int
-    inbound_empty_frames_flood: int
-    inbound_priority_frames_flood: int
-    inbound_window_update_frames_flood: int
-    keepalive_timeout: int
-    metadata_empty_frames: int
-    outbound_control_flood: int
-    outbound_flood: int
-    requests_rejected_with_underscores_in_headers: int
-    rx_messaging_error: int
-    rx_reset: int
-    stream_refused_errors: int
-    trailers: int
-    tx_flush_timeout: int
-    tx_reset: int
-    streams_active: int
-    pending_send_bytes: int
-    deferred_stream_close: int
-
-
 class TcpProxyStats(StatGroup):
     """`tcp.<stat_prefix>.*`."""
 

@@ -78,6 +78,7 @@ _FAULTS: dict[str, str] = {
     "http2.inbound_window_update_frames_flood": "inbound_window_update_frames_flood",
     "http2.inbound_control_frames_flood": "outbound_control_flood",
     "http2.outbound_control_frames_flood": "outbound_control_flood",
+    "http2.outbound_frames_flood": "outbound_flood",
     "http2.header_list_too_large": "header_overflow",
     "http2.header_list_flood": "header_overflow",
     "http2.header_block_too_large": "header_overflow",

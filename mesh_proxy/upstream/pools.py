@@ -58,7 +58,7 @@ def http2_settings(config: ClusterConfig) -> Http2Settings:
         max_concurrent_streams=options.max_concurrent_streams,
         initial_stream_window_size=options.initial_stream_window_size,
         initial_connection_window_size=options.initial_connection_window_size,
-        stream_error_on_invalid_http_message=options.override_stream_error_on_invalid_http_message,
+        stream_error_on_invalid_http_message=options.bad_message_ends_stream_only,
         max_header_list_size=config.max_response_headers_kb * 1024,
         max_headers_count=config.max_response_headers_count,
         max_header_block_size=max(config.max_response_headers_kb * 1024, LEAST_HEADER_BLOCK),
