@@ -31,6 +31,8 @@ __all__ = ["DubboRouteTable", "DubboTarget"]
 
 MAX_KEPT: Final = 4096
 """services, and methods of one service, whose decisions are kept; beyond it all are forgotten and worked out again"""
+_ANY_TEXT: Final = StringMatcherConfig(kind=StringMatchKind.REGEX, value=".*")
+"""how a route says "any method" in Envoy, which wants a matcher always"""
 _NOTHING: Final[Mapping[bytes, bytes]] = {}
 
 
@@ -73,7 +75,7 @@ class Service:
         self._by_match: dict[tuple[int, ...], Decision] = {}
         for route, method in routes:
             self._routes[route.order] = route
-            if method is None:
+            if method is None or method == _ANY_TEXT:
                 self._any_method.append(route.order)
             else:
                 _add_pattern(self._methods, method, route.order)
@@ -133,7 +135,7 @@ class DubboRouteTable:
                 compiled = CompiledRoute(route, config.group, order)
                 routes.append((compiled, route.method))
                 order += 1
-                takes_all = config.interface == "*" and not config.version and route.method is None
+                takes_all = config.interface == "*" and not config.version and route.method in (None, _ANY_TEXT)
                 if takes_all and self._opaque is None and not compiled.conditions and not compiled.parameters:
                     self._opaque = compiled.choose(lambda: _NOTHING, 0)
             self._routes.append(routes)
@@ -211,14 +213,14 @@ def _real_method(message: DubboMessage, head: InvocationHead) -> bytes:
 
 
 def _add_interface(index: NameIndex, pattern: bytes, number: int) -> None:
-    """Envoy's forms; what the star stands for is not empty (`SingleRouteMatcherImpl::InterfaceMatcher`)."""
+    """Envoy's forms, as version 1.40 reads them: a star at the end or at the start stands for one character at least."""
     if pattern == b"*":
         index.add_test(bool, number)
-    elif pattern.endswith(b"*"):
-        prefix = pattern[:-1]
-        index.add_prefix(prefix, number)
     elif pattern.startswith(b"*"):
-        index.add_suffix(pattern[1:], number)
+        suffix = pattern[1:]
+        index.add_suffix(suffix, number, longer=True)
+    elif pattern.endswith(b"*"):
+        index.add_prefix(pattern[:-1], number, longer=True)
     else:
         index.add_exact(pattern, number)
 

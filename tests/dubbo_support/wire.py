@@ -115,3 +115,25 @@ def header(data: bytes) -> tuple[int, int, int, int]:
     """Flags, status, id and length of body of a frame."""
     assert data[:2] == b"\xda\xbb", data[:16]
     return unpack(">BBqi", data[2:16])
+
+
+def head_strings(body: bytes) -> list[str]:
+    """The first four strings of a request body: protocol version, service, its version, method."""
+    found: list[str] = []
+    pos = 0
+    for _ in range(4):
+        tag = body[pos]
+        if tag == 0x4E:
+            found.append("")
+            pos += 1
+            continue
+        assert tag < 0x34, hex(tag)
+        size, pos = (tag, pos + 1) if tag < 0x20 else ((tag - 0x30 << 8) + body[pos + 1], pos + 2)
+        found.append(body[pos : pos + size].decode("ascii"))
+        pos += size
+    return found
+
+
+def throwable(text: str) -> bytes:
+    """A java.lang.RuntimeException with nothing but a message."""
+    return b"C" + string("java.lang.RuntimeException") + b"\x91" + string("detailMessage") + b"\x60" + string(text)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import render
+from .providers import Providers
 from .upstream import Upstream
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -106,6 +107,8 @@ class Side:
         self.label = label
         self.dir = Path(tempfile.mkdtemp(prefix=f"parity-{label}-"))
         self.upstream = Upstream()
+        self.providers = Providers()
+        """of Dubbo, the endpoints `$(dubbo.NAME)`"""
         self.ports: dict[str, int] = {}
         """Every port in the configuration by name: `port.<listener>`, `up.<endpoint>`, …"""
         self.dead: list[socket.socket] = []
@@ -140,6 +143,9 @@ class Side:
             return self.upstream.ports[rest]
         if room == "tcp":
             self.upstream.raw(rest)
+            return self.upstream.ports[rest]
+        if room == "dubbo":
+            self.upstream.listen(rest, self.providers.serve)
             return self.upstream.ports[rest]
         if room == "refused":
             sock = socket.socket()

@@ -131,6 +131,10 @@ class Upstream:
     def raw(self, name: str) -> None:
         self._listen(name, self._serve_raw, socket.AF_INET, None)
 
+    def listen(self, name: str, serve: Callable[[str, socket.socket, int], None]) -> None:
+        """An endpoint of any other protocol: `serve(name, socket, ordinal)` for each connection."""
+        self._listen(name, serve, socket.AF_INET, None)
+
     def stop(self) -> None:
         self._stopping = True
         with self._lock:
