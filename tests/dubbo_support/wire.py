@@ -117,10 +117,16 @@ def header(data: bytes) -> tuple[int, int, int, int]:
     return unpack(">BBqi", data[2:16])
 
 
-def head_strings(body: bytes) -> list[str]:
-    """The first four strings of a request body: protocol version, service, its version, method."""
+def head_strings(body: bytes, serialization: int = 2) -> list[str]:
+    """The first four strings of a request body in hessian2 or fastjson2: protocol version, service, its version, method."""
     found: list[str] = []
     pos = 0
+    if serialization == 23:
+        for _ in range(4):
+            (size,) = unpack(">I", body[pos : pos + 4])
+            found.append(body[pos + 5 : pos + 4 + size].decode("ascii"))
+            pos += 4 + size
+        return found
     for _ in range(4):
         tag = body[pos]
         if tag == 0x4E:

@@ -1,8 +1,9 @@
 """Builders for the configuration that both proxies get: plain dicts in Envoy's v3 JSON form, with placeholders.
 
-`$(port.NAME)` is a free port, `$(up.NAME)` / `$(up6.NAME)` / `$(tcp.NAME)` / `$(dubbo.NAME)` the port of an HTTP, IPv6 HTTP, raw or Dubbo endpoint of the
-recording upstream (it starts by being named), `$(uds.NAME)` the path of a unix socket (an endpoint if NAME begins with `up`),
-`$(refused.NAME)` a port that refuses, `$(blackhole.NAME)` one that never answers, `$(dir)` the proxy's own directory.
+`$(port.NAME)` is a free port, `$(up.NAME)` / `$(up6.NAME)` / `$(tcp.NAME)` / `$(dubbo.NAME)` the port of an HTTP, IPv6 HTTP, raw
+or Dubbo endpoint of the recording upstream (it starts by being named), `$(uds.NAME)` the path of a unix socket (an endpoint if
+NAME begins with `up`), `$(refused.NAME)` a port that refuses, `$(blackhole.NAME)` one that never answers, `$(dir)` the proxy's
+own directory.
 """
 
 from __future__ import annotations

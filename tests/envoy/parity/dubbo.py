@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -55,36 +56,57 @@ def calls(
                 client.send(one)
             if half_close:
                 client.half_close()
+            answers_seen: list[Answer] = []
             try:
-                for index in range(expected):
-                    note_answer(seen, index, client)
+                answers_seen += [read_answer(client) for _ in range(expected)]
             except EarlyEnd:
-                seen.notes["answers"] = "cut"
+                seen.notes["answers"] = f"cut after {len(answers_seen)}"
+            # Answers to calls on one connection come in any order.
+            for index, answer in enumerate(sorted(answers_seen, key=lambda one: (one.flags, one.request_id))):
+                answer.note(seen, f"answer[{index}]" if index else "answer")
             seen.ends.append(client.stream.wait_end(end))
             seen.client_ports.append(client.port)
         count = upstream if upstream is not None else (1 if to else 0)
-        for index, call in enumerate(side.providers.wait(count)):
+        for index, call in enumerate(sorted(side.providers.wait(count), key=str)):
             seen.notes[f"upstream[{index}]" if index else "upstream"] = str(call)
             seen.notes[f"endpoint[{index}]" if index else "endpoint"] = call.endpoint
 
     wanted = dict(want or {})
     if to is not None:
         wanted["note.endpoint"] = to
-    return Case(name, run=run, want=wanted, log=0, listener=listener, **more)
+    return Case(f"dubbo_{name}", run=run, want=wanted, log=0, listener=listener, **more)
 
 
-def note_answer(seen: Observation, index: int, client: Client) -> None:
-    """Read one frame and note it."""
-    head = client.stream.exactly(16)
-    flags, status, request_id, length = wire.header(head)
-    body = client.stream.exactly(length) if length else b""
-    name = f"answer[{index}]" if index else "answer"
-    seen.notes |= {
-        f"{name}.flags": f"0x{flags:02x}",
-        f"{name}.status": str(status),
-        f"{name}.id": str(request_id),
-        f"{name}.body": body.hex() if status == 20 else body[1:].decode("utf-8", "replace"),
-    }
+@dataclass(slots=True)
+class Answer:
+    """One frame that came back."""
+
+    flags: int
+    status: int
+    request_id: int
+    body: bytes
+
+    def note(self, seen: Observation, name: str) -> None:
+        """Put it among what is compared."""
+        text = self.body.hex() if self.status == 20 else _text(self.body)
+        seen.notes |= {
+            f"{name}.flags": f"0x{self.flags:02x}",
+            f"{name}.status": str(self.status),
+            f"{name}.id": str(self.request_id),
+            f"{name}.body": text,
+        }
+
+
+def _text(body: bytes) -> str:
+    """A Hessian string of up to 1023 characters."""
+    start = 1 if body[:1] < b"\x20" else 2
+    return body[start:].decode("utf-8", "replace")
+
+
+def read_answer(client: Client) -> Answer:
+    """The next frame. EarlyEnd: the connection ended first."""
+    flags, status, request_id, length = wire.header(client.stream.exactly(16))
+    return Answer(flags, status, request_id, client.stream.exactly(length) if length else b"")
 
 
 def settle(seconds: float = 1.5) -> None:

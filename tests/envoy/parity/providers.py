@@ -67,11 +67,10 @@ class Providers:
             flags, _, request_id, length = wire.header(head)
             body = stream.exactly(length) if length else b""
             if flags & 0x20:
-                if flags & 0x80:
-                    if flags & 0x40:
-                        sock.sendall(wire.heartbeat_answer(request_id))
+                if flags & 0xC0 == 0xC0:
+                    sock.sendall(wire.heartbeat_answer(request_id))
                 continue
-            _, service, _, method = wire.head_strings(body)
+            _, service, _, method = wire.head_strings(body, flags & 0x1F)
             self.record(Call(name, flags, service, method, body))
             if flags & 0x40 == 0:
                 continue
