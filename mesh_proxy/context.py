@@ -53,6 +53,7 @@ class WorkerContext:
         "runtime",
         "service_cluster",
         "service_node",
+        "sockets_shared",
         "total_connections",
         "unattached",
         "upstream_connections",
@@ -77,6 +78,8 @@ class WorkerContext:
         """which HTTP/2 engine new connections get (`mesh_codecs.http2.ENGINES`)"""
         self.draining = False
         self.health_check_failed = False
+        self.sockets_shared = False
+        """another process may hold our listening sockets too"""
         self.next_connection_id = 0
         self.active_connections = 0
         """downstream connections"""

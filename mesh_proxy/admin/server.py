@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from email.utils import formatdate
-from typing import Final, cast
+from typing import Any, Final, cast
 from urllib.parse import parse_qsl, unquote
 
 from mesh_codecs.events import ConnectionEnded, ConnectionFailed, Data, Event, RequestHeaders, ResponseHeaders, StreamReset
@@ -71,15 +72,21 @@ class AdminServer:
     async def start(self, sock: socket.socket) -> None:
         """Serve on the socket, which becomes the server's."""
         if sock.family == socket.AF_UNIX:
-            self._server = await self.loop.create_unix_server(lambda: AdminConnection(self), sock=sock)
+            # Since Python 3.13 a server removes its path, which may be the next process's by then.
+            options: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+            self._server = await self.loop.create_unix_server(lambda: AdminConnection(self), sock=sock, **options)
         else:
             self._server = await self.loop.create_server(lambda: AdminConnection(self), sock=sock)
 
-    def close(self) -> None:
-        """Stop and cut what is open."""
+    def stop_accepting(self) -> None:
+        """Give the socket up."""
         if self._server is not None:
             self._server.close()
             self._server = None
+
+    def close(self) -> None:
+        """Stop and cut what is open."""
+        self.stop_accepting()
         for connection in list(self.connections):
             connection.abort()
 

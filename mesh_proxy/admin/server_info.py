@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from mesh_hotrestart import PROTOCOL_VERSION
 from mesh_proxy import __version__
 from mesh_proxy.admin.exchange import AdminRequest, AdminResponse, text, to_json
 from mesh_proxy.cli.version import version_string
@@ -25,8 +26,12 @@ def ready(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
 
 
 def hot_restart_version(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
-    """There is no hot restart yet."""
-    return text("disabled")
+    """Of the protocol between an old and a new process."""
+    return text(_hot_restart_version(supervisor))
+
+
+def _hot_restart_version(supervisor: Supervisor) -> str:
+    return "disabled" if supervisor.options.disable_hot_restart else str(PROTOCOL_VERSION)
 
 
 def server_info(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
@@ -37,9 +42,9 @@ def server_info(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
             "version": version_string(),
             "state": supervisor.state,
             "uptime_current_epoch": uptime,
-            "uptime_all_epochs": uptime,
-            "hot_restart_version": "disabled",
-            "hot_restart_initializing": False,
+            "uptime_all_epochs": f"{supervisor.uptime_all_s}s",
+            "hot_restart_version": _hot_restart_version(supervisor),
+            "hot_restart_initializing": supervisor.handover.under_way and not supervisor.handover.handed_over,
             "command_line_options": _command_line(supervisor),
             "node": node_json(supervisor.bootstrap.node),
         }
@@ -88,9 +93,9 @@ def _command_line(supervisor: Supervisor) -> dict[str, Any]:
         "drain_time": f"{options.drain_time_s}s",
         "parent_shutdown_time": f"{options.parent_shutdown_time_s}s",
         "mode": "Serve",
-        "disable_hot_restart": True,
+        "disable_hot_restart": options.disable_hot_restart,
         "enable_mutex_tracing": options.enable_mutex_tracing,
-        "restart_epoch": options.restart_epoch,
+        "restart_epoch": supervisor.epoch,
         "cpuset_threads": options.cpuset_threads,
         "reject_unknown_dynamic_fields": options.reject_unknown_dynamic_fields,
         "log_format_escaped": options.log_format_escaped,

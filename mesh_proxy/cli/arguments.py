@@ -15,15 +15,6 @@ from mesh_proxy.logs import LEVELS, canonical_level, parse_component_levels
 USAGE_EXIT_CODE: Final = 1
 
 WITHOUT_EFFECT: Final = {
-    "restart_epoch": "hot restart is not available yet",
-    "base_id": "hot restart is not available yet",
-    "use_dynamic_base_id": "hot restart is not available yet",
-    "base_id_path": "hot restart is not available yet",
-    "socket_path": "hot restart is not available yet",
-    "socket_mode": "hot restart is not available yet",
-    "parent_shutdown_time_s": "hot restart is not available yet",
-    "skip_hot_restart_on_no_parent": "hot restart is not available yet",
-    "skip_hot_restart_parent_stats": "hot restart is not available yet",
     "reject_unknown_dynamic_fields": "there is no dynamic configuration yet",
     "ignore_unknown_dynamic_fields": "there is no dynamic configuration yet",
     "enable_fine_grain_logging": "levels are set by component",
@@ -138,20 +129,23 @@ def _parser(prog: str) -> _Parser:
     )
 
     group = parser.add_argument_group(
-        "hot restart", "Checked now, without effect yet: a second process does not take over from the first."
+        "hot restart",
+        "A process started with the --socket-path and --base-id of a running one takes over from it.",
     )
     group.add_argument("--base-id", metavar="N", type=_unsigned, default=0, help="distinguishes proxies on one host [0]")
     group.add_argument("--use-dynamic-base-id", action="store_true", help="choose a free base id")
     group.add_argument("--base-id-path", metavar="FILE", default="", help="write the base id here")
-    group.add_argument("--restart-epoch", metavar="N", type=_unsigned, default=0, help="0 for the first process, then 1, 2 … [0]")
+    group.add_argument("--restart-epoch", metavar="N", type=_unsigned, help="0 for the first process, then 1, 2 … [found out]")
     group.add_argument("--socket-path", metavar="PATH", default="@envoy_domain_socket", help="[@envoy_domain_socket]")
     group.add_argument("--socket-mode", metavar="MODE", type=_octal, default=0o600, help="of a socket with a path [600]")
     group.add_argument(
         "--parent-shutdown-time-s", metavar="S", type=_unsigned, default=900, help="the old process ends after [900]"
     )
-    group.add_argument("--disable-hot-restart", action="store_true", help="(this is how it is at present)")
-    group.add_argument("--skip-hot-restart-on-no-parent", action="store_true")
-    group.add_argument("--skip-hot-restart-parent-stats", action="store_true")
+    group.add_argument("--disable-hot-restart", action="store_true", help="neither take over nor be taken over from")
+    group.add_argument(
+        "--skip-hot-restart-on-no-parent", action="store_true", help="start as usual when an epoch above 0 finds no old process"
+    )
+    group.add_argument("--skip-hot-restart-parent-stats", action="store_true", help="do not go on with the old process's counts")
 
     group = parser.add_argument_group("other")
     group.add_argument("--enable-mutex-tracing", action="store_true", help="no effect")
@@ -183,6 +177,8 @@ def parse_arguments(argv: Sequence[str], prog: str = "mesh-proxy") -> Options:
     defaults = Options()
     values: dict[str, Any] = {name: value for name, value in found.items() if name in Options.__dataclass_fields__}
     concurrency = found["concurrency"]
+    values["epoch_given"] = found["restart_epoch"] is not None
+    values["restart_epoch"] = found["restart_epoch"] or 0
     values["concurrency"] = default_concurrency(found["cpuset_threads"]) if concurrency is None else max(1, concurrency)
     values["component_log_levels"] = found["component_log_level"]
     values["allow_unknown_static_fields"] |= found["allow_unknown_fields"]

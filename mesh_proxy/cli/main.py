@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mesh_hotrestart import PROTOCOL_VERSION
 from mesh_proxy.cli.arguments import UsageError, help_text, parse_arguments, program_name, wants
 from mesh_proxy.cli.options import Options
 from mesh_proxy.cli.version import version_line
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None, *, factory: DataPlaneFactory | None 
         print(help_text(prog), end="")
         return 0
     if wants(arguments, "--hot-restart-version"):
-        print("disabled")
+        print("disabled" if wants(arguments, "--disable-hot-restart") else PROTOCOL_VERSION)
         return 0
     if arguments[:1] == ["validate"]:
         if len(arguments) > 1 and not arguments[1].startswith("-"):

@@ -43,6 +43,8 @@ class Options:
     """`gradual` or `immediate`"""
     parent_shutdown_time_s: int = 900
     restart_epoch: int = 0
+    epoch_given: bool = False
+    """otherwise a living process is looked for, and the epoch is the one after its"""
     base_id: int = 0
     use_dynamic_base_id: bool = False
     base_id_path: str = ""

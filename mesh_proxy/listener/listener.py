@@ -129,10 +129,18 @@ class Listener:
         self._sockets = []
         for listening, name, _ in sockets:
             self.context.loop.remove_reader(listening.fileno())
-            closed = refuse_new(listening)
+            closed = not self.context.sockets_shared and refuse_new(listening)
             while not self._paused and (self._accept(listening, name) or (closed and wait_for_handshakes(listening))):
                 pass
             listening.close()
+
+    def give_away(self, passed: frozenset[tuple[str, str]]) -> None:
+        """Another process accepts from the sockets of these (listener, address) from now on, and has copies of its own."""
+        for listening, _, address in self._sockets:
+            if (self.config.name, address) in passed:
+                self.context.loop.remove_reader(listening.fileno())
+                listening.close()
+        self._sockets = [entry for entry in self._sockets if (self.config.name, entry[2]) not in passed]
 
     def hand_over(self, successor: Listener) -> None:
         """Another version of this listener accepts from the sockets from now on, so that nobody in their queues is lost. Those of

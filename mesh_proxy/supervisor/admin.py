@@ -38,23 +38,30 @@ class AdminListener:
         self._server = AdminServer(loop, functools.partial(answer, supervisor))
         self._path = ""
         self._sinks: SinkSet | None = None
+        self._socket: socket.socket | None = None
+        """our copy, for the process after us, or to come back"""
+        self._addresses: set[str] = set()
+        """as configured and as bound"""
 
-    async def start(self, config: AdminConfig, address_path: str) -> None:
-        """Bind and serve. Raises ConfigError."""
+    async def start(self, config: AdminConfig, address_path: str, inherited: socket.socket | None = None) -> None:
+        """Bind and serve. On a socket of the process before us we serve only when `take_back` is called. Raises ConfigError."""
         address = config.address
         try:
-            sock = _bind(address)
+            sock = inherited or _bind(address)
         except OSError as error:
             raise ConfigError("admin.address", f"cannot bind {address}: {error.strerror}") from None
+        self._socket = sock
         if address.path:
-            self._path = "" if address.path.startswith("@") else address.path
+            self._path = "" if address.path.startswith("@") or inherited is not None else address.path
             local = address.path
         else:
             local = str(AddressConfig(host=address.host, port=sock.getsockname()[1]))
+        self._addresses = {str(address), local}
         self._supervisor.stats.extra += self._server.stats.groups
         if config.access_logs:
             self._open_logs(config)
-        await self._server.start(sock)
+        if inherited is None:
+            await self.take_back()
         _log.info("admin address: %s", local)
         if address_path:
             _write_address(address_path, local)
@@ -75,6 +82,23 @@ class AdminListener:
 
         self._server.access_log = write
 
+    def socket_for(self, address: str) -> socket.socket | None:
+        """The listening socket, for a new process whose admin interface has this address."""
+        return self._socket if address in self._addresses else None
+
+    def give_away(self) -> None:
+        """A new process answers there. Connections that are open stay until they end."""
+        self._path = ""
+        self._server.stop_accepting()
+
+    async def take_back(self) -> None:
+        """Accept, at the start or again."""
+        if self._socket is None:
+            return
+        path = self._socket.getsockname() if self._socket.family == socket.AF_UNIX else ""
+        self._path = path if isinstance(path, str) else ""
+        await self._server.start(self._socket.dup())
+
     def reopen_logs(self) -> None:
         """After a rotation."""
         if self._sinks is not None:
@@ -85,6 +109,9 @@ class AdminListener:
         self._server.close()
         if self._sinks is not None:
             self._sinks.close()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
         if self._path:
             try:
                 os.unlink(self._path)

@@ -95,6 +95,7 @@ class ServerStats(StatGroup):
         "concurrency",
         "days_until_first_cert_expiring",
         "hot_restart_epoch",
+        "hot_restart_generation",
         "live",
         "memory_allocated",
         "memory_heap_size",
@@ -120,6 +121,7 @@ class ServerStats(StatGroup):
     concurrency: int
     days_until_first_cert_expiring: int
     hot_restart_epoch: int
+    hot_restart_generation: int
     live: int
     memory_allocated: int
     memory_heap_size: int

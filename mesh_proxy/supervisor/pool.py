@@ -37,6 +37,10 @@ EXIT_GRACE_S: Final = 2.0
 _log = logging.getLogger("main")
 
 
+_Sticky = m.SetHealthCheck | m.SetLogLevels | m.StartDrain | m.StopListening | m.ShareSockets
+"""commands that describe a state, and not an event"""
+
+
 class StartError(Exception):
     """The workers do not come up."""
 
@@ -80,11 +84,15 @@ class WorkerPool:
         self._next_request = 1
         self._sequence = 0
         self._stopping = False
+        self._retiring: m.HandOver | None = None
+        """a new process accepts: who dies now is not replaced"""
+        self._handed_over: asyncio.Future[int] | None = None
+        self._cut = 0
         self._ever_live = False
         self._failure: StartError | None = None
         """the workers do not come up; said to whoever applies a version"""
         self._empty: asyncio.Future[None] | None = None
-        self._sticky: dict[str, m.SetHealthCheck | m.SetLogLevels | m.StartDrain | m.StopListening] = {}
+        self._sticky: dict[str, _Sticky] = {}
         """commands that a replaced worker must hear too"""
         self._ticked_at = loop.time()
         self._ping_timer: asyncio.TimerHandle | None = None
@@ -137,12 +145,17 @@ class WorkerPool:
         slot = self._slots[handle.index]
         slot.handle = None
         code = os.waitstatus_to_exitcode(status)
+        if self._retiring is not None and not handle.handed_over:
+            self._check_handed_over()
         if self._stopping:
             if not self._tokens and self._empty is not None and not self._empty.done():
                 self._empty.set_result(None)
             return
         self._stats.worker_exits += 1
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        if self._retiring is not None:
+            _log.error("worker %d (pid %d) ended: %s; a new process serves already", handle.index, handle.pid, how)
+            return
         lived = self._loop.time() - handle.started_at
         slot.quick_deaths = slot.quick_deaths + 1 if lived < QUICK_DEATH_S else 0
         if not self._ever_live and slot.quick_deaths >= START_ATTEMPTS:
@@ -198,7 +211,7 @@ class WorkerPool:
     def broadcast(self, message: object, *, sticky: str = "") -> None:
         """Send to every worker; a sticky one also to each worker that comes later, the newest under each name."""
         if sticky:
-            assert isinstance(message, m.SetHealthCheck | m.SetLogLevels | m.StartDrain | m.StopListening)
+            assert isinstance(message, _Sticky)
             self._sticky[sticky] = message
         for handle in self._tokens.values():
             handle.channel.send(message)
@@ -252,6 +265,11 @@ class WorkerPool:
             case m.ListeningStopped(inbound_only):
                 handle.stopped_listening |= {"INBOUND"} if inbound_only else {"INBOUND", "OUTBOUND", "UNSPECIFIED"}
                 self._close_unused_sockets()
+            case m.HandedOver(cut):
+                if not handle.handed_over:
+                    handle.handed_over = True
+                    self._cut += cut
+                    self._check_handed_over()
             case m.Clusters(request_id, clusters):
                 self._take_answer(request_id, handle, clusters)
             case m.Done(request_id):
@@ -274,6 +292,45 @@ class WorkerPool:
         else:  # a replacement cannot serve what its siblings serve
             _log.error("worker %d refuses version %d, %s: %s; replacing it", handle.index, version, path, why)
             handle.kill()
+
+    # Giving way to a new process.
+
+    def share_sockets(self, shared: bool) -> None:
+        """Another process holds the listening sockets too, or no longer."""
+        self.broadcast(m.ShareSockets(shared), sticky="share")
+
+    async def hand_over(self, passed: frozenset[tuple[str, str]], deadline_s: float) -> int:
+        """A new process accepts from these listeners (name, address): let all connections go. Returns when none is left; the
+        number of those that the deadline cut."""
+        self._retiring = m.HandOver(passed, deadline_s)
+        self._cut = 0
+        for slot in self._slots:
+            if slot.respawn is not None:
+                slot.respawn.cancel()
+                slot.respawn = None
+        for handle in self._tokens.values():
+            handle.handed_over = False
+        self._handed_over = self._loop.create_future()
+        self.broadcast(self._retiring)
+        self._check_handed_over()
+        return await self._handed_over
+
+    def _check_handed_over(self) -> None:
+        done = self._handed_over
+        if done is not None and not done.done() and all(handle.handed_over for handle in self._tokens.values()):
+            done.set_result(self._cut)
+
+    def resume(self) -> None:
+        """The new process is gone: workers get their sockets again, with the next version."""
+        assert self._retiring is not None
+        passed = self._retiring.passed
+        self._retiring = None
+        for handle in self._tokens.values():
+            handle.forget_sockets(passed)
+            handle.channel.send(m.Resume())
+        for index, slot in enumerate(self._slots):
+            if slot.handle is None:
+                self._spawn(index)
 
     # Watching.
 

@@ -52,7 +52,15 @@ class PublishedStats:
         return self._aggregator.snapshot(local, self._zeros)
 
     def look(
-        self, *, state: str, concurrency: int, epoch: int, uptime_s: int, connections: int, memory: Iterable[ProcessMemory]
+        self,
+        *,
+        state: str,
+        concurrency: int,
+        epoch: int,
+        generation: int,
+        uptime_s: int,
+        connections: int,
+        memory: Iterable[ProcessMemory],
     ) -> None:
         """Set the gauges that are states and not counts."""
         server = self.server
@@ -60,6 +68,7 @@ class PublishedStats:
         server.live = int(state == "LIVE")
         server.concurrency = concurrency
         server.hot_restart_epoch = epoch
+        server.hot_restart_generation = generation
         server.uptime = uptime_s
         server.total_connections = connections
         server.version = version_number()

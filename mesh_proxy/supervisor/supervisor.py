@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from mesh_hotrestart import RendezvousError
 from mesh_proxy.cli.options import Options
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.bootstrap import BootstrapConfig, NodeConfig, WorkerSnapshot
@@ -19,6 +20,7 @@ from mesh_proxy.logs import current_levels, reopen_log, set_levels
 from mesh_proxy.stats.aggregate import StatsAggregator, StatsSnapshot
 from mesh_proxy.stats.names import HistogramStat
 from mesh_proxy.supervisor.admin import AdminListener
+from mesh_proxy.supervisor.handover import Handover
 from mesh_proxy.supervisor.loading import LoadError, Loading
 from mesh_proxy.supervisor.memory import ProcessMemory, measure
 from mesh_proxy.supervisor.pool import StartError, WorkerPool
@@ -26,6 +28,8 @@ from mesh_proxy.supervisor.published import HistogramIntervals, PublishedStats
 from mesh_proxy.supervisor.sockets import ListenSockets
 from mesh_proxy.supervisor.spawner_client import SpawnerClient
 from mesh_proxy.supervisor.stage import Stage
+from mesh_proxy.supervisor.succession import Succession
+from mesh_proxy.supervisor.takeover import TakeoverError
 from mesh_proxy.tasks import create_task
 from mesh_proxy.worker import messages as m
 
@@ -33,6 +37,8 @@ FLUSH_TIMEOUT_S: Final = 0.2
 """how long a look at the statistics waits for workers; their pages are at most a second old anyhow"""
 SYNC_TIMEOUT_S: Final = 1.0
 """how long a mutation waits until workers have acted on it"""
+TAKEOVER_EXIT_CODE: Final = 2
+"""the process that serves now would not give way, or could not be asked"""
 MEMORY_AGE_S: Final = 5.0
 """how old `server.memory_*` may be"""
 
@@ -72,11 +78,20 @@ class Supervisor:
         self.snapshot: WorkerSnapshot | None = None
         self.health_check_failed = False
         self.listeners_stopped = False
+        self.epoch = options.restart_epoch
+        self.generation = 1
+        """this process is the so-and-so-many-th since the first one was started (`server.hot_restart_generation`)"""
+        self.first_started_at = self.started_at
+        """when the first of them started"""
+        self.ending = False
+        """nothing can bring us back to life"""
         aggregator = StatsAggregator()
         self.stats = PublishedStats(aggregator)
         self.sockets = ListenSockets(options.concurrency)
         self.pool = WorkerPool(loop, spawner, self.sockets, aggregator, self.stats.supervisor, concurrency=options.concurrency)
-        self._admin = AdminListener(loop, self)
+        self.admin = AdminListener(loop, self)
+        self.handover = Handover(loop, self)
+        self._succession = Succession(loop, self)
         self._measured: list[ProcessMemory] = []
         self._measured_at = float("-inf")
         self._intervals = HistogramIntervals(self.bootstrap.stats_flush_interval_s)
@@ -124,13 +139,19 @@ class Supervisor:
                     _log.info("all workers are live after %d ms; starting main dispatch loop", took)
             case Command.START_FAILED:
                 if self.stage in (Stage.PRE_INITIALIZING, Stage.INITIALIZING):
-                    self._exit_code = 1
+                    self._exit_code = self._exit_code or 1
+                    self._succession.give_up(self._failure)
                     _log.critical("%s", self._failure)
                     self._begin_stop()
+            case Command.DRAIN if self.handover.handed_over:
+                self.handover.end_now(float(self.options.drain_time_s))
+            case Command.STOP if self.handover.handed_over:
+                self.handover.end_now(0.0)
             case Command.DRAIN:
                 if self.stage is Stage.LIVE:
                     self.stage = Stage.DRAINING
                     _log.info("draining %d connections, at most %d s", self.pool.active_connections, self.options.drain_time_s)
+                    self._succession.release()
                     create_task(self._drain(), name="drain")
                 elif self.stage is not Stage.DRAINING:
                     self._begin_stop()
@@ -148,7 +169,10 @@ class Supervisor:
                     self._begin_stop()
 
     def _begin_stop(self) -> None:
+        if self.stage is Stage.STOPPED:
+            return
         _log.info("shutting down server instance")
+        self._succession.release()
         self.stage = Stage.DRAINING
         create_task(self._stop(), name="stop")
 
@@ -164,7 +188,9 @@ class Supervisor:
 
     async def _close(self) -> None:
         self._loading.close()
-        self._admin.close()
+        self.handover.close()
+        self._succession.close()
+        self.admin.close()
         self.sockets.close()
         self._spawner.close()
         _log.info("exiting")
@@ -178,8 +204,12 @@ class Supervisor:
             name = self.options.config_path or "<inline>"
             self._failure = f"error initializing configuration '{name}': {error}"
             self.submit(Command.START_FAILED)
-        except (StartError, LoadError) as error:
+        except (StartError, LoadError, RendezvousError) as error:
             self._failure = str(error)
+            self.submit(Command.START_FAILED)
+        except TakeoverError as error:
+            self._failure = str(error)
+            self._exit_code = TAKEOVER_EXIT_CODE
             self.submit(Command.START_FAILED)
         except Exception as error:
             _log.debug("start failed", exc_info=error)
@@ -191,13 +221,16 @@ class Supervisor:
     async def _bring_up(self) -> None:
         for reason in self.options.without_effect:
             _log.warning("accepted without effect: %s", reason)
+        await self._succession.meet()
         bootstrap = await self._loading.result()
         self.bootstrap = dataclasses.replace(bootstrap, node=self._node(bootstrap.node))
         for path, text in bootstrap.warnings:
             _log.warning("%s: %s", path, text)
         self.stats.server.static_unknown_fields = bootstrap.unknown_static_fields
-        if self.bootstrap.admin is not None:
-            await self._admin.start(self.bootstrap.admin, self.options.admin_address_path)
+        admin = self.bootstrap.admin
+        inherited = await self._succession.inherit()
+        if admin is not None:
+            await self.admin.start(admin, self.options.admin_address_path, inherited)
         self.stats.configure(self.bootstrap.clusters)
         self.stats.runtime.num_keys = len(self.bootstrap.runtime)
         self.stats.runtime.load_success += 1
@@ -222,10 +255,29 @@ class Supervisor:
         self.stats.listeners.listener_added += len(self.bootstrap.listeners)
         self.stats.listeners.total_listeners_warming = len(self.bootstrap.listeners)
         await self.pool.apply(self.snapshot)
+        await self._succession.replace()
         self.stats.listeners.total_listeners_warming = 0
         self.stats.listeners.total_listeners_active = len(self.bootstrap.listeners)
         # Envoy counts one success per listener and worker.
         self.stats.listeners.listener_create_success += len(self.bootstrap.listeners) * self.options.concurrency
+
+    # Hot upgrade.
+
+    def hand_over_done(self) -> None:
+        """The process after us has everything."""
+        self.submit(Command.STOPPED)
+
+    async def apply_again(self) -> None:
+        """The same configuration once more, as the workers' sockets have changed."""
+        assert self.snapshot is not None
+        self.snapshot = dataclasses.replace(self.snapshot, version=self.snapshot.version + 1)
+        await self.pool.apply(self.snapshot)
+
+    async def resume(self) -> None:
+        """The process after us is gone: serve as before."""
+        self.pool.resume()
+        await self.apply_again()
+        _log.info("serving again on all listeners")
 
     def _node(self, node: NodeConfig) -> NodeConfig:
         """--service-zone wins over the bootstrap's node; the loader has done the same for the other two flags."""
@@ -245,6 +297,11 @@ class Supervisor:
         """Whole seconds since the start."""
         return int(time.monotonic() - self.started_monotonic)
 
+    @property
+    def uptime_all_s(self) -> int:
+        """Whole seconds since the first process of this chain of upgrades started."""
+        return max(self.uptime_s, int(time.time() - self.first_started_at))
+
     def process_ids(self) -> list[tuple[str, int]]:
         """(role, pid) of every process of this tree."""
         workers = [(f"worker {handle.index}", handle.pid) for handle in self.pool.workers if handle.pid]
@@ -260,7 +317,8 @@ class Supervisor:
         self.stats.look(
             state=self.state,
             concurrency=self.options.concurrency,
-            epoch=self.options.restart_epoch,
+            epoch=self.epoch,
+            generation=self.generation,
             uptime_s=self.uptime_s,
             connections=self.pool.active_connections,
             memory=self._memory(),
@@ -297,7 +355,7 @@ class Supervisor:
     def reopen_logs(self) -> None:
         """SIGUSR1 and /reopen_logs."""
         reopen_log()
-        self._admin.reopen_logs()
+        self.admin.reopen_logs()
         self.pool.broadcast(m.ReopenLogs())
 
     def set_health_check_failed(self, failed: bool) -> None:

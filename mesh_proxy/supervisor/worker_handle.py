@@ -40,6 +40,8 @@ class WorkerHandle:
         """at the last Pong"""
         self.stopped_listening: set[str] = set()
         """traffic directions whose listeners it has given up"""
+        self.handed_over = False
+        """has no connection left, after HandOver"""
         self.hung = False
         """killed because it did not answer"""
         self.channel = Channel(loop, control, self._receive, self._on_closed)
@@ -66,6 +68,10 @@ class WorkerHandle:
             self.channel.send(m.Sockets(part), [sockets[key].fileno() for key in part])
         self._sent_keys = set(sockets)
         self.channel.send(m.Apply(snapshot))
+
+    def forget_sockets(self, given: frozenset[tuple[str, str]]) -> None:
+        """It has closed its sockets of these listeners (name, address); the next version brings them again."""
+        self._sent_keys = {key for key in self._sent_keys if key[:2] not in given}
 
     def kill(self) -> None:
         """SIGKILL."""

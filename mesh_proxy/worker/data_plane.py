@@ -105,7 +105,8 @@ class DataPlane:
                 self._old_listeners.append(gone)
                 context.loop.call_later(self.options.drain_time_s, self._drop_listener, gone)
         self._listeners.update(fresh)
-        for (name, address), listening in sockets.items():
+        for key, listening in sockets.items():
+            name, address = key[:2]
             listener = self._listeners.get(name)
             if listener is None:
                 listening.close()
@@ -159,6 +160,22 @@ class DataPlane:
         """Stop accepting."""
         for listener in self._selected(inbound_only):
             listener.stop_listening()
+
+    def share_sockets(self, shared: bool) -> None:
+        """See the interface."""
+        self._context.sockets_shared = shared
+
+    def hand_over(self, passed: frozenset[tuple[str, str]]) -> None:
+        """See the interface."""
+        for listener in (*self._listeners.values(), *self._old_listeners):
+            listener.give_away(passed)
+            listener.stop_listening()
+            listener.start_drain()
+
+    def resume(self) -> None:
+        """See the interface."""
+        for listener in self._listeners.values():
+            listener.draining = False
 
     def _selected(self, inbound_only: bool) -> list[Listener]:
         return [one for one in self._listeners.values() if not inbound_only or one.config.traffic_direction == "INBOUND"]

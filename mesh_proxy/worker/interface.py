@@ -16,8 +16,9 @@ from mesh_proxy.stats.registry import StatRegistry
 from mesh_proxy.worker.options import WorkerOptions
 from mesh_proxy.worker.shared import SharedTables
 
-SocketKey = tuple[str, str]
-"""(listener name, `str(AddressConfig)`): a listening socket is known by name and address, never by position"""
+SocketKey = tuple[str, str, int]
+"""(listener name, `str(AddressConfig)`, number): a listening socket is known by name and address, never by position. The number
+is above 0 only when a worker has several sockets of one address, after a hot upgrade from more workers"""
 
 
 class DataPlaneApi(Protocol):
@@ -29,7 +30,7 @@ class DataPlaneApi(Protocol):
     async def apply(self, snapshot: WorkerSnapshot, sockets: dict[SocketKey, socket.socket]) -> None:
         """Make a version live; listeners that did not change keep their connections. Returns when it serves.
 
-        `sockets` holds one bound and listening socket for every listener address with `bind_to_port` that is new to this
+        `sockets` holds the bound and listening sockets for every listener address with `bind_to_port` that is new to this
         worker, and is the data plane's from then on. Raises ConfigError and leaves the old version in place if it cannot.
         """
 
@@ -38,6 +39,16 @@ class DataPlaneApi(Protocol):
 
     def stop_listening(self, *, inbound_only: bool = False) -> None:
         """Stop accepting and give up the listening sockets; established connections go on."""
+
+    def share_sockets(self, shared: bool) -> None:
+        """Another process may hold the listening sockets as well, until told otherwise: closing ours must not disturb it."""
+
+    def hand_over(self, passed: frozenset[tuple[str, str]]) -> None:
+        """A new process accepts from the sockets of these listeners (name, address): close our copies, stop accepting from the
+        others, and let connections go, each in the way that its protocol has."""
+
+    def resume(self) -> None:
+        """The new process is gone: undo `hand_over`. The sockets come again with the next version."""
 
     @property
     def active_connections(self) -> int:

@@ -80,6 +80,7 @@ class _Worker:
         self._index = index
         self._draining = False
         self._applying = False
+        self._handing_over: asyncio.Task[None] | None = None
         self._versions: deque[tuple[WorkerSnapshot, dict[SocketKey, socket.socket]]] = deque()
         self._sockets: dict[SocketKey, socket.socket] = {}
         """received, for the next version"""
@@ -147,6 +148,16 @@ class _Worker:
                 self._plane.set_log_levels(levels)
             case m.DrainAndExit(deadline_s):
                 self._drain_and_exit(deadline_s)
+            case m.ShareSockets(shared):
+                self._plane.share_sockets(shared)
+            case m.HandOver(passed, deadline_s):
+                self._plane.hand_over(passed)
+                self._handing_over = create_task(self._hand_over(deadline_s), name="hand over")
+            case m.Resume():
+                if self._handing_over is not None:
+                    self._handing_over.cancel()
+                    self._handing_over = None
+                self._plane.resume()
             case m.Exit():
                 self._finish()
             case _:
@@ -194,6 +205,12 @@ class _Worker:
         if not await self._plane.wait_drained(deadline_s):
             _log.warning("worker %d: %d connections cut at the drain deadline", self._index, self._plane.active_connections)
         self._finish()
+
+    async def _hand_over(self, deadline_s: float) -> None:
+        """Connections go to the new process or end; then there is nothing left to do here."""
+        drained = await self._plane.wait_drained(deadline_s)
+        self._flush_now()
+        self._channel.send(m.HandedOver(0 if drained else self._plane.active_connections))
 
     def _finish(self) -> None:
         if not self.finished.done():

@@ -53,6 +53,26 @@ class DrainAndExit:
 
 
 @dataclass(frozen=True, slots=True)
+class ShareSockets:
+    """See DataPlaneApi.share_sockets."""
+
+    shared: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """See DataPlaneApi.hand_over. Answered by HandedOver when no connection is left, or when the deadline has cut the rest."""
+
+    passed: frozenset[tuple[str, str]]
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """See DataPlaneApi.resume."""
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """Exit at once."""
 
@@ -140,6 +160,14 @@ class ListeningStopped:
     """The data plane has given up its listening sockets (the inbound ones, if that was asked)."""
 
     inbound_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """This worker has no connection left that it could not be ended with."""
+
+    cut: int
+    """connections that were still there at the deadline"""
 
 
 @dataclass(frozen=True, slots=True)

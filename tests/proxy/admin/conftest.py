@@ -101,7 +101,9 @@ class FakeSupervisor:
         self.bootstrap = load_bootstrap(str(path))
         self.stage = Stage.LIVE
         self.started_at = 1_700_000_000.5
-        self.uptime_s = 5
+        self.uptime_s = self.uptime_all_s = 5
+        self.epoch = 0
+        self.handover = SimpleNamespace(under_way=False, handed_over=False)
         self.done: list[tuple[Any, ...]] = []
         self.stats = PublishedStats(StatsAggregator())
         self.stats.configure(self.bootstrap.clusters)
@@ -128,7 +130,7 @@ class FakeSupervisor:
         return AddressConfig(host="127.0.0.1", port=4711) if key == ("main", "127.0.0.1:0") else None
 
     async def fresh_stats(self) -> StatsSnapshot:
-        self.stats.look(state=self.state, concurrency=2, epoch=0, uptime_s=5, connections=0, memory=[])
+        self.stats.look(state=self.state, concurrency=2, epoch=0, generation=1, uptime_s=5, connections=0, memory=[])
         return self.stats.snapshot()
 
     def histogram_intervals(self) -> Any:

@@ -320,7 +320,7 @@ def test_runtime(ask: Ask) -> None:
 
 def test_the_small_ones(ask: Ask, supervisor: Any) -> None:
     assert json.loads(ask("/certs")[1]) == {"certificates": []}
-    assert ask("/hot_restart_version") == (200, "disabled")
+    assert ask("/hot_restart_version") == (200, "1")
     assert json.loads(ask("/init_dump")[1]) == {}
     supervisor.stage = Stage.INITIALIZING
     assert json.loads(ask("/init_dump")[1]) == {"unready_targets_dumps": [{"name": "workers", "target_names": ["worker 0"]}]}

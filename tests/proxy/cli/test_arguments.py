@@ -85,8 +85,8 @@ def test_wrong_command_lines(argv: str, message: str, capsys: pytest.CaptureFixt
 
 
 def test_flags_without_effect_are_named() -> None:
-    options = parse_arguments(["-c", "x", "--base-id", "3", "--restart-epoch", "1", "--enable-core-dump"])
-    assert [text.partition(":")[0] for text in options.without_effect] == ["--restart-epoch", "--base-id", "--enable-core-dump"]
+    options = parse_arguments(["-c", "x", "--base-id", "3", "--disable-extensions", "a", "--enable-core-dump"])
+    assert [text.partition(":")[0] for text in options.without_effect] == ["--enable-core-dump", "--disable-extensions"]
 
 
 def test_zero_workers_mean_one() -> None:
@@ -99,7 +99,15 @@ def test_version_and_help_win_over_mistakes(capsys: pytest.CaptureFixture[str]) 
     assert main(["--nonsense", "-h"]) == 0
     assert "hot restart" in capsys.readouterr().out
     assert main(["--hot-restart-version"]) == 0
+    assert capsys.readouterr().out == "1\n"
+    assert main(["--hot-restart-version", "--disable-hot-restart"]) == 0
     assert capsys.readouterr().out == "disabled\n"
+
+
+def test_epoch_zero_given_is_not_the_same_as_none() -> None:
+    assert not parse_arguments(["-c", "x"]).epoch_given
+    given = parse_arguments(["-c", "x", "--restart-epoch", "0"])
+    assert (given.epoch_given, given.restart_epoch) == (True, 0)
 
 
 def test_validate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

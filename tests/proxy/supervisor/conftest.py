@@ -79,7 +79,9 @@ class ProxyProcess:
         self.log_path = directory / "log"
         self.log_file = self.log_path.open("wb")
         self.admin_path = directory / "admin"
-        command = [sys.executable, str(ECHO_PROXY), "-c", str(path), "--admin-address-path", str(self.admin_path), *arguments]
+        command = [sys.executable, str(ECHO_PROXY), "-c", str(path), "--admin-address-path", str(self.admin_path)]
+        hot_restart = any("--socket-path" in argument for argument in arguments)
+        command += [*([] if hot_restart else ["--disable-hot-restart"]), *arguments]
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self.log_file, stderr=self.log_file, env={**os.environ, **env}
         )

@@ -41,7 +41,7 @@ class EchoPlane:
             os._exit(3)
 
     async def apply(self, snapshot: WorkerSnapshot, sockets: dict[SocketKey, socket.socket]) -> None:
-        for (_, address), sock in sockets.items():
+        for (_, address, _), sock in sockets.items():
             stats = self.registry.get(ListenerStats, f"listener.{address.replace(':', '_')}.")
             self.servers.append(await self.loop.create_server(lambda stats=stats: Echo(self, stats), sock=sock, backlog=4096))
 
@@ -53,6 +53,15 @@ class EchoPlane:
         for server in self.servers:
             server.close()
         self.servers.clear()
+
+    def share_sockets(self, shared: bool) -> None:
+        pass
+
+    def hand_over(self, passed: frozenset[tuple[str, str]]) -> None:
+        self.stop_listening()
+
+    def resume(self) -> None:
+        pass
 
     @property
     def active_connections(self) -> int:

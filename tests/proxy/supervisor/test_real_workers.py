@@ -72,7 +72,7 @@ class Proxy:
         path.write_text(json.dumps(config))
         self.log_path = directory / "log"
         with self.log_path.open("wb") as log:
-            command = [sys.executable, "-m", "mesh_proxy", "-c", str(path), "--concurrency", "2"]
+            command = [sys.executable, "-m", "mesh_proxy", "-c", str(path), "--concurrency", "2", "--disable-hot-restart"]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.until_ready()
 

@@ -43,7 +43,7 @@ def test_each_worker_has_its_own_socket_on_one_port(make: Make) -> None:
     sockets = make(3)
     sockets.bind([tcp()])
     key = ("a", "127.0.0.1:0")
-    mine = [sockets.for_worker(index)[key] for index in range(3)]
+    mine = [sockets.for_worker(index)[*key, 0] for index in range(3)]
     assert len({sock.fileno() for sock in mine}) == 3
     ports = {sock.getsockname()[1] for sock in mine}
     assert len(ports) == 1
@@ -58,8 +58,8 @@ def test_without_reuse_port_all_share_one(make: Make) -> None:
     sockets = make(2)
     sockets.bind([tcp(enable_reuse_port=False)])
     key = ("a", "127.0.0.1:0")
-    assert sockets.for_worker(0)[key] is sockets.for_worker(1)[key]
-    assert not sockets.for_worker(0)[key].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+    assert sockets.for_worker(0)[*key, 0] is sockets.for_worker(1)[*key, 0]
+    assert not sockets.for_worker(0)[*key, 0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
 
 
 def test_what_is_bound_stays_and_what_goes_is_closed(make: Make) -> None:
@@ -67,10 +67,10 @@ def test_what_is_bound_stays_and_what_goes_is_closed(make: Make) -> None:
     sockets.bind([tcp("a"), tcp("b")])
     before = sockets.for_worker(0)
     sockets.bind([tcp("a"), tcp("c")])
-    assert sockets.for_worker(0)["a", "127.0.0.1:0"] is before["a", "127.0.0.1:0"]
+    assert sockets.for_worker(0)["a", "127.0.0.1:0", 0] is before["a", "127.0.0.1:0", 0]
     sockets.retain([tcp("a"), tcp("c")])
-    assert {name for name, _ in sockets.for_worker(0)} == {"a", "c"}
-    assert before["b", "127.0.0.1:0"].fileno() == -1
+    assert {name for name, _, _ in sockets.for_worker(0)} == {"a", "c"}
+    assert before["b", "127.0.0.1:0", 0].fileno() == -1
 
 
 def test_a_listener_that_binds_nothing(make: Make) -> None:

@@ -1,0 +1,133 @@
+"""One proxy over several generations of processes, each started by hand with the same meeting point."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from parity.proxy import ROOT
+
+from .sidecar import Sidecar, children_of, until
+
+DEADLINE_S = 60.0
+"""far more than anything takes; only a failure gets there"""
+_serial = itertools.count()
+
+
+class Generation:
+    """One supervisor with its log."""
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        self.log_path = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def wait_log(self, pattern: str, timeout: float = DEADLINE_S) -> str:
+        """Until a line says this; the line. Fails at once when the process ends without."""
+
+        def look() -> str | None:
+            ended = self.process.poll() is not None
+            text = self.log()
+            if found := re.search(f".*{pattern}.*", text):
+                return found[0]
+            assert not ended, f"exit code {self.process.returncode}, and never said {pattern!r}:\n{text[-3000:]}"
+            return None
+
+        return until(f"log line {pattern!r}", look, timeout)
+
+    def wait_live(self) -> Generation:
+        self.wait_log("all workers are live")
+        return self
+
+    def wait_exit(self, timeout: float = DEADLINE_S) -> int:
+        return self.process.wait(timeout)
+
+    def tree(self) -> list[int]:
+        found = [self.pid]
+        for pid in found:
+            found += children_of(pid)
+        return found
+
+    def kill(self) -> None:
+        for pid in self.tree():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class Upgrades(Sidecar):
+    """`start` starts the first generation, `upgrade` the next."""
+
+    def __init__(self, config: dict[str, Any], *, concurrency: int = 1, flags: tuple[str, ...] = ()) -> None:
+        super().__init__(config, concurrency=concurrency, flags=flags)
+        self.generations: list[Generation] = []
+        self.meeting_point = f"@mesh-test-{os.getpid()}-{next(_serial)}"
+
+    @property
+    def newest(self) -> Generation:
+        return self.generations[-1]
+
+    @property
+    def pid(self) -> int:
+        return self.newest.pid
+
+    def command(self, *, concurrency: int = 0, flags: tuple[str, ...] = (), config: Path | None = None) -> list[str]:
+        return [
+            *(sys.executable, "-m", "mesh_proxy", "-c", str(config or self.config_file)),
+            *("--concurrency", str(concurrency or self._concurrency)),
+            *("--socket-path", self.meeting_point, "--log-level", "info", "--file-flush-interval-msec", "10"),
+            *self._flags,
+            *flags,
+        ]
+
+    def launch(self, **options: Any) -> Generation:
+        """Another process; nothing is waited for."""
+        made = Generation(self.command(**options), self.dir / f"output-{len(self.generations)}.log")
+        self.generations.append(made)
+        return made
+
+    def start(self) -> None:
+        self.launch().wait_live()
+
+    def upgrade(self, **options: Any) -> Generation:
+        """Start the next generation, and wait until it serves and the one before is gone."""
+        before = self.newest
+        made = self.launch(**options).wait_live()
+        assert before.wait_exit() == 0, before.log()
+        return made
+
+    def log(self) -> str:
+        return "".join(f"--- {one.log_path.name}\n{one.log()}" for one in self.generations)
+
+    def output(self) -> str:
+        return self.log()[-6000:]
+
+    def stop(self, keep: bool = False) -> None:
+        for one in reversed(self.generations):
+            if one.process.poll() is None:
+                one.process.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + 10
+        for one in self.generations:
+            try:
+                one.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                pass
+            one.kill()
+        super().stop(keep)
