@@ -17,7 +17,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from mesh_filters.filter import Filter
+from mesh_codecs.events import RequestHeaders
+from mesh_codecs.headers import Headers
+from mesh_filters.filter import Filter, Stream
 
 ENTRY_POINT_GROUP: Final = "mesh_proxy.filters"
 FilterFactory = Callable[[], Filter] | Filter
@@ -63,6 +65,34 @@ class FilterContext(Protocol):
         self, prefix: str, *, counters: tuple[str, ...] = (), gauges: tuple[str, ...] = (), histograms: tuple[str, ...] = ()
     ) -> Any:
         """An object with an int attribute per counter and gauge, published as `<prefix><name>`; the same for the same prefix."""
+
+    def request_matcher(self, matchers: tuple[Any, ...]) -> Callable[[RequestHeaders], bool]:
+        """A test that all of these `HeaderMatcher`s of the configuration pass."""
+
+    def value_matcher(self, matcher: Any) -> Callable[[bytes], bool]:
+        """A test of one value by a `StringMatcher` of the configuration."""
+
+    def query_matcher(self, matcher: Any) -> Callable[[RequestHeaders], bool]:
+        """A test of one query parameter by a `QueryParameterMatcher` of the configuration."""
+
+    def share(self, fraction: Any) -> Callable[[], bool]:
+        """A lot that wins for this `RuntimeFractionalPercent` of the configuration."""
+
+    def format(self, text: str) -> Callable[[Stream], bytes]:
+        """A format string (`%REQ(x)%`), as a value for a header."""
+
+    def header_changes(self, options: tuple[Any, ...]) -> Callable[[Headers, Stream], None]:
+        """Add these `HeaderValueOption`s of the configuration."""
+
+    def health_check_failed(self) -> bool:
+        """Somebody asked for `/healthcheck/fail`."""
+
+    def cluster_health(self, name: str) -> tuple[int, int, int] | None:
+        """Endpoints of a cluster: healthy, degraded, all. None: there is no such cluster."""
+
+    @property
+    def service_cluster(self) -> bytes:
+        """Our own cluster's name (`node.cluster`)."""
 
     def now(self) -> float:
         """Monotonic seconds."""

@@ -24,7 +24,8 @@ FAULT_INJECTED: Final = 1 << 9
 RATE_LIMITED: Final = 1 << 10
 UNAUTHORIZED: Final = 1 << 11
 OVERLOADED: Final = 1 << 20
-"""Response flags that a filter may set: DI, FI, RL, UAEX, OM in access logs."""
+FAILED_LOCAL_HEALTH_CHECK: Final = 1 << 23
+"""Response flags that a filter may set: DI, FI, RL, UAEX, OM, LH in access logs."""
 
 
 class FilterStatus(enum.Enum):
@@ -72,6 +73,8 @@ class Stream(Protocol):
     """response flags, see above"""
     details: str
     """`%RESPONSE_CODE_DETAILS%`; set by local replies and by the router"""
+    health_check: bool
+    """the request is a probe of the local service"""
     is_internal: bool
     """the request is internal in Envoy's sense"""
     remote_address: bytes
@@ -117,6 +120,9 @@ class Stream(Protocol):
 
     def route_metadata(self) -> Any:
         """The route's `metadata.filter_metadata`: name -> values."""
+
+    def target_cluster(self) -> str:
+        """The cluster that the route has chosen; empty when it has none."""
 
     def start_task(self, work: Coroutine[Any, Any, None], name: str) -> Task[None]:
         """Run something that waits. An error in it is logged."""

@@ -129,8 +129,8 @@ def _grpc_status(config: AccessLogFilterConfig, runtime: Mapping[str, Any]) -> L
 _KINDS: Final[Mapping[str, Callable[[AccessLogFilterConfig, Mapping[str, Any]], LogFilter]]] = {
     "status_code": partial(_comparison, _status),
     "duration": partial(_comparison, _duration),
-    # No health-check filter marks requests yet, and nothing is traced.
-    "not_health_check": partial(_constant, True),
+    # Nothing is traced.
+    "not_health_check": lambda config, runtime: lambda info: not info.health_check,
     "traceable": partial(_constant, False),
     "runtime": _runtime,
     "and": _all,

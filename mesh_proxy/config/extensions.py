@@ -33,6 +33,17 @@ MODULES: dict[str, str] = {
     # HTTP filters.
     f"{_EXT}.filters.http.router.v3.Router": f"{_EXT}.filters.http.router.v3.router_pb2",
     "envoy.config.route.v3.FilterConfig": "envoy.config.route.v3.route_components_pb2",
+    **{
+        f"{_EXT}.filters.http.{name}.v3.{message}": f"{_EXT}.filters.http.{name}.v3.{module}_pb2"
+        for name, module, messages in (
+            ("buffer", "buffer", ("Buffer", "BufferPerRoute")),
+            ("cors", "cors", ("Cors", "CorsPolicy")),
+            ("fault", "fault", ("HTTPFault",)),
+            ("header_mutation", "header_mutation", ("HeaderMutation", "HeaderMutationPerRoute")),
+            ("health_check", "health_check", ("HealthCheck",)),
+        )
+        for message in messages
+    },
     # Listener filters.
     f"{_EXT}.filters.listener.original_dst.v3.OriginalDst": f"{_EXT}.filters.listener.original_dst.v3.original_dst_pb2",
     f"{_EXT}.filters.listener.tls_inspector.v3.TlsInspector": f"{_EXT}.filters.listener.tls_inspector.v3.tls_inspector_pb2",

@@ -37,7 +37,18 @@ class HttpFilterType:
     translate_route: Translate | None = None
 
 
-BUILT_IN: dict[str, str] = {}
+_HTTP = "envoy.extensions.filters.http"
+_FILTERS = "mesh_proxy.config.translate.filters"
+BUILT_IN: dict[str, str] = {
+    f"{_HTTP}.buffer.v3.Buffer": f"{_FILTERS}.buffer",
+    f"{_HTTP}.buffer.v3.BufferPerRoute": f"{_FILTERS}.buffer",
+    f"{_HTTP}.cors.v3.Cors": f"{_FILTERS}.cors",
+    f"{_HTTP}.cors.v3.CorsPolicy": f"{_FILTERS}.cors",
+    f"{_HTTP}.fault.v3.HTTPFault": f"{_FILTERS}.fault",
+    f"{_HTTP}.header_mutation.v3.HeaderMutation": f"{_FILTERS}.header_mutation",
+    f"{_HTTP}.header_mutation.v3.HeaderMutationPerRoute": f"{_FILTERS}.header_mutation",
+    f"{_HTTP}.health_check.v3.HealthCheck": f"{_FILTERS}.health_check",
+}
 """type of a configuration (also of one per route) → module whose import registers it, or `module:definition`"""
 _plugins: set[str] = set()
 """entry points that were loaded"""
@@ -144,11 +155,15 @@ extensions.discover = discover
 
 def http_filter(type_name: str) -> HttpFilterType | None:
     """The filter that is configured by this message."""
+    if type_name not in _by_type:
+        discover(type_name)
     return _by_type.get(type_name)
 
 
 def route_config(type_name: str) -> HttpFilterType | None:
     """The filter whose per-route configuration is this message."""
+    if type_name not in _by_route_type:
+        discover(type_name)
     return _by_route_type.get(type_name)
 
 

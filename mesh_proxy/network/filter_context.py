@@ -7,6 +7,12 @@ from random import random
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from mesh_codecs.events import RequestHeaders
+from mesh_codecs.headers import Headers
+from mesh_proxy.config.model import HeaderMutationConfig
+from mesh_proxy.formatting import compile_format
+from mesh_proxy.routing.matchers import compile_fraction, compile_header_matcher, compile_query_matcher, compile_string_matcher
+from mesh_proxy.routing.mutations import UNSAFE, HeaderMutation
 from mesh_proxy.stats.group import StatGroup
 from mesh_proxy.stream.filter_chain import FilterChains
 
@@ -48,6 +54,54 @@ class WorkerFilterContext:
     def stats(self, prefix: str, *, counters: _Names = (), gauges: _Names = (), histograms: _Names = ()) -> Any:
         """See the interface."""
         return self._worker.registry.get(stat_kind(counters, gauges, histograms), prefix)
+
+    def request_matcher(self, matchers: tuple[Any, ...]) -> Callable[[RequestHeaders], bool]:
+        """See the interface."""
+        tests = tuple(compile_header_matcher(one) for one in matchers)
+        if len(tests) == 1:
+            return tests[0]
+        return lambda request: all(test(request) for test in tests)
+
+    def value_matcher(self, matcher: Any) -> Callable[[bytes], bool]:
+        """See the interface."""
+        return compile_string_matcher(matcher)
+
+    def query_matcher(self, matcher: Any) -> Callable[[RequestHeaders], bool]:
+        """See the interface."""
+        return compile_query_matcher(matcher)
+
+    def share(self, fraction: Any) -> Callable[[], bool]:
+        """See the interface."""
+        return compile_fraction(fraction, self.runtime)
+
+    def format(self, text: str) -> Callable[[Any], bytes]:
+        """See the interface."""
+        formatter = compile_format(text, omit_empty=True)
+        literal, make = formatter.literal, formatter.format
+        if literal is not None:
+            return lambda stream: literal
+        return lambda stream: make(stream).translate(None, UNSAFE)
+
+    def header_changes(self, options: tuple[Any, ...]) -> Callable[[Headers, Any], None]:
+        """See the interface."""
+        return HeaderMutation(HeaderMutationConfig(add=options), "headers").apply
+
+    def health_check_failed(self) -> bool:
+        """See the interface."""
+        return self._worker.health_check_failed
+
+    def cluster_health(self, name: str) -> tuple[int, int, int] | None:
+        """See the interface."""
+        cluster = self._worker.clusters.get(name)
+        if cluster is None:
+            return None
+        stats = cluster.stats
+        return stats.membership_healthy, stats.membership_degraded, stats.membership_total
+
+    @property
+    def service_cluster(self) -> bytes:
+        """See the interface."""
+        return self._worker.service_cluster
 
     def call_later(self, seconds: float, callback: Callable[..., None], *arguments: Any) -> TimerHandle:
         """See the interface."""

@@ -169,11 +169,13 @@ class Flow:
         self.gates[position] = gate
         self._hold(gate, kind, event)
 
-    def _hold(self, gate: Gate, kind: int, event: Message) -> None:
-        """The filter has seen it and keeps it."""
+    def _hold(self, gate: Gate, kind: int, event: Message) -> bool:
+        """The filter has seen it and keeps it, if it is not too much."""
         gate.hold(kind, event)
         if gate.collecting and gate.size > self.limit:
             self.ends.too_large(self)
+            return False
+        return True
 
     def _at_gate(self, gate: Gate, kind: int, event: Message) -> None:
         if gate.draining or not gate.collecting:
@@ -189,8 +191,8 @@ class Flow:
         if self.over:
             return
         if status is _CONTINUE:
-            gate.hold(kind, event)
-            self._open(gate)
+            if self._hold(gate, kind, event):
+                self._open(gate)
         else:
             gate.collecting = status is FilterStatus.STOP_AND_BUFFER
             self._hold(gate, kind, event)
@@ -234,7 +236,8 @@ class Flow:
                 return
             if status is _CONTINUE:
                 if gate.collecting:
-                    gate.hold(kind, event)
+                    if not self._hold(gate, kind, event):
+                        return
                     gate.collecting = False
                     self._pass_held(gate)
                 else:

@@ -18,6 +18,7 @@ class Owner(Protocol):
 
     stream_id: int
     response: ResponseHeaders | None
+    response_code: int
 
     def route_request(self) -> None:
         """The request's head has passed all filters."""
@@ -85,6 +86,7 @@ class FilterRun:
             self.owner.encode_headers(event)
         else:
             self.owner.response = event
+            self.owner.response_code = event.status
             self.response.enter(HEADERS, event)
 
     def response_data(self, event: Data) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from mesh_codecs.events import RequestHeaders
+from mesh_codecs.events import RequestHeaders, ResponseHeaders
 from mesh_filters.filter import Filter
 from mesh_proxy.config.model import FilterSwitch
 from mesh_proxy.stream.filter_run import FilterRun
@@ -48,6 +48,14 @@ class FilteredStream(UpstreamStream):
             self.run.request_headers(self.request)
         else:
             self.route_request()
+
+    def local_reply_headers(self, event: ResponseHeaders) -> None:
+        """A filter's answer is logged with the cluster that the route would have sent the request to, as by Envoy."""
+        if self.run is not None and not self.cluster_name and self.route is not None:
+            name = self.target_cluster()
+            if self.manager.context.clusters.get(name) is not None:
+                self.cluster_name = name
+        super().local_reply_headers(event)
 
     # -- what filters may ask (`mesh_filters.filter.Stream`)
 
@@ -106,6 +114,13 @@ class FilteredStream(UpstreamStream):
         """The route's own metadata."""
         route = self.current_route()
         return {} if route is None else route.config.metadata
+
+    def target_cluster(self) -> str:
+        """The cluster that the route sends the request to."""
+        route = self.current_route()
+        if self.choice is None and route is not None:
+            self.choice = route.select(self.request, self)
+        return "" if self.choice is None else self.choice.name
 
     def start_task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """A filter waits for something; what it sends when that has come is flushed."""

@@ -79,6 +79,7 @@ class StreamInfo:
         "first_upstream_rx_time",
         "first_upstream_tx_time",
         "flags",
+        "health_check",
         "is_internal",
         "last_upstream_rx_time",
         "last_upstream_tx_time",
@@ -126,6 +127,8 @@ class StreamInfo:
         """path before a rewrite; empty if there was none"""
         self.remote_address: bytes = connection.remote_address
         """the trusted client address (from x-forwarded-for where that is trusted), with its port"""
+        self.health_check = False
+        """a filter says that the request is a probe of the local service"""
         self.is_internal = False
         """the request is internal in Envoy's sense (x-envoy-internal)"""
         self.bytes_received = 0
