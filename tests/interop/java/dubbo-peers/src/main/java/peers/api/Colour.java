@@ -1,0 +1,6 @@
+package peers.api;
+
+public enum Colour {
+    RED,
+    GREEN
+}
