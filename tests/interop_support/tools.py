@@ -1,0 +1,104 @@
+"""Tools of the machine, and processes of foreign programs that are told by lines what to do."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+LINE_S = 120.0
+"""A line that takes longer never comes. The machine may be slow, so nobody is measured by this."""
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skips, unless MESH_PROXY_INTEROP says `required` or `all`: then nothing may be missing here."""
+    if os.environ.get("MESH_PROXY_INTEROP") in ("required", "all"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def tool(name: str) -> str:
+    """Its path."""
+    path = shutil.which(name)
+    if path is None:
+        unavailable(f"{name} is not installed")
+    return path
+
+
+def build(command: Sequence[str], what: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
+    """Runs a build that may need the network."""
+    try:
+        built = subprocess.run(
+            command,
+            cwd=cwd,
+            env=os.environ | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        unavailable(f"{what} could not be built in five minutes")
+    if built.returncode:
+        unavailable(f"{what} could not be built here: {(built.stdout + built.stderr)[-1500:]}")
+
+
+class Program:
+    """A process that reads lines and writes lines. What it says on the error output is shown when it fails."""
+
+    def __init__(self, command: Sequence[str], errors: Path) -> None:
+        self._errors = errors
+        with errors.open("wb") as sink:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, text=True, encoding="utf-8", errors="replace"
+            )
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line.rstrip("\n"))
+        self._lines.put(None)
+
+    def tell(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def line(self, timeout: float = LINE_S) -> str:
+        """The next one."""
+        try:
+            line = self._lines.get(timeout=timeout)
+        except queue.Empty:
+            line = None
+        assert line is not None, f"nothing more came from {self.process.args!r}:\n{self.said()}"
+        return line
+
+    def said(self) -> str:
+        """The end of its error output."""
+        return self._errors.read_text(errors="replace")[-6000:]
+
+    def end_input(self) -> None:
+        """Asks it to end by itself."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            try:
+                stream.close()
+            except OSError:
+                pass  # a line for a process that is gone
