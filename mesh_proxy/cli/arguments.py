@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 import sys
@@ -148,6 +149,9 @@ def _parser(prog: str) -> _Parser:
     group.add_argument("--skip-hot-restart-parent-stats", action="store_true", help="do not go on with the old process's counts")
 
     group = parser.add_argument_group("other")
+    group.add_argument(
+        "--codec-engine", choices=("mesh", "h2"), default="mesh", help="HTTP/2 by our own codec or by the h2 library [mesh]"
+    )
     group.add_argument("--enable-mutex-tracing", action="store_true", help="no effect")
     group.add_argument("--enable-core-dump", action="store_true", help="no effect: use ulimit -c")
     group.add_argument("--hot-restart-version", action="store_true", help="print the hot restart version and exit")
@@ -197,6 +201,8 @@ def parse_arguments(argv: Sequence[str], prog: str = "mesh-proxy") -> Options:
 def _check(options: Options) -> None:
     if not options.config_path and not options.config_yaml:
         raise UsageError("a configuration is needed: -c FILE or --config-yaml YAML")
+    if options.codec_engine == "h2" and importlib.util.find_spec("h2") is None:
+        raise UsageError("--codec-engine h2 needs the h2 library: pip install 'mesh-proxy[h2]'")
     if options.use_dynamic_base_id and options.restart_epoch:
         raise UsageError("--use-dynamic-base-id cannot be used with a --restart-epoch above 0")
     if options.file_flush_interval_msec == 0:

@@ -54,6 +54,8 @@ class Options:
     skip_hot_restart_on_no_parent: bool = False
     skip_hot_restart_parent_stats: bool = False
 
+    codec_engine: str = "mesh"
+    """HTTP/2 of new connections: `mesh`, our own codec, or `h2`, the library"""
     disable_extensions: str = ""
     stats_tags: tuple[tuple[str, str], ...] = ()
     """(name, value) pairs on every statistic"""
@@ -83,4 +85,5 @@ class Options:
             log_path=self.log_path,
             log_format=self.log_format,
             log_format_escaped=self.log_format_escaped,
+            codec_engine=self.codec_engine,
         )

@@ -34,8 +34,10 @@ class Detection(HttpShell):
         prefix = getattr(self, "_prefix", b"") + data
         match = match_http2(prefix)
         if match is Match.MORE:
+            now = self.last_activity = monotonic()
+            if not hasattr(self, "_prefix") and self.manager.head_queue is not None:
+                self.manager.head_queue.add(self, now)
             self._prefix = prefix
-            self.last_activity = monotonic()
             return
         self.become(Http2Connection if match is Match.YES else HttpConnection, prefix)
 
@@ -45,6 +47,8 @@ class Detection(HttpShell):
             queue.discard(self)
         if self._drain_timer is not None:
             self._drain_timer.cancel()
+        if self.manager.head_queue is not None:
+            self.manager.head_queue.discard(self)
         connection = kind(self.manager, self.info, self.owner)
         connection.attach(self.transport)
         self.owner.connection_replaced(self, connection)
@@ -63,6 +67,8 @@ class Detection(HttpShell):
 
     def _lost(self, now: float) -> None:
         """There are no streams."""
+        if self.manager.head_queue is not None:
+            self.manager.head_queue.discard(self)
 
     def close_when_idle(self) -> None:
         """The caller may be sending its first request at this very moment."""
@@ -77,6 +83,8 @@ class Detection(HttpShell):
         manager = self.manager
         if queue is manager.idle_queue:
             manager.stats.downstream_cx_idle_timeout += 1
+        elif queue is manager.head_queue:
+            manager.stats.downstream_rq_header_timeout += 1
         elif queue is manager.stream_idle_queue:
             queue.add(self, now)
             return

@@ -16,6 +16,7 @@ from mesh_codecs.events import (
     ConnectionFailed,
     Data,
     Event,
+    GoAway,
     InformationalHeaders,
     RequestHeaders,
     ResponseHeaders,
@@ -23,6 +24,7 @@ from mesh_codecs.events import (
     Trailers,
     WindowOpened,
 )
+from mesh_codecs.http1 import UnderscoreAction
 from mesh_codecs.http2 import frames
 from mesh_proxy.deadlines import DeadlineQueue
 from mesh_proxy.network.http_shell import HttpShell
@@ -33,7 +35,7 @@ from mesh_proxy.stream import flags
 from mesh_proxy.stream.http_stream import HttpStream
 
 if TYPE_CHECKING:
-    from mesh_codecs.codec import Codec
+    from mesh_codecs.http2 import Http2Engine
     from mesh_proxy.listener.connection import ConnectionOwner
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.stream.downstream_stream import DownstreamStream
@@ -46,11 +48,22 @@ TURN_BYTES: Final = 65_536
 class Http2Connection(HttpShell):
     """Feeds the codec, hands its events to their streams, and keeps the connection's time-outs."""
 
-    __slots__ = ("_draining", "_holds", "_outboxes", "_timer", "_timer_at", "codec", "codec_stats", "requests", "streams")
+    __slots__ = (
+        "_draining",
+        "_head_since",
+        "_holds",
+        "_outboxes",
+        "_timer",
+        "_timer_at",
+        "codec",
+        "codec_stats",
+        "requests",
+        "streams",
+    )
 
     def __init__(self, manager: HttpManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
         super().__init__(manager, info, owner)
-        self.codec: Codec = manager.new_http2_codec()
+        self.codec: Http2Engine = manager.new_http2_codec()
         self.codec_stats = manager.context.registry.get(Http2Stats, "http2.")
         self.streams: dict[int, HttpStream] = {}
         self.requests = 0
@@ -59,6 +72,8 @@ class Http2Connection(HttpShell):
         self._holds: dict[int, list[int]] = {}
         """requests that nobody takes now -> [by how many they are held, bytes whose credit is kept back]"""
         self._draining = False
+        self._head_since = 0.0
+        """when the header block began that is incomplete; 0.0: there is none"""
         self._timer: asyncio.TimerHandle | None = None
         """the codec's, see `next_timer`"""
         self._timer_at = 0.0
@@ -70,6 +85,7 @@ class Http2Connection(HttpShell):
         stats = self.manager.stats
         stats.downstream_cx_rx_bytes_total += size
         if not self.received:
+            # Only with its first bytes does a connection count as HTTP/2, as in Envoy.
             stats.downstream_cx_http2_total += 1
             stats.downstream_cx_http2_active += 1
         self.received += size
@@ -77,10 +93,22 @@ class Http2Connection(HttpShell):
         if self._closing:
             # A delayed close: what still comes is read and dropped, so that our last answer is not lost to a reset.
             return
-        self._dispatch(self.codec.receive_data(data), now)
+        codec = self.codec
+        self._dispatch(codec.receive_data(data), now)
+        if codec.head_started or self._head_since:
+            self._watch_head(now)
+        if codec.pending:
+            self._pause_transport()
+            self.context.loop.call_soon(self._read_on)
         self._look_at_timer(now)
         self._touch()
         self.context.flush()
+
+    def _read_on(self) -> None:
+        """The frames that the last turn left."""
+        if not self.closed and not self._closing:
+            self._resume_transport()
+            self.data_received(b"")
 
     def eof_received(self) -> bool:
         """A caller that leaves during a request is gone, as with Envoy."""
@@ -98,6 +126,8 @@ class Http2Connection(HttpShell):
             stream.on_downstream_gone(now)
         if self._timer is not None:
             self._timer.cancel()
+        if self._head_since and self.manager.head_queue is not None:
+            self.manager.head_queue.discard(self)
 
     def pause_writing(self) -> None:
         self.write_blocked = True
@@ -144,20 +174,54 @@ class Http2Connection(HttpShell):
                 self._connection_failed(event, now)
             # GoAway: the caller opens no more streams; those that are open end as usual.
 
-    def _begin_stream(self, request: RequestHeaders, now: float) -> None:
-        manager = self.manager
-        stats = manager.stats
+    def _watch_head(self, now: float) -> None:
+        """Time header blocks that come in pieces: nothing else can come before their end."""
+        queue = self.manager.head_queue
+        started = self.codec.head_started
+        if started == bool(self._head_since):
+            return
+        self._head_since = now if started else 0.0
+        if queue is not None:
+            if started:
+                queue.add(self, now)
+            else:
+                queue.discard(self)
+
+    def _count_request(self) -> None:
+        stats = self.manager.stats
         self.requests += 1
         stats.downstream_rq_total += 1
         stats.downstream_rq_http2_total += 1
         stats.downstream_rq_active += 1
         self.codec_stats.streams_active += 1
+
+    def _begin_stream(self, request: RequestHeaders, now: float) -> None:
+        manager = self.manager
+        self._count_request()
+        if manager.underscores is not UnderscoreAction.ALLOW and self._underscores_refused(request, now):
+            return
         stream = self.streams[request.stream_id] = HttpStream(self, manager, request, now)
         limit = manager.config.max_requests_per_connection
         if limit and self.requests >= limit and not self._draining:
-            stats.downstream_cx_max_requests_reached += 1
+            manager.stats.downstream_cx_max_requests_reached += 1
             self._drain()
         stream.start(now)
+
+    def _underscores_refused(self, request: RequestHeaders, now: float) -> bool:
+        """Act on header names with an underscore, which some servers take for a hyphen."""
+        headers = request.headers
+        names = [name for name in headers.first if b"_" in name]
+        if not names:
+            return False
+        if self.manager.underscores is UnderscoreAction.DROP_HEADER:
+            for name in names:
+                headers.remove(name)
+                self.codec_stats.dropped_headers_with_underscores += 1
+            return False
+        self.codec_stats.requests_rejected_with_underscores_in_headers += 1
+        self._send_reset(request.stream_id, frames.INTERNAL_ERROR)
+        self._log_unread(HttpStream(self, self.manager, request, now), "http2.unexpected_underscore", now)
+        return True
 
     def _request_data(self, event: Data, now: float) -> None:
         stream_id = event.stream_id
@@ -192,13 +256,10 @@ class Http2Connection(HttpShell):
 
     def _log_unparsed(self, details: str, now: float) -> None:
         """No request head could be made of what came; it counts and is logged as a request all the same, as in Envoy."""
-        stats = self.manager.stats
-        self.requests += 1
-        stats.downstream_rq_total += 1
-        stats.downstream_rq_http2_total += 1
-        stats.downstream_rq_active += 1
-        self.codec_stats.streams_active += 1
-        stream = HttpStream.unparsed(self, self.manager, now)
+        self._count_request()
+        self._log_unread(HttpStream.unparsed(self, self.manager, now), details, now)
+
+    def _log_unread(self, stream: HttpStream, details: str, now: float) -> None:
         stream.protocol = b"HTTP/2"
         stream.on_downstream_gone(now, details, flags.DOWNSTREAM_PROTOCOL_ERROR)
 
@@ -306,12 +367,20 @@ class Http2Connection(HttpShell):
 
     def reset_stream(self, stream: DownstreamStream) -> None:
         """The response breaks off."""
-        self.codec.send(StreamReset(stream.stream_id, ResetReason.LOCAL_RESET, None, frames.INTERNAL_ERROR))
+        self._send_reset(stream.stream_id, frames.INTERNAL_ERROR)
+
+    def _send_reset(self, stream_id: int, error_code: int = 0) -> None:
+        self.codec.send(StreamReset(stream_id, ResetReason.LOCAL_RESET, None, error_code))
         self.codec_stats.tx_reset += 1
         self._touch()
 
     def measure(self, stream: DownstreamStream) -> None:
-        """Fill in what the stream took on the wire."""
+        """Fill in what the stream took on the wire: frames with their headers, as Envoy counts them."""
+        received, head_received, sent, head_sent = self.codec.usage(stream.stream_id)
+        stream.wire_bytes_received = received
+        stream.request_header_bytes = head_received
+        stream.wire_bytes_sent = sent
+        stream.response_header_bytes = head_sent
 
     def stream_done(self, stream: DownstreamStream) -> None:
         """The stream has ended and is logged."""
@@ -325,9 +394,7 @@ class Http2Connection(HttpShell):
                 self.codec_stats.pending_send_bytes -= outbox.size
         if stream.response_done and not stream.request_done:
             # After a whole response the rest of the request is not wanted (RFC 9113, 8.1): NO_ERROR.
-            self.codec.send(StreamReset(stream_id, ResetReason.LOCAL_RESET))
-            self.codec_stats.tx_reset += 1
-            self._touch()
+            self._send_reset(stream_id)
         elif self._draining:
             self._touch()
 
@@ -395,6 +462,8 @@ class Http2Connection(HttpShell):
                 self._drain()
         elif queue is manager.stream_idle_queue:
             self._check_idle_streams(queue, now)
+        elif queue is manager.head_queue:
+            self._head_timed_out(now)
         else:
             manager.stats.downstream_cx_max_duration_reached += 1
             self.close_when_idle()
@@ -402,6 +471,12 @@ class Http2Connection(HttpShell):
     def _check_idle_streams(self, queue: DeadlineQueue, now: float) -> None:
         """One look at all streams, at the time when the first of them may be idle for too long."""
         soonest = queue.duration_s
+        if self._head_since:
+            left = self._head_since + queue.duration_s - now
+            if left <= 0:
+                self._head_timed_out(now)
+                return
+            soonest = min(soonest, left)
         for stream in tuple(self.streams.values()):
             active = max(stream.last_downstream_time, stream.last_upstream_rx_time)
             left = active + stream.idle_limit() - now
@@ -417,6 +492,16 @@ class Http2Connection(HttpShell):
             self.context.loop.call_later(soonest, self._recheck, queue)
         else:
             queue.add(self, now)
+
+    def _head_timed_out(self, now: float) -> None:
+        """A header block, or the preface, took too long. Its stream cannot be answered, as nothing else can be read before."""
+        self._head_since = 0.0
+        self.manager.stats.downstream_rq_header_timeout += 1
+        self.codec.send(GoAway(0, 0, frames.PROTOCOL_ERROR, b"request header timeout"))
+        self._close_after_flush(linger=True)
+        self._log_unparsed("request_header_timeout", now)
+        for stream in tuple(self.streams.values()):
+            stream.on_downstream_gone(now, "request_header_timeout")
 
     def _recheck(self, queue: DeadlineQueue) -> None:
         if not self.closed:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.http2 import Http2Settings
 
 if TYPE_CHECKING:
     from mesh_proxy.config.model import HttpManagerConfig
+
+
+FRAMES_PER_TURN: Final = 256
+"""of one connection, before others get their turn; far more than a read of an honest caller holds"""
 
 
 def downstream_settings(config: HttpManagerConfig) -> Http2Settings:
@@ -27,6 +31,7 @@ def downstream_settings(config: HttpManagerConfig) -> Http2Settings:
         max_consecutive_inbound_frames_with_empty_payload=http2.max_consecutive_inbound_frames_with_empty_payload,
         max_inbound_priority_frames_per_stream=http2.max_inbound_priority_frames_per_stream,
         max_inbound_window_update_frames_per_data_frame_sent=http2.max_inbound_window_update_frames_per_data_frame_sent,
+        max_frames_per_read=FRAMES_PER_TURN,
         keepalive_interval=http2.keepalive_interval_s,
         keepalive_timeout=http2.keepalive_timeout_s or 20.0,
         shutdown_grace=config.drain_timeout_s,

@@ -8,7 +8,7 @@ from random import random
 from typing import TYPE_CHECKING, Any
 
 from mesh_codecs.http1 import Http1Settings, UnderscoreAction
-from mesh_codecs.http2 import new_codec
+from mesh_codecs.http2 import Http2Engine, new_codec
 from mesh_proxy.access_log import AccessLogger
 from mesh_proxy.config.model import ClusterActionConfig
 from mesh_proxy.network import request_headers
@@ -20,7 +20,6 @@ from mesh_proxy.stats.group import sanitize
 from mesh_proxy.stats.groups import HttpStats, ListenerHttpStats
 
 if TYPE_CHECKING:
-    from mesh_codecs.codec import Codec
     from mesh_proxy.access_log import SinkSet
     from mesh_proxy.config.model import HttpManagerConfig
     from mesh_proxy.context import WorkerContext
@@ -58,6 +57,7 @@ class HttpManager:
         "stream_idle_queue",
         "stripped_headers",
         "suppress_envoy_headers",
+        "underscores",
         "upgrades",
         "use_remote_address",
         "via",
@@ -98,6 +98,7 @@ class HttpManager:
             config.normalize_path or config.merge_slashes or config.path_with_escaped_slashes_action != "KEEP_UNCHANGED"
         )
         self._make_queues(config)
+        self.underscores = UnderscoreAction(config.headers_with_underscores_action)
         http1 = config.http1
         self.http1_settings = Http1Settings(
             max_head_bytes=config.max_request_headers_kb * 1024,
@@ -106,12 +107,12 @@ class HttpManager:
             default_host_for_http_10=http1.default_host_for_http_10.encode(),
             allow_absolute_url=http1.allow_absolute_url,
             enable_trailers=http1.enable_trailers,
-            headers_with_underscores_action=UnderscoreAction(config.headers_with_underscores_action),
+            headers_with_underscores_action=self.underscores,
             farewell_fields=self._farewell_fields,
         )
         self.http2_settings = downstream_settings(config)
 
-    def new_http2_codec(self) -> Codec:
+    def new_http2_codec(self) -> Http2Engine:
         """For one connection, of the engine that was chosen."""
         settings = self.http2_settings
         if settings.keepalive_interval is not None:

@@ -72,6 +72,7 @@ class DataPlane:
             board=EjectionBoard.of(shared, worker_index),
         )
         self._context.workers = shared.worker_count if shared is not None else 1
+        self._context.codec_engine = options.codec_engine
         self._context.service_cluster = options.service_cluster.encode()
         self._context.service_node = options.service_node.encode()
         self._context.local_ip = local_ip(options.local_address_ip_version)

@@ -39,3 +39,5 @@ class WorkerOptions:
     """spdlog pattern of the application log, empty for the default (`--log-format`)"""
     log_format_escaped: bool = False
     """write line breaks inside a message as `\\n` (`--log-format-escaped`)"""
+    codec_engine: str = "mesh"
+    """which HTTP/2 engine new connections get, of `mesh_codecs.http2.ENGINES` (`--codec-engine`)"""

@@ -69,6 +69,10 @@ class Core:
         self._memo_out: dict[object, bytes] = {}
         """encoded blocks by what they say; void when our dynamic table changes"""
 
+        self._ended_stream: Stream | None = None
+        """the stream that ended last, for `usage`"""
+        self.pending = False
+        """the last `receive_data` left complete frames for the next one, which may be given no bytes"""
         self._out: list[bytes] = []
         self._out_large = False
         """some buffer of the output is too large to be worth joining"""
@@ -110,6 +114,7 @@ class Core:
         stream.state = state
         if state == CLOSED:
             del self._streams[stream.id]
+            self._ended_stream = stream
             if stream.owed:
                 self._owed[stream.id] = stream.owed
 
@@ -117,6 +122,7 @@ class Core:
         """A stream ended by a reset: its undelivered bytes will not be acknowledged, so their credit goes back now."""
         stream.state = CLOSED
         self._streams.pop(stream.id, None)
+        self._ended_stream = stream
         self._gone.add(stream.id)
         if stream.owed:
             self._return_connection_credit(stream.owed)
@@ -174,6 +180,14 @@ class Core:
             window = self._send_window
         return window if window > 0 else 0
 
+    def usage(self, stream_id: int) -> tuple[int, int, int, int]:
+        """Bytes on the wire of a stream that is open or the last that ended: received, header blocks among them, sent, header
+        blocks among them. All with their frame headers."""
+        stream = self._streams.get(stream_id) or self._ended_stream
+        if stream is None or stream.id != stream_id:
+            return 0, 0, 0, 0
+        return stream.received, stream.head_received, stream.sent, stream.head_sent
+
     # Faults of the peer.
 
     def _fail(self, fault: ConnectionFault, stream_id: int, events: list[Event]) -> None:
@@ -204,3 +218,12 @@ class Core:
         events.append(StreamReset(stream_id, ResetReason.PROTOCOL_ERROR, RemoteProtocolError(fault.why), fault.error_code))
         if self.downstream:
             self._guard.premature_end()
+            self._glitch()
+
+    def _glitch(self) -> None:
+        if self._guard.glitch() and not self._draining:
+            self.shutdown()
+
+    def shutdown(self) -> None:
+        """Begin a graceful end; see `Http2Codec.shutdown`."""
+        raise NotImplementedError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
 from mesh_codecs.codec import Codec
 from mesh_codecs.http2.connection import Http2Codec
@@ -12,7 +12,22 @@ ENGINES: Final = ("mesh", "h2")
 """our own, and the `h2` library"""
 
 
-def new_codec(engine: str, *, downstream: bool, settings: Http2Settings) -> Codec:
+class Http2Engine(Codec, Protocol):
+    """What a connection asks of an engine beyond `Codec`."""
+
+    pending: bool
+    """complete frames were left for the next `receive_data`, which may be given no bytes"""
+
+    @property
+    def head_started(self) -> bool:
+        """The preface or a header block has begun and is incomplete."""
+
+    def usage(self, stream_id: int) -> tuple[int, int, int, int]:
+        """Bytes on the wire of a stream that is open or the last that ended: received, header blocks among them, sent, header
+        blocks among them; zeros where the engine does not know."""
+
+
+def new_codec(engine: str, *, downstream: bool, settings: Http2Settings) -> Http2Engine:
     """A codec of the named engine.
 
     Raises:

@@ -27,6 +27,7 @@ class FloodGuard:
         "_work_at_window_start",
         "data_frames_sent",
         "empty_run",
+        "glitches",
         "outbound_control",
         "streams",
     )
@@ -44,6 +45,8 @@ class FloodGuard:
         self._window_updates = 0
         self.empty_run = 0
         """frames with neither payload nor END_STREAM since the last other one"""
+        self.glitches = 0
+        """streams that ended by a fault of the peer's, see `Http2Settings.max_glitches`"""
         self._streams_at_window_start = 0
         self._work_at_window_start = 0
         """streams and DATA frames before the window"""
@@ -73,6 +76,14 @@ class FloodGuard:
         opened = self.streams - self._streams_at_window_start
         if self._resets > self._limits.max_resets_per_window and self._resets * 2 > opened:
             raise ConnectionFault(ENHANCE_YOUR_CALM, "http2.rapid_reset_flood")
+
+    def glitch(self) -> bool:
+        """A stream was refused or reset because of the peer's fault. True when it is time to ask the peer to go."""
+        self.glitches += 1
+        allowed = self._limits.max_glitches + self.streams // 8
+        if self.glitches > allowed:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "http2.too_many_glitches")
+        return self.glitches * 4 > allowed * 3
 
     def priority_frame(self) -> None:
         """A PRIORITY frame arrived."""

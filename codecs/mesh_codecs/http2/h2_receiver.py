@@ -54,6 +54,7 @@ class H2Receiver:
         self._connection.initiate_connection()
         if settings.initial_connection_window_size > frames.DEFAULT_WINDOW:
             self._connection.increment_flow_control_window(settings.initial_connection_window_size - frames.DEFAULT_WINDOW)
+        self.pending = False
         self._out: list[bytes] = []
         self._buffer = bytearray()
         self._continuations = 0
@@ -95,6 +96,16 @@ class H2Receiver:
             code = getattr(error, "error_code", frames.PROTOCOL_ERROR)
             self._fail(int(code), f"http2.h2: {error}", events)
         return events
+
+    @property
+    def head_started(self) -> bool:
+        """The preface or a header block has begun and is incomplete."""
+        buffer = self._buffer
+        return not self._preface_read or (len(buffer) > 3 and buffer[3] in (frames.HEADERS, frames.CONTINUATION))
+
+    def usage(self, stream_id: int) -> tuple[int, int, int, int]:
+        """Not known here."""
+        return 0, 0, 0, 0
 
     def _next_frame(self) -> bytes | None:
         buffer = self._buffer

@@ -19,6 +19,7 @@ from mesh_codecs.http2.control_receiver import ControlReceiver
 from mesh_codecs.http2.frames import (
     COMPRESSION_ERROR,
     ENHANCE_YOUR_CALM,
+    FRAME_HEADER_SIZE,
     FRAME_SIZE_ERROR,
     LARGEST_STREAM_ID,
     PROTOCOL_ERROR,
@@ -68,7 +69,7 @@ class HeaderReceiver(ControlReceiver):
             if stream_id > self._last_peer_id and stream_id & 1:
                 head = self._memo_in[_REQUEST].get(block)
                 if head is not None:
-                    self._open(stream_id, end_stream, head, events)
+                    self._open(stream_id, end_stream, head, len(block), events)
                     return
         else:
             stream = self._streams.get(stream_id)
@@ -221,10 +222,10 @@ class HeaderReceiver(ControlReceiver):
     def _request(self, stream_id: int, end_stream: bool, block: bytes, events: list[Event]) -> None:
         if not stream_id & 1:
             raise ConnectionFault(PROTOCOL_ERROR, "http2.even_stream_id")
-        self._open(stream_id, end_stream, self._head(_REQUEST, stream_id, block), events)
+        self._open(stream_id, end_stream, self._head(_REQUEST, stream_id, block), len(block), events)
 
-    def _open(self, stream_id: int, end_stream: bool, head: Head, events: list[Event]) -> None:
-        """A new stream of the peer, whose id was checked, with its head."""
+    def _open(self, stream_id: int, end_stream: bool, head: Head, size: int, events: list[Event]) -> None:
+        """A new stream of the peer, whose id was checked, with its head, which was a block of `size` bytes."""
         self._last_peer_id = stream_id
         guard = self._guard
         guard.streams += 1
@@ -236,14 +237,17 @@ class HeaderReceiver(ControlReceiver):
             self._guard.answer_queued()
             if self._settings_acknowledged:  # until then the peer cannot know better
                 self._guard.premature_end()
+                self._glitch()
             return
         flags = TUNNEL if head.protocol else 0
+        size += FRAME_HEADER_SIZE
         if end_stream:
             if head.content_length > 0:
                 raise StreamFault(stream_id, PROTOCOL_ERROR, "http2.content_length_mismatch")
-            stream = Stream(stream_id, HALF_CLOSED_REMOTE, self._peer_initial_window, 0, 0, flags)
+            stream = Stream(stream_id, HALF_CLOSED_REMOTE, self._peer_initial_window, 0, 0, flags, size)
         else:
-            stream = Stream(stream_id, OPEN, self._peer_initial_window, self._local_initial_window, head.content_length, flags)
+            window = self._local_initial_window
+            stream = Stream(stream_id, OPEN, self._peer_initial_window, window, head.content_length, flags, size)
         self._streams[stream_id] = stream
         events.append(
             RequestHeaders(
@@ -291,6 +295,9 @@ class HeaderReceiver(ControlReceiver):
             raise StreamFault(stream.id, PROTOCOL_ERROR, "http2.trailers_do_not_end_stream")
         if stream.expected > 0:
             raise StreamFault(stream.id, PROTOCOL_ERROR, "http2.content_length_mismatch")
+        size = len(block) + FRAME_HEADER_SIZE
+        stream.received += size
+        stream.head_received += size
         self._advance(stream, RECV_END_STREAM)
         events.append(Trailers(stream.id, head.headers()))
 

@@ -35,7 +35,7 @@ class Receiver(HeaderReceiver):
     def __init__(self, downstream: bool, settings: Http2Settings) -> None:
         super().__init__(downstream, settings)
         self._buffer = bytearray()
-        """bytes from the start of the first incomplete frame"""
+        """bytes from the start of the first frame that is incomplete or was left for the next turn"""
         self._wanted = FRAME_HEADER_SIZE
         """how many buffered bytes are needed before it makes sense to look again"""
         self._preface_read = not downstream
@@ -61,6 +61,8 @@ class Receiver(HeaderReceiver):
         pos = 0
         end = len(data)
         try:
+            frames_left = self.settings.max_frames_per_read or -1
+            self.pending = False
             if self._out and len(self._out) > self.settings.max_outbound_frames:
                 raise ConnectionFault(ENHANCE_YOUR_CALM, "http2.outbound_frames_flood")
             if not self._preface_read:
@@ -76,6 +78,11 @@ class Receiver(HeaderReceiver):
                 if pos > end:
                     pos = start - FRAME_HEADER_SIZE
                     break
+                if not frames_left:
+                    pos = start - FRAME_HEADER_SIZE
+                    self.pending = True
+                    break
+                frames_left -= 1
                 try:
                     kind = word & 0xFF
                     if kind == 0 and not self._special:
@@ -93,10 +100,16 @@ class Receiver(HeaderReceiver):
             rest = data[pos:] if pos else data
             buffer += rest
             size = len(rest)
-            self._wanted = FRAME_HEADER_SIZE
-            if size >= FRAME_HEADER_SIZE:
+            self._wanted = 0 if self.pending else FRAME_HEADER_SIZE
+            if size >= FRAME_HEADER_SIZE and not self.pending:
                 self._wanted += unpack_frame_header(rest, 0)[0] >> 8
         return events
+
+    @property
+    def head_started(self) -> bool:
+        """A header block, or the preface, has begun and is incomplete: nothing else can come before its end."""
+        buffer = self._buffer
+        return self._block_stream != 0 or not self._preface_read or (len(buffer) > 3 and buffer[3] == frames.HEADERS)
 
     def _read_preface(self, data: bytes) -> int:
         size = len(PREFACE)
@@ -169,6 +182,7 @@ class Receiver(HeaderReceiver):
         if stream.state == IDLE:
             raise ConnectionFault(PROTOCOL_ERROR, "http2.data_on_idle_stream")
         stream.owed += size  # a fault below returns it
+        stream.received += size + FRAME_HEADER_SIZE
         stream.recv_window = window = stream.recv_window - size
         if window < 0:
             raise StreamFault(stream_id, FLOW_CONTROL_ERROR, "http2.stream_window_exceeded")

@@ -22,7 +22,7 @@ from mesh_codecs.events import (
 from mesh_codecs.headers import Headers, Pairs
 from mesh_codecs.http2 import frames
 from mesh_codecs.http2.core import Core
-from mesh_codecs.http2.frames import pack_frame_header
+from mesh_codecs.http2.frames import FRAME_HEADER_SIZE, pack_frame_header
 from mesh_codecs.http2.heads import CONNECTION_SPECIFIC, field_fault, value_is_clean
 from mesh_codecs.http2.hpack_encoder import encode_integer
 from mesh_codecs.http2.state import (
@@ -152,8 +152,9 @@ class Sender(Core):
             block = self._fields_block(status, headers)
         stream.flags |= HEAD_SENT
         size = len(block)
+        stream.head_sent = stream.sent = stream.sent + size + FRAME_HEADER_SIZE
         if event.end_stream or size > self._peer_max_frame_size:
-            self._queue_block(stream, block, event.end_stream)
+            self._queue_frames(stream, block, event.end_stream)
         else:
             self._out.append(pack_frame_header(size << 8 | 1, 0x4, stream.id) + block)
 
@@ -174,6 +175,12 @@ class Sender(Core):
         self._queue_block(stream, self._fields_block(0, event.headers), True)
 
     def _queue_block(self, stream: Stream, block: bytes, end_stream: bool) -> None:
+        size = len(block) + FRAME_HEADER_SIZE
+        stream.sent += size
+        stream.head_sent += size
+        self._queue_frames(stream, block, end_stream)
+
+    def _queue_frames(self, stream: Stream, block: bytes, end_stream: bool) -> None:
         size = len(block)
         if size <= self._peer_max_frame_size:
             flags = 0x5 if end_stream else 0x4  # END_HEADERS, END_STREAM
@@ -266,6 +273,7 @@ class Sender(Core):
             raise LocalProtocolError("http2.beyond_send_window", detail=f"stream {stream_id}: {size} bytes")
         stream.send_window -= size
         self._send_window -= size
+        stream.sent += size + FRAME_HEADER_SIZE
         out = self._out
         if size <= _COPY_LIMIT:
             self._guard.data_frames_sent += 1
@@ -278,6 +286,7 @@ class Sender(Core):
         while size - start > limit:
             out.append(pack_frame_header(limit << 8, 0, stream_id))
             out.append(data[start : start + limit])
+            stream.sent += FRAME_HEADER_SIZE
             self._out_large = True
             self._guard.data_frames_sent += 1
             start += limit

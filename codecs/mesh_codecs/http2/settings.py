@@ -45,6 +45,11 @@ class Http2Settings:
     """PRIORITY frames, times (1 + streams opened so far) (Envoy: 100)"""
     max_inbound_window_update_frames_per_data_frame_sent: int = 10
     """WINDOW_UPDATE frames may be 5 + 2 * (streams + this * DATA frames that we sent) (Envoy: 10)"""
+    max_frames_per_read: int = 0
+    """frames after which `receive_data` returns and keeps the rest (`pending`), so that others get their turn; 0: no limit"""
+    max_glitches: int = 500
+    """streams that the peer's faults ended or that we refused, beyond one for every eight streams. At three quarters of them the
+    connection is asked to end (HAProxy: tune.h2.fe.glitches-threshold)"""
     flood_window: float = 10.0
     """seconds after which the two counts below start again"""
     max_resets_per_window: int = 100

@@ -83,9 +83,24 @@ SEND_RST_STREAM: Final = 7
 class Stream:
     """One request and its response as the codec sees them."""
 
-    __slots__ = ("expected", "flags", "id", "owed", "recv_window", "send_window", "state", "unreturned")
+    __slots__ = (
+        "expected",
+        "flags",
+        "head_received",
+        "head_sent",
+        "id",
+        "owed",
+        "received",
+        "recv_window",
+        "send_window",
+        "sent",
+        "state",
+        "unreturned",
+    )
 
-    def __init__(self, stream_id: int, state: int, send_window: int, recv_window: int, expected: int, flags: int) -> None:
+    def __init__(
+        self, stream_id: int, state: int, send_window: int, recv_window: int, expected: int, flags: int, size: int = 0
+    ) -> None:
         self.id = stream_id
         self.state = state
         self.send_window = send_window
@@ -100,6 +115,13 @@ class Stream:
         """body bytes still to come by content-length; -1: unknown"""
         self.flags = flags
         """of HEAD_RECEIVED, HEAD_SENT, BODILESS, TUNNEL"""
+        self.received = size
+        """bytes of frames received, their headers included; `size` are those of the head that opened the stream"""
+        self.head_received = size
+        """those of header blocks among them"""
+        self.sent = 0
+        """the same, sent"""
+        self.head_sent = 0
 
     def __repr__(self) -> str:
         return f"<Stream {self.id} {StreamState(self.state).name} send={self.send_window} recv={self.recv_window}>"

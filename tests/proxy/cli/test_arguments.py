@@ -64,6 +64,7 @@ def test_what_istio_passes_is_taken() -> None:
         ("-c a --concurrency -1", "--concurrency"),
         ("-c a --concurrency two", "not an unsigned 32-bit number"),
         ("-c a --drain-strategy slow", "--drain-strategy"),
+        ("-c a --codec-engine nghttp2", "--codec-engine"),
         ("-c a -l loud", "unknown log level 'loud'"),
         ("-c a --component-log-level nope:info", "unknown log component 'nope'"),
         ("-c a --component-log-level upstream", "not of the form name:level"),

@@ -19,8 +19,13 @@ WINDOW = 65_536
 
 
 @asynccontextmanager
-async def calling(serve: Serve, hcm: str = "", cluster: str = "", **more: object) -> AsyncIterator[tuple[Plane, Caller]]:
-    async with upstream(serve) as address, plane(web(hcm=hcm, cluster=cluster, endpoint=at(address))) as one:
+async def calling(
+    serve: Serve, hcm: str = "", cluster: str = "", engine: str = "mesh", **more: object
+) -> AsyncIterator[tuple[Plane, Caller]]:
+    async with (
+        upstream(serve) as address,
+        plane(web(hcm=hcm, cluster=cluster, endpoint=at(address)), codec_engine=engine) as one,
+    ):
         caller = Caller(*await one.connect("web"), **more)  # type: ignore[arg-type]
         try:
             yield one, caller
@@ -28,10 +33,11 @@ async def calling(serve: Serve, hcm: str = "", cluster: str = "", **more: object
             caller.writer.close()
 
 
+@pytest.mark.parametrize("engine", ["mesh", "h2"])
 @pytest.mark.parametrize("codec_type", ["AUTO", "HTTP2"])
-def test_requests_are_served(codec_type: str) -> None:
+def test_requests_are_served(codec_type: str, engine: str) -> None:
     async def body() -> None:
-        async with calling(answer, f"codec_type: {codec_type}") as (one, caller):
+        async with calling(answer, f"codec_type: {codec_type}", engine=engine) as (one, caller):
             ids = [caller.request(b"/%d" % n) for n in range(20)]
             for stream_id in ids:
                 got = await caller.answer(stream_id)
@@ -290,5 +296,80 @@ def test_an_empty_last_piece() -> None:
             got = await caller.get()
             assert (got.status, got.body) == (200, b"ok")
             assert isinstance(got.events[-1], Data)
+
+    run(body())
+
+
+def test_heads_that_come_slowly_end_the_connection() -> None:
+    async def body() -> None:
+        hcm = "request_headers_timeout: 0.2s"
+        async with calling(answer, hcm) as (one, caller):
+            assert (await caller.get()).status == 200
+            caller.raw(wire.frame(wire.HEADERS, wire.END_STREAM, 3, wire.block(wire.GET)))
+            assert b"header timeout" in (await caller.goaway()).debug
+            assert one.stat("http.web.", "downstream_rq_header_timeout") == 1
+            reader, writer = await one.connect("web")
+            writer.write(wire.PREFACE[:10])
+            assert await reader.read() == b""
+            writer.close()
+            reader, writer = await one.connect("web")
+            writer.write(wire.HELLO + wire.headers(1)[:12])
+            while await reader.read(1000):
+                pass
+            writer.close()
+            assert one.stat("http.web.", "downstream_rq_header_timeout") == 3
+
+    run(body())
+
+
+@pytest.mark.parametrize("action", ["DROP_HEADER", "REJECT_REQUEST"])
+def test_underscores_in_header_names(action: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while b"a_b" not in await head(reader):
+            writer.write(ANSWER)
+
+    async def body() -> None:
+        hcm = f"common_http_protocol_options: {{headers_with_underscores_action: {action}}}"
+        async with calling(serve, hcm) as (one, caller):
+            got = await caller.get(headers=[(b"a_b", b"1")])
+            if action == "DROP_HEADER":
+                assert got.status == 200
+                assert one.stat("http2.", "dropped_headers_with_underscores") == 1
+            else:
+                assert got.reset is not None
+                assert one.stat("http2.", "requests_rejected_with_underscores_in_headers") == 1
+            assert (await caller.get()).status == 200
+
+    run(body())
+
+
+def test_many_small_frames_in_one_read_are_all_served() -> None:
+    async def body() -> None:
+        async with calling(answer) as (one, caller):
+            pings = b"".join(wire.ping(b"%08d" % n) for n in range(150))
+            requests = b"".join(wire.headers(2 * n + 1, [*wire.GET]) for n in range(200))
+            caller.raw(pings + requests)
+            await until(lambda: one.stat("http.web.", "downstream_rq_completed") == 200)
+            assert one.stat("http2.", "streams_active") == 0
+
+    run(body())
+
+
+def test_a_caller_that_reads_nothing_is_given_up() -> None:
+    async def body() -> None:
+        limit = 200
+        hcm = f"http2_protocol_options: {{max_outbound_frames: {limit}}}"
+        yaml = web(hcm=hcm, route="match: {prefix: /}, direct_response: {status: 200, body: {inline_string: " + "x" * 4000 + "}}")
+        async with plane(yaml) as one:
+            _, writer = await one.connect("web")
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(wire.HELLO + wire.window_update(0, 2**31 - 1 - 65_535))
+            stream_id = 1
+            while not one.stat("http.web.", "downstream_cx_protocol_error"):
+                writer.write(b"".join(wire.headers(stream_id + 2 * n) for n in range(20)))
+                stream_id += 40
+                await asyncio.sleep(0)
+            assert one.stat("http2.", "outbound_flood") == 1
+            writer.transport.abort()
 
     run(body())
