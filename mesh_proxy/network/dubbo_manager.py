@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mesh_proxy.access_log import SinkSet
     from mesh_proxy.config.model.dubbo import DubboProxyConfig
     from mesh_proxy.context import WorkerContext
+    from mesh_proxy.stream.filter_chain import FilterChains
 
 WRITE_STALL_S: Final = 60.0
 """A consumer that takes nothing of what waits for it for so long is given up."""
@@ -31,6 +32,7 @@ class DubboManager:
         "config",
         "connection_queues",
         "context",
+        "filter_chains",
         "heartbeat_queue",
         "idle_queue",
         "memo",
@@ -38,6 +40,7 @@ class DubboManager:
         "routes",
         "stats",
         "unsent",
+        "watched",
         "write_stall_queue",
     )
 
@@ -51,6 +54,9 @@ class DubboManager:
         self.memo = HeadMemo()
         """heads carry the plans of the route table, so that both live and go together"""
         self.access_loggers = tuple(AccessLogger(log, sinks, context.runtime) for log in config.access_logs)
+        self.filter_chains: FilterChains | None = None
+        self.watched = bool(self.access_loggers) or self.filter_chains is not None
+        """every call has a DubboStream"""
         deadlines = context.deadlines
         idle, heartbeat = config.idle_timeout_s, config.heartbeat_interval_s
         self.idle_queue = deadlines.queue("dubbo idle", idle) if idle else None

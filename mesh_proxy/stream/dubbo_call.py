@@ -13,8 +13,9 @@ from mesh_codecs.dubbo import DubboMessage, MessageTooLarge, Refusal
 from mesh_codecs.dubbo.frame import FLAG_TWO_WAY, HEADER_SIZE, HESSIAN2, OK, SERIALIZATION_MASK
 from mesh_codecs.errors import RemoteProtocolError
 from mesh_proxy.config.model.dubbo import DubboPinning, DubboRouteOptions
-from mesh_proxy.stream import dubbo_replies
+from mesh_proxy.stream import dubbo_replies, flags
 from mesh_proxy.stream.dubbo_mirror import mirror
+from mesh_proxy.stream.dubbo_stream import DubboStream
 from mesh_proxy.stream.dubbo_timeout import asked_timeout
 from mesh_proxy.upstream.cluster import LbContext
 from mesh_proxy.upstream.dubbo_pool import POOL_KEY, pool_for
@@ -56,6 +57,7 @@ class DubboCall:
         "request_id",
         "retrying",
         "started",
+        "stream",
         "target",
         "try_queue",
         "two_way",
@@ -86,10 +88,20 @@ class DubboCall:
         self.queue: DeadlineQueue | None = None
         self.try_queue: DeadlineQueue | None = None
         self.avoid: set[Endpoint] | None = None
+        self.stream: DubboStream | None = None
+        """for filters and logs, if there are any"""
 
     # -- there
 
     def start(self, message: DubboMessage, now: float) -> None:
+        """Through the filters, if there are any, to the route."""
+        if self.manager.watched:
+            self.stream = DubboStream(self, message, now)
+            self.stream.start(now)
+        else:
+            self.route(message, now)
+
+    def route(self, message: DubboMessage, now: float) -> None:
         """Find the route and send."""
         manager = self.manager
         stats = manager.stats
@@ -203,6 +215,8 @@ class DubboCall:
         message = self.message
         assert message is not None
         frame = message.frame
+        if self.stream is not None:
+            self.stream.sent(upstream, now)
         if self.two_way:
             upstream.send(self, frame, now)
             options = self.options
@@ -246,12 +260,20 @@ class DubboCall:
             stats.response_error += 1
             endpoint.stats.rq_error += 1
             if cluster.tracks_results:
-                cluster.on_result(endpoint, dubbo_replies.result_of(status))
+                cluster.on_result(endpoint, dubbo_replies.http_status_of(status))
             options = self.options
             if options is not None and status in options.retry_on_statuses and self._retry(now):
                 return
+        if self.stream is not None:
+            self.stream.respond(message, now)
+        else:
+            self.deliver(message.frame, now)
+
+    def deliver(self, frame: bytes, now: float) -> None:
+        """The one answer."""
         if not self.done:
-            self.connection.answer(self, message.frame)
+            if self.two_way:
+                self.connection.answer(self, frame)
             self._finish(now)
 
     def _look_for_exception(self, message: DubboMessage) -> None:
@@ -310,7 +332,7 @@ class DubboCall:
             endpoint.stats.rq_timeout += 1
             if cluster.tracks_results and self.upstream is not None:
                 cluster.on_result(endpoint, 504)
-        self._detach()
+        self.detach()
         if queue is self.try_queue:
             self.try_queue = None
             if self._retry(now):
@@ -348,20 +370,33 @@ class DubboCall:
         """Answer by ourselves."""
         if self.done:
             return
-        self._detach()
+        self.detach()
+        frame = b""
         if self.two_way:
-            text = dubbo_replies.text_of(reason, self.target)
             self.manager.stats.local_response_error += 1
-            self.connection.answer(self, dubbo_replies.error(reason, self.request_id, text))
-        self._finish(now)
+            frame = dubbo_replies.error(reason, self.request_id, dubbo_replies.text_of(reason, self.target))
+        stream = self.stream
+        if stream is None:
+            self.deliver(frame, now)
+        else:
+            flag, details = dubbo_replies.OUTCOMES[reason]
+            if reason is Refusal.CONNECT_FAILED:
+                stream.upstream_transport_failure = why
+            elif reason is Refusal.MALFORMED:
+                details = why
+            stream.reply(frame, dubbo_replies.http_status_of(reason.status), details, flag)
 
     def abandon(self, now: float) -> None:
         """The consumer left."""
         if not self.done:
-            self._detach()
+            self.detach()
+            if self.stream is not None:
+                self.stream.flags |= flags.DOWNSTREAM_CONNECTION_TERMINATION
+                self.stream.details = "downstream_remote_disconnect"
             self._finish(now)
 
-    def _detach(self) -> None:
+    def detach(self) -> None:
+        """Wait for nothing any more."""
         upstream, pool = self.upstream, self.pool
         if upstream is not None:
             self.upstream = None
@@ -383,6 +418,8 @@ class DubboCall:
         stats = self.manager.stats
         stats.request_active -= 1
         stats.request_time_ms.record((now - self.started) * 1000.0)
+        if self.stream is not None:
+            self.stream.finish(now)
 
     def __repr__(self) -> str:
         return f"<DubboCall {self.request_id} attempts={self.attempts} {'done' if self.done else 'active'}>"

@@ -17,14 +17,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mesh_codecs.dubbo import Refusal, error_response
+from mesh_codecs.dubbo import DubboMessage, Refusal, error_response, null_response
 from mesh_codecs.dubbo.frame import (
     BAD_REQUEST,
     CLIENT_ERROR,
     CLIENT_TIMEOUT,
+    OK,
     SERIALIZATION_ERROR,
+    SERVER_ERROR,
     SERVER_THREADPOOL_EXHAUSTED,
     SERVER_TIMEOUT,
+    SERVICE_ERROR,
     SERVICE_NOT_FOUND,
 )
 from mesh_proxy.stream import flags
@@ -67,9 +70,30 @@ _RESULTS: Final = {
 }
 
 
-def result_of(status: int) -> int:
-    """The HTTP status that a Dubbo status stands for, for outlier detection: below 500 it is not the endpoint's fault."""
-    return _RESULTS.get(status, 500)
+_FROM_HTTP: Final = {
+    400: BAD_REQUEST,
+    404: SERVICE_NOT_FOUND,
+    408: SERVER_TIMEOUT,
+    413: BAD_REQUEST,
+    429: SERVER_THREADPOOL_EXHAUSTED,
+    504: SERVER_TIMEOUT,
+}
+
+
+def http_status_of(status: int) -> int:
+    """The HTTP status that a Dubbo status stands for, for outlier detection, filters and logs: below 500 it is not the
+    endpoint's fault."""
+    return 200 if status == OK else _RESULTS.get(status, 500)
+
+
+def local_reply(request: DubboMessage, http_status: int, text: bytes, flag: int) -> bytes:
+    """The answer of a filter that thinks in HTTP statuses. Success is an OK response with a null result, if we can write one."""
+    if http_status < 400:
+        frame = null_response(request)
+        if frame is not None:
+            return frame
+    status = SERVICE_ERROR if flag & flags.FAULT_INJECTED else _FROM_HTTP.get(http_status, SERVER_ERROR)
+    return error_response(request.request_id, status, text)
 
 
 def text_of(reason: Refusal, target: DubboTarget | None) -> bytes:

@@ -1,0 +1,90 @@
+"""A Dubbo message as filters and logs of any protocol see one: attachments as headers, read only when somebody asks.
+
+Names are lower-case there, as everywhere in `Headers`. What a filter changed becomes one splice of the attachments when the
+message goes on; keys that the sender wrote keep their case. Numbers and booleans read as text and stay what they are unless
+they are changed. Attachments that cannot be had (opaque serialization, too far behind, malformed) count as none.
+"""
+
+from __future__ import annotations
+
+from mesh_codecs.dubbo import DubboMessage
+from mesh_codecs.errors import LocalProtocolError, RemoteProtocolError
+from mesh_codecs.events import RequestHeaders
+from mesh_codecs.headers import Headers
+from mesh_proxy.config.model.dubbo import MAX_SEARCH_BYTES
+
+PROTOCOL = b"Dubbo"
+
+
+class AttachmentHeaders(Headers):
+    """See the module."""
+
+    __slots__ = ("_before", "_message", "_names", "_values")
+
+    def __init__(self, message: DubboMessage) -> None:
+        self._message = message
+        self._values: dict[bytes, bytes] | None = None
+        self._before: dict[bytes, bytes] = {}
+        self._names: dict[bytes, bytes] = {}
+        """lower-case name → the sender's"""
+        self.more = None
+
+    @property
+    def first(self) -> dict[bytes, bytes]:
+        """Name → value; the attachments are read at the first look."""
+        values = self._values
+        if values is None:
+            values = self._values = self._read()
+        return values
+
+    @first.setter
+    def first(self, values: dict[bytes, bytes]) -> None:
+        self.first.clear()
+        self.first.update(values)
+
+    def _read(self) -> dict[bytes, bytes]:
+        message = self._message
+        if len(message.frame) > MAX_SEARCH_BYTES:
+            return {}
+        try:
+            found = message.attachments
+        except RemoteProtocolError:
+            found = None
+        if found is None:
+            return {}
+        self._names = {name.lower(): name for name in found.values}
+        self._before = {name.lower(): value for name, value in found.values.items()}
+        return self._before.copy()
+
+    def apply(self) -> bool:
+        """Write the changes into the message. False when its attachments are out of reach and there are changes."""
+        values = self._values
+        if values is None or (values == self._before and self.more is None):
+            return True
+        after = {name: self.get_joined(name) for name in values}
+        names = self._names
+        changes = {names.get(name, name): value for name, value in after.items() if self._before.get(name) != value}
+        changes |= {names.get(name, name): None for name in self._before if name not in after}
+        try:
+            self._message.edit_attachments(changes)
+        except (LocalProtocolError, RemoteProtocolError):
+            return False
+        self._before = {name: value for name, value in after.items() if value is not None}
+        return True
+
+
+def request_view(message: DubboMessage) -> RequestHeaders:
+    """The head of a call in the words of HTTP: `POST /<service>/<method>` to the authority `<service>`.
+
+    Of a generic call the method is the one that it really calls. A call in a serialization that nobody can read has neither.
+
+    Raises:
+        RemoteProtocolError: the head is malformed.
+    """
+    service = message.service
+    try:
+        method = message.real_method
+    except RemoteProtocolError:
+        method = message.method
+    path = b"/%b/%b" % (service, method) if service else b"/"
+    return RequestHeaders(0, b"POST", b"dubbo", service, path, AttachmentHeaders(message), True, http_version=PROTOCOL)
