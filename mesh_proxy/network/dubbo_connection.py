@@ -75,6 +75,8 @@ class DubboConnection(DubboShell):
         for queue in self.manager.connection_queues:
             queue.add(self, self.last_activity)
         self.owner.connection_opened(self)
+        if self._dirty:
+            self.context.flush()  # the listener is draining: READONLY
 
     def data_received(self, data: bytes) -> None:
         stats = self.manager.stats
@@ -308,6 +310,7 @@ class DubboConnection(DubboShell):
             self._next_id += 1
             self.write(readonly_event(self._next_id))
             self.manager.stats.cx_drain_readonly += 1
+        self.last_call = monotonic()  # what is on its way now was sent before READONLY could be read
         self._close_if_quiet()
 
     def _close_if_quiet(self) -> None:

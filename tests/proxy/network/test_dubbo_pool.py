@@ -195,7 +195,7 @@ def test_an_idle_timeout_closes_connections_without_calls() -> None:
             writer.write(wire.call(request_id=1))
             await read_frame(reader)
             await until(lambda: one.stat("cluster.a.", "upstream_cx_idle_timeout") == 1)
-            assert provider.closed == 1
+            await until(lambda: provider.closed == 1)
 
     run(test())
 
