@@ -95,6 +95,18 @@ def cluster_json(cluster: dict[str, Any]) -> dict[str, Any]:
     return status
 
 
+_HEALTH_FIELDS = {
+    "failed_active_hc": "failed_active_health_check",
+    "failed_outlier_check": "failed_outlier_check",
+    "degraded_active_hc": "failed_active_degraded_check",
+    "pending_dynamic_removal": "pending_dynamic_removal",
+    "pending_active_hc": "pending_active_hc",
+    "excluded_via_immediate_hc_fail": "excluded_via_immediate_hc_fail",
+    "active_hc_timeout": "active_hc_timeout",
+}
+"""health flag -> field of `envoy.admin.v3.HostHealthStatus`"""
+
+
 def endpoint_json(endpoint: dict[str, Any]) -> dict[str, Any]:
     """`envoy.admin.v3.HostStatus`."""
     if endpoint["path"]:
@@ -108,7 +120,7 @@ def endpoint_json(endpoint: dict[str, Any]) -> dict[str, Any]:
             stat["value"] = str(value)
         stats.append({**stat, "name": name})
     health: dict[str, Any] = {"eds_health_status": eds_health(endpoint)}
-    health |= {flag: True for flag in endpoint["health_flags"] if flag.startswith("failed_") and flag != "failed_eds_health"}
+    health |= {_HEALTH_FIELDS[flag]: True for flag in endpoint["health_flags"] if flag in _HEALTH_FIELDS}
     found: dict[str, Any] = {"address": address, "stats": stats, "health_status": health, "weight": endpoint["weight"]}
     if endpoint["hostname"]:
         found["hostname"] = endpoint["hostname"]

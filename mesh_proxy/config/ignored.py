@@ -55,15 +55,14 @@ IGNORED: Final[dict[str, str]] = {
     "envoy.config.cluster.v3.Cluster.track_timeout_budgets": "the extra histograms are not kept",
     "envoy.config.cluster.v3.Cluster.preconnect_policy": "connections are opened when they are needed",
     "envoy.config.cluster.v3.Cluster.use_tcp_for_dns_lookups": "TCP is used when an answer does not fit into UDP",
-    "envoy.config.cluster.v3.Cluster.ignore_health_on_host_removal": "there is no active health check",
     "envoy.config.cluster.v3.Cluster.CommonLbConfig.update_merge_window": "an update is one message, whatever it holds",
-    "envoy.config.cluster.v3.Cluster.CommonLbConfig.ignore_new_hosts_until_first_hc": "there is no active health check",
     "envoy.config.cluster.v3.Cluster.CommonLbConfig.zone_aware_lb_config": "without a local cluster Envoy ignores it too",
     "envoy.config.cluster.v3.CircuitBreakers.Thresholds.max_connection_pools": "a cluster has one pool for each endpoint",
     "envoy.config.cluster.v3.UpstreamConnectionOptions.happy_eyeballs_config": "addresses are tried in the resolver's order",
     "envoy.config.endpoint.v3.LocalityLbEndpoints.proximity": "Envoy ignores it too",
     "envoy.config.endpoint.v3.LocalityLbEndpoints.metadata": _INFORMATION,
-    "envoy.config.endpoint.v3.Endpoint.health_check_config": "there is no active health check",
+    "envoy.config.core.v3.HealthCheck.always_log_health_check_failures": "there is no event log",
+    "envoy.config.core.v3.HealthCheck.always_log_health_check_success": "there is no event log",
     "envoy.config.core.v3.Metadata.typed_filter_metadata": "no filter here reads it",
 }
 """`<message>.<field>` → reason"""

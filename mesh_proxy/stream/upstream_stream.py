@@ -235,6 +235,8 @@ class UpstreamStream(TimedStream):
                 verdict = http_of_status(grpc_status)
         if cluster.tracks_results:
             cluster.on_result(endpoint, verdict)
+        if cluster.health is not None and b"x-envoy-immediate-health-check-fail" in event.headers.first:
+            cluster.health.immediate_failure(endpoint)
         retrying = self.retry
         if retrying is not None and retrying.wants_headers(event):
             if self._schedule_retry(event):

@@ -17,6 +17,9 @@ from mesh_proxy.upstream import localities
 from mesh_proxy.upstream.balancers import Choose, make_chooser, round_robin
 from mesh_proxy.upstream.endpoint import Endpoint
 from mesh_proxy.upstream.hash_balancers import HASH_POLICIES, HashInput, MaglevBalancer, RingHashBalancer
+from mesh_proxy.upstream.health.checker import HealthChecker
+from mesh_proxy.upstream.health.flags import FAILED, REMOVAL
+from mesh_proxy.upstream.health.follower import HealthFollower, HealthWatch
 from mesh_proxy.upstream.host_sets import HostSet, distribute, split
 from mesh_proxy.upstream.outlier import OutlierDetector
 from mesh_proxy.upstream.resource_table import SharedResources
@@ -83,12 +86,14 @@ class Cluster:
     __slots__ = (
         "_choose",
         "_hash_input",
+        "_health_prefix",
         "_levels",
         "_matches",
         "config",
         "default",
         "endpoints",
         "environment",
+        "health",
         "high",
         "name",
         "needs_context",
@@ -108,12 +113,15 @@ class Cluster:
         self.tracks_results = False
         """`on_result` wants to know how requests ended"""
         self.outlier: OutlierDetector | None = None
+        self.health: HealthWatch | None = None
+        """active health checks, or what this worker learns of them"""
         self.default, self.high = self._make_resources()
         self.stats: ClusterStats
         self._levels: tuple[tuple[int, Choose], ...] = ()
         self._choose: Choose = self._none
         self._register_stats()
         self._set_outlier_detection()
+        self._set_health_check()
 
     def start(self) -> None:
         """Take the members that the configuration names. Subclasses begin to resolve."""
@@ -192,6 +200,7 @@ class Cluster:
             same = known.get((host, config.address.port, config.address.path))
             if same:
                 endpoint = same.pop(0)
+                endpoint.health &= ~REMOVAL
                 endpoint.configure(config, locality, priority, hostname)
             else:
                 endpoint = Endpoint(self.name, config, host, locality, priority, hostname)
@@ -200,6 +209,12 @@ class Cluster:
             endpoints.append(endpoint)
         kept = set(endpoints)
         gone = [endpoint for endpoint in self.endpoints if endpoint not in kept]
+        if gone and not renew and self._outlives_discovery:
+            well = [endpoint for endpoint in gone if not endpoint.health & FAILED]
+            for endpoint in well:
+                endpoint.set_health(endpoint.health | REMOVAL)
+                gone.remove(endpoint)
+            endpoints += well
         self.endpoints = tuple(endpoints)
         if changed or gone:
             self.stats.membership_change += 1
@@ -207,10 +222,32 @@ class Cluster:
             self.stats.max_host_weight = max((endpoint.weight for endpoint in endpoints), default=1)
         if self.outlier is not None:
             self.outlier.watch(self.endpoints)
+        if self.health is not None:
+            self.health.watch(self.endpoints)
         self.refresh()
         for endpoint in gone:
             self._remove(endpoint)
         return changed or bool(gone)
+
+    @property
+    def _outlives_discovery(self) -> bool:
+        """An endpoint that discovery drops stays while health checks find it well: discovery may err."""
+        config = self.config
+        return self.health is not None and config.kind in ("STRICT_DNS", "EDS") and not config.ignore_health_on_removal
+
+    def health_changed(self) -> None:
+        """Health checks changed their mind about some endpoints."""
+        leaving = [endpoint for endpoint in self.endpoints if endpoint.health & REMOVAL and endpoint.health & FAILED]
+        if leaving:
+            self.endpoints = tuple(endpoint for endpoint in self.endpoints if endpoint not in leaving)
+            self.stats.membership_change += 1
+            if self.outlier is not None:
+                self.outlier.watch(self.endpoints)
+            assert self.health is not None
+            self.health.watch(self.endpoints)
+        self.refresh()
+        for endpoint in leaving:
+            self._remove(endpoint)
 
     def _remove(self, endpoint: Endpoint) -> None:
         endpoint.removed = True
@@ -226,6 +263,8 @@ class Cluster:
             self._unregister_stats()
         self._register_stats()
         self._set_outlier_detection()
+        if old.health_check != config.health_check or self.stat_prefix != self._health_prefix:
+            self._set_health_check()
         if config.kind != "ORIGINAL_DST":
             self.needs_context = config.lb_policy in HASH_POLICIES
         self.renew_members(any(getattr(old, name) != getattr(config, name) for name in CONNECTION_FIELDS))
@@ -240,6 +279,9 @@ class Cluster:
         if self.outlier is not None:
             self.outlier.close()
             self.outlier = None
+        if self.health is not None:
+            self.health.close()
+            self.health = None
         self.refresh()
         for endpoint in endpoints:
             self._remove(endpoint)
@@ -261,6 +303,21 @@ class Cluster:
         else:
             outlier.configure(config)
         self.tracks_results = self.outlier is not None
+
+    def _set_health_check(self) -> None:
+        """Begin (or begin anew) what the configuration asks for."""
+        if self.health is not None:
+            self.health.close()
+            self.health = None
+        config, board = self.config.health_check, self.environment.health_board
+        self._health_prefix = self.stat_prefix
+        if config is None:
+            return
+        if board is None or board.checks:
+            self.health = HealthChecker(self, config)
+        else:
+            self.health = HealthFollower(self, board)
+        self.health.watch(self.endpoints)
 
     # -- choosing
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from mesh_proxy.upstream.cluster import Cluster
 from mesh_proxy.upstream.endpoint import Endpoint
+from mesh_proxy.upstream.health import flags
 from mesh_proxy.upstream.resources import Resources
 
 STAT_NAMES = (
@@ -45,19 +46,35 @@ def _limits(resources: Resources) -> dict[str, int]:
     }
 
 
+_BY_STATUS = {
+    "UNHEALTHY": "failed_eds_health",
+    "TIMEOUT": "failed_eds_health",
+    "DEGRADED": "degraded_eds_health",
+    "DRAINING": "eds_status_draining",
+}
+FLAG_ORDER = (
+    "failed_active_hc",
+    "failed_outlier_check",
+    "failed_eds_health",
+    "degraded_active_hc",
+    "degraded_eds_health",
+    "pending_dynamic_removal",
+    "pending_active_hc",
+    "excluded_via_immediate_hc_fail",
+    "active_hc_timeout",
+    "eds_status_draining",
+)
+
+
 def health_flags(endpoint: Endpoint) -> list[str]:
     """Why the endpoint is not plainly healthy, in Envoy's words and order; empty when it is."""
-    flags = []
+    health, status = endpoint.health, endpoint.config.health_status
+    found = {name for bit, name in flags.NAMES if health & bit}
     if endpoint.ejected:
-        flags.append("failed_outlier_check")
-    status = endpoint.config.health_status
-    if status in ("UNHEALTHY", "TIMEOUT"):
-        flags.append("failed_eds_health")
-    elif status == "DEGRADED":
-        flags.append("degraded_eds_health")
-    elif status == "DRAINING":
-        flags.append("eds_status_draining")
-    return flags
+        found.add("failed_outlier_check")
+    if (name := _BY_STATUS.get(status)) is not None:
+        found.add(name)
+    return [name for name in FLAG_ORDER if name in found]
 
 
 def describe_endpoint(endpoint: Endpoint) -> dict[str, Any]:

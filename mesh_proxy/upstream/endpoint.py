@@ -7,6 +7,7 @@ from typing import Any
 
 from mesh_proxy.config.model import EndpointConfig, LocalityConfig
 from mesh_proxy.stats.cluster_group import EndpointStats
+from mesh_proxy.upstream.health.flags import DEGRADED, EXCLUDED, FAILED, PENDING
 
 
 class Endpoint:
@@ -20,6 +21,7 @@ class Endpoint:
         "degraded",
         "draining",
         "ejected",
+        "health",
         "healthy",
         "host",
         "hostname",
@@ -42,6 +44,8 @@ class Endpoint:
         self.port = config.address.port
         self.path = config.address.path
         """unix socket path; empty for TCP"""
+        self.health = 0
+        """what active health checks say (`upstream/health/flags.py`)"""
         self.move(host)
         self.configure(config, locality, priority, hostname)
         self.ejected = False
@@ -64,11 +68,20 @@ class Endpoint:
         """name it was resolved from, or the endpoint's `hostname`; what auto_host_rewrite uses"""
         self.weight = config.weight
         self.metadata: Mapping[str, Any] = config.metadata
-        self.healthy = config.health_status in ("UNKNOWN", "HEALTHY", "DEGRADED")
+        self._judge()
+
+    def set_health(self, health: int) -> None:
+        """Active health checks found this out. The cluster is to be refreshed."""
+        self.health = health
+        self._judge()
+
+    def _judge(self) -> None:
+        status, health = self.config.health_status, self.health
+        self.healthy = status in ("UNKNOWN", "HEALTHY", "DEGRADED") and not health & FAILED
         """by configuration and active health checks"""
-        self.degraded = config.health_status == "DEGRADED"
+        self.degraded = status == "DEGRADED" or health & DEGRADED != 0
         """healthy, but called only when the healthy ones do not suffice"""
-        self.draining = config.health_status == "DRAINING"
+        self.draining = status == "DRAINING" or health & (PENDING | EXCLUDED) != 0
         """not to be called, but no sign that the cluster is ill either"""
 
     def move(self, host: str) -> None:

@@ -10,6 +10,7 @@ from mesh_proxy.stats.registry import StatRegistry
 from mesh_proxy.upstream.balancers import Random
 from mesh_proxy.upstream.ejection_board import EjectionBoard
 from mesh_proxy.upstream.endpoint import Endpoint
+from mesh_proxy.upstream.health.board import HealthBoard
 from mesh_proxy.upstream.resolver import Resolver
 from mesh_proxy.upstream.resource_table import ResourceTable
 from mesh_proxy.upstream.ticker import Ticker
@@ -25,6 +26,7 @@ class Environment:
         "_warmed",
         "board",
         "cold",
+        "health_board",
         "loop",
         "on_endpoint_removed",
         "random",
@@ -33,6 +35,7 @@ class Environment:
         "runtime",
         "table",
         "ticker",
+        "unchecked",
     )
 
     def __init__(
@@ -45,6 +48,7 @@ class Environment:
         resolver: Resolver,
         table: ResourceTable | None = None,
         board: EjectionBoard | None = None,
+        health_board: HealthBoard | None = None,
     ) -> None:
         self.loop = loop
         self.registry = registry
@@ -57,9 +61,13 @@ class Environment:
         """where circuit breakers count for all workers; None: for this one alone"""
         self.board = board
         """where workers tell each other of ejections; None: there is but one"""
+        self.health_board = health_board
+        """what health checks say to all workers; None: there is but one"""
         self.ticker = Ticker(loop)
         self.cold: set[Cluster] = set()
         """clusters that wait for a first answer"""
+        self.unchecked: set[Cluster] = set()
+        """clusters of whose endpoints some have never been checked"""
         self._warmed: asyncio.Event | None = None
         """made while somebody waits"""
 
@@ -69,7 +77,14 @@ class Environment:
         if self._warmed is not None:
             self._warmed.set()
 
+    def became_checked(self, cluster: Cluster) -> None:
+        """Every endpoint of the cluster has been checked once."""
+        if cluster in self.unchecked:
+            self.unchecked.discard(cluster)
+            if self._warmed is not None:
+                self._warmed.set()
+
     async def next_warm(self) -> None:
-        """Wait until `cold` has become smaller."""
+        """Wait until `cold` or `unchecked` has become smaller."""
         self._warmed = asyncio.Event()
         await self._warmed.wait()

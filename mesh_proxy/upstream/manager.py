@@ -1,8 +1,8 @@
 """All clusters of a worker, by name.
 
 A cluster costs little until it is used: with many of them configured, only the configuration is kept, and the Cluster with its
-endpoints, statistics and balancer is made by the first `get`. Clusters that must resolve names are made at once, and so are all
-of them when they are few, so that their statistics can be seen before the first request, as with Envoy.
+endpoints, statistics and balancer is made by the first `get`. Clusters that resolve names or check health are made at once,
+and so are all of them when they are few, so that their statistics can be seen before the first request, as with Envoy.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from mesh_proxy.upstream.dns_clusters import LogicalDnsCluster, StrictDnsCluster
 from mesh_proxy.upstream.ejection_board import EjectionBoard
 from mesh_proxy.upstream.endpoint import Endpoint
 from mesh_proxy.upstream.environment import Environment
+from mesh_proxy.upstream.health.board import HealthBoard
 from mesh_proxy.upstream.original_dst import OriginalDstCluster
 from mesh_proxy.upstream.resolver import Resolver, StubResolver
 from mesh_proxy.upstream.resource_table import ResourceTable
@@ -52,10 +53,13 @@ class ClusterManager:
         resolver: Resolver | None = None,
         table: ResourceTable | None = None,
         board: EjectionBoard | None = None,
+        health_board: HealthBoard | None = None,
     ) -> None:
         if resolver is None:
             resolver = StubResolver(loop)
-        self._environment = Environment(loop, registry, runtime, on_endpoint_removed, uniform, resolver, table, board)
+        self._environment = Environment(
+            loop, registry, runtime, on_endpoint_removed, uniform, resolver, table, board, health_board
+        )
         self._configs: dict[str, ClusterConfig] = {}
         self._clusters: dict[str, Cluster] = {}
 
@@ -87,7 +91,8 @@ class ClusterManager:
             self._environment.table.assign(wanted)
         few = len(wanted) <= FEW_CLUSTERS
         for name, config in wanted.items():
-            if name not in self._clusters and (few or config.kind in ("STRICT_DNS", "LOGICAL_DNS")):
+            active = config.kind in ("STRICT_DNS", "LOGICAL_DNS") or config.health_check is not None
+            if name not in self._clusters and (few or active):
                 self._make(name)
 
     def _make(self, name: str) -> Cluster:
@@ -113,11 +118,12 @@ class ClusterManager:
         return len(self._configs)
 
     async def warm(self, deadline_s: float) -> None:
-        """Wait for the first answers of names that must be resolved (`wait_for_warm_on_init`), at most so long."""
+        """Wait for the first answers of names that must be resolved and for the first check of every endpoint
+        (`wait_for_warm_on_init`), at most so long."""
         environment = self._environment
         try:
             async with asyncio.timeout(deadline_s):
-                while any(cluster.config.wait_for_warm_on_init for cluster in environment.cold):
+                while any(cluster.config.wait_for_warm_on_init for cluster in environment.cold | environment.unchecked):
                     await environment.next_warm()
         except TimeoutError:
             pass

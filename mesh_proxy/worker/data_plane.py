@@ -36,6 +36,7 @@ from mesh_proxy.network.tcp_proxy import TcpConnection, TcpProxy
 from mesh_proxy.stats.registry import StatRegistry
 from mesh_proxy.upstream.ejection_board import EjectionBoard
 from mesh_proxy.upstream.endpoint import Endpoint
+from mesh_proxy.upstream.health.board import HealthBoard
 from mesh_proxy.upstream.manager import ClusterManager
 from mesh_proxy.upstream.resource_table import ResourceTable
 from mesh_proxy.worker.interface import SocketKey
@@ -70,6 +71,7 @@ class DataPlane:
             on_endpoint_removed=_drain_pools,
             table=ResourceTable.of(shared, worker_index),
             board=EjectionBoard.of(shared, worker_index),
+            health_board=HealthBoard.of(shared, worker_index),
         )
         self._context.workers = shared.worker_count if shared is not None else 1
         self._context.codec_engine = options.codec_engine
@@ -225,7 +227,7 @@ class DataPlane:
 
 
 WARM_DEADLINE_S: Final = 10.0
-"""How long a start or an update waits for the first answers of DNS; then it goes on with what there is."""
+"""How long a start or an update waits for the first answers of DNS and health checks; then it goes on with what there is."""
 
 
 _CONNECTIONS: Final[dict[str, type[HttpShell]]] = {"AUTO": Detection, "HTTP1": HttpConnection, "HTTP2": Http2Connection}

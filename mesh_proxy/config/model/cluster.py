@@ -8,6 +8,7 @@ from typing import Any
 
 from mesh_proxy.config.model.common import AddressConfig
 from mesh_proxy.config.model.dubbo import DubboClusterConfig
+from mesh_proxy.config.model.health import EndpointCheckConfig, HealthCheckConfig
 from mesh_proxy.config.model.http2 import Http2Config
 
 
@@ -31,6 +32,7 @@ class EndpointConfig:
     """`UNKNOWN`, `HEALTHY`, `UNHEALTHY`, `DRAINING`, `TIMEOUT` or `DEGRADED`"""
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """filter_metadata as plain JSON"""
+    health_check: EndpointCheckConfig = EndpointCheckConfig()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +148,11 @@ class ClusterConfig:
     locality_weighted: bool = False
     """`locality_weighted_lb_config` is set: localities share the load by their weights, which count for nothing else"""
     outlier_detection: OutlierDetectionConfig | None = None
+    health_check: HealthCheckConfig | None = None
+    ignore_new_until_checked: bool = False
+    """`ignore_new_hosts_until_first_hc`: unchecked endpoints do not count as unhealthy ones"""
+    ignore_health_on_removal: bool = False
+    """`ignore_health_on_host_removal`: what discovery drops goes at once, also while it passes its checks"""
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     original_dst_http_header: str = ""
     """lower-case header that names the address, when `use_http_header` is set"""

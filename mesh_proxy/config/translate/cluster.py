@@ -16,6 +16,7 @@ from mesh_proxy.config.translate.common import dns_resolver, socket_address
 from mesh_proxy.config.translate.context import Context, run
 from mesh_proxy.config.translate.dubbo_options import cluster_options, metadata_with_options
 from mesh_proxy.config.translate.endpoint import endpoint_set
+from mesh_proxy.config.translate.health_check import health_check
 from mesh_proxy.config.translate.protocol import upstream_options
 from mesh_proxy.config.translate.transport import upstream_transport
 
@@ -51,6 +52,11 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
     low, high, per_host = _breakers(breakers) if breakers is not None else (ThresholdsConfig(), ThresholdsConfig(), None)
     common = reader.sub("common_lb_config")
     panic, weighted, by_hostname = _common_lb(common, kind) if common is not None else (50.0, False, False)
+    checks = reader.subs("health_checks")
+    if len(checks) > 1:
+        raise checks[1].error("only one health check is supported")
+    if checks and kind == "ORIGINAL_DST":
+        raise checks[0].error("is not supported for a cluster of type ORIGINAL_DST")
     socket = reader.sub("transport_socket")
     outlier = reader.sub("outlier_detection")
     failure_refresh = reader.sub("dns_failure_refresh_rate")
@@ -101,6 +107,9 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
         panic_threshold_percent=panic,
         locality_weighted=weighted,
         outlier_detection=_outlier_detection(outlier) if outlier is not None else None,
+        health_check=health_check(checks[0]) if checks else None,
+        ignore_new_until_checked=common is not None and common.flag("ignore_new_hosts_until_first_hc"),
+        ignore_health_on_removal=reader.flag("ignore_health_on_host_removal"),
         metadata=labels,
         original_dst_http_header=_original_dst(reader, kind),
         cleanup_interval_s=reader.seconds("cleanup_interval", 5.0) or 5.0,

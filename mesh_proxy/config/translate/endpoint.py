@@ -8,6 +8,7 @@ from mesh_proxy.config.model.cluster import EndpointConfig, EndpointSetConfig, L
 from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.translate.common import address, metadata, required
 from mesh_proxy.config.translate.context import Context, run
+from mesh_proxy.config.translate.health_check import endpoint_check
 
 
 def translate_endpoints(message: Message, path: str, context: Context | None = None) -> EndpointSetConfig:
@@ -52,4 +53,5 @@ def _endpoint(reader: Reader, names_allowed: bool) -> EndpointConfig:
         weight=reader.number("load_balancing_weight", 1),
         health_status=reader.enum("health_status"),
         metadata=metadata(reader),
+        health_check=endpoint_check(inner.sub("health_check_config")),
     )
