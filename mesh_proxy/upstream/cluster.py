@@ -235,8 +235,12 @@ class Cluster:
         config = self.config
         return self.health is not None and config.kind in ("STRICT_DNS", "EDS") and not config.ignore_health_on_removal
 
-    def health_changed(self) -> None:
-        """Health checks changed their mind about some endpoints."""
+    def health_changed(self, failed: Sequence[Endpoint] = ()) -> None:
+        """Health checks changed their mind about some endpoints. Connections to those that failed are given up when they are
+        idle, as in Envoy: perhaps it was the connections' way that is broken, and new ones find another."""
+        for endpoint in failed:
+            for pool in endpoint.pools.values():
+                pool.drain()
         leaving = [endpoint for endpoint in self.endpoints if endpoint.health & REMOVAL and endpoint.health & FAILED]
         if leaving:
             self.endpoints = tuple(endpoint for endpoint in self.endpoints if endpoint not in leaving)

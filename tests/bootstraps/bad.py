@@ -25,6 +25,8 @@ from bootstraps import (
     web,
 )
 
+HC = "timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1"
+
 
 @dataclass(frozen=True)
 class Bad:
@@ -663,12 +665,60 @@ UNSUPPORTED = [
         ),
         f"{HCM}.http_filters[0].config_discovery",
     ),
-    unsupported(
-        "health checks",
+    Bad(
+        "health check thresholds",
+        web(cluster="health_checks: [{timeout: 1s, interval: 1s, healthy_threshold: 1, tcp_health_check: {}}]"),
+        f"{CLUSTER}.health_checks[0].unhealthy_threshold",
+        "required",
+    ),
+    Bad(
+        "health check payload",
+        web(cluster=f"health_checks: [{{{HC}, tcp_health_check: {{send: {{text: xy}}}}}}]"),
+        f"{CLUSTER}.health_checks[0].tcp_health_check.send.text",
+        "hexadecimal",
+    ),
+    Bad(
+        "health check statuses",
+        web(cluster=f"health_checks: [{{{HC}, http_health_check: {{path: /, expected_statuses: [{{start: 300, end: 300}}]}}}}]"),
+        f"{CLUSTER}.health_checks[0].http_health_check.expected_statuses[0]",
+        "start < end",
+    ),
+    Bad(
+        "health check body",
+        web(cluster=f"health_checks: [{{{HC}, http_health_check: {{path: /, send: {{text: ff}}}}}}]"),
+        f"{CLUSTER}.health_checks[0].http_health_check.send",
+        "has no body",
+    ),
+    Bad(
+        "health check expects too much",
         web(
-            cluster="health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}]"
+            cluster=f"health_checks: [{{{HC}, http_health_check: {{path: /, receive: [{{text: ffff}}], response_buffer_size: 1}}}}]"
         ),
-        f"{CLUSTER}.health_checks",
+        f"{CLUSTER}.health_checks[0].http_health_check.receive",
+        "longer",
+    ),
+    Bad(
+        "two health checks",
+        web(cluster=f"health_checks: [{{{HC}, tcp_health_check: {{}}}}, {{{HC}, tcp_health_check: {{}}}}]"),
+        f"{CLUSTER}.health_checks[1]",
+        "only one",
+    ),
+    Bad(
+        "custom health check",
+        web(cluster=f"health_checks: [{{{HC}, custom_health_check: {{name: x}}}}]"),
+        f"{CLUSTER}.health_checks[0].custom_health_check",
+        "not supported",
+    ),
+    Bad(
+        "grpc health check over http/1",
+        web(cluster=f"health_checks: [{{{HC}, grpc_health_check: {{}}}}]"),
+        f"{CLUSTER}.health_checks[0].grpc_health_check",
+        "HTTP/2",
+    ),
+    unsupported(
+        "health check events",
+        web(cluster=f"health_checks: [{{{HC}, event_log_path: /x, tcp_health_check: {{}}}}]"),
+        f"{CLUSTER}.health_checks[0].event_log_path",
     ),
     Bad("balancing policy", web(cluster="lb_policy: LOAD_BALANCING_POLICY_CONFIG"), f"{CLUSTER}.lb_policy", "is not supported"),
     Bad(

@@ -869,6 +869,76 @@ ACTIONS = [
         {f"{A}.max_grpc_timeout_s": 2.0, f"{A}.grpc_timeout_offset_s": 1.0},
     ),
     Good(
+        "http health check",
+        web(
+            cluster="ignore_health_on_host_removal: true, common_lb_config: {ignore_new_hosts_until_first_hc: true}, health_checks: [{timeout: 1s, interval: 2s, "
+            "initial_jitter: 3s, interval_jitter: 4s, interval_jitter_percent: 5, unhealthy_threshold: 6, healthy_threshold: 7, reuse_connection: false, "
+            "no_traffic_interval: 8s, no_traffic_healthy_interval: 9s, unhealthy_interval: 10s, unhealthy_edge_interval: 11s, healthy_edge_interval: 12s, "
+            "http_health_check: {host: h, path: /p, method: POST, send: {text: '6869'}, receive: [{text: '6f6B'}, {binary: AAE=}], response_buffer_size: 100, "
+            "request_headers_to_add: [{header: {key: X-A, value: b}}], request_headers_to_remove: [X-R], expected_statuses: [{start: 200, end: 300}], "
+            "retriable_statuses: [{start: 500, end: 600}], codec_client_type: HTTP2, service_name_matcher: {prefix: s}}}]",
+            endpoint="endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}, health_check_config: {port_value: 2, hostname: hh, "
+            "address: {socket_address: {address: 127.0.0.2, port_value: 3}}, disable_active_health_check: true}}",
+        ),
+        {
+            f"{K}.ignore_health_on_removal": True,
+            f"{K}.ignore_new_until_checked": True,
+            f"{K}.health_check.timeout_s": 1.0,
+            f"{K}.health_check.interval_s": 2.0,
+            f"{K}.health_check.initial_jitter_s": 3.0,
+            f"{K}.health_check.interval_jitter_s": 4.0,
+            f"{K}.health_check.interval_jitter_percent": 5,
+            f"{K}.health_check.unhealthy_threshold": 6,
+            f"{K}.health_check.healthy_threshold": 7,
+            f"{K}.health_check.reuse_connection": False,
+            f"{K}.health_check.no_traffic_interval_s": 8.0,
+            f"{K}.health_check.no_traffic_healthy_interval_s": 9.0,
+            f"{K}.health_check.unhealthy_interval_s": 10.0,
+            f"{K}.health_check.unhealthy_edge_interval_s": 11.0,
+            f"{K}.health_check.healthy_edge_interval_s": 12.0,
+            f"{K}.health_check.check.host": "h",
+            f"{K}.health_check.check.method": "POST",
+            f"{K}.health_check.check.send": b"hi",
+            f"{K}.health_check.check.receive": (b"ok", b"\0\1"),
+            f"{K}.health_check.check.response_buffer_size": 100,
+            f"{K}.health_check.check.request_headers.remove": ("x-r",),
+            f"{K}.health_check.check.expected": ((200, 300),),
+            f"{K}.health_check.check.retriable": ((500, 600),),
+            f"{K}.health_check.check.http2": True,
+            f"{K}.health_check.check.service_name.value": "s",
+            f"{K}.endpoints.localities.0.endpoints.0.health_check.port": 2,
+            f"{K}.endpoints.localities.0.endpoints.0.health_check.hostname": "hh",
+            f"{K}.endpoints.localities.0.endpoints.0.health_check.address.host": "127.0.0.2",
+            f"{K}.endpoints.localities.0.endpoints.0.health_check.disabled": True,
+        },
+    ),
+    Good(
+        "tcp health check",
+        web(
+            cluster="health_checks: [{timeout: 1s, interval: 2s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {send: {binary: AAE=}, receive: [{text: ff}]}}]"
+        ),
+        {
+            f"{K}.health_check.check.send": b"\0\1",
+            f"{K}.health_check.check.receive": (b"\xff",),
+            f"{K}.health_check.no_traffic_healthy_interval_s": 60.0,
+            f"{K}.health_check.unhealthy_edge_interval_s": 2.0,
+            f"{K}.health_check.healthy_edge_interval_s": 2.0,
+        },
+    ),
+    Good(
+        "grpc health check",
+        web(
+            cluster="health_checks: [{timeout: 1s, interval: 2s, unhealthy_threshold: 1, healthy_threshold: 1, grpc_health_check: {service_name: s, authority: a, "
+            "initial_metadata: [{header: {key: k, value: v}}]}}], "
+            + options("explicit_http_config: {http2_protocol_options: {}}")
+        ),
+        {
+            f"{K}.health_check.check.service_name": "s",
+            f"{K}.health_check.check.authority": "a",
+            f"{K}.health_check.check.initial_metadata.add.0.name": "k",
+        },
+    ),
+    Good(
         "cluster_header",
         web(route="match: {prefix: /}, route: {cluster_header: X-C}"),
         {f"{A}.clusters.0.cluster_header": "x-c", f"{A}.clusters.0.name": ""},

@@ -16,6 +16,8 @@ import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # what other tests use too
+
 from parity import Case, Observation, Pair, StartError, Suite
 from parity.compare import report
 

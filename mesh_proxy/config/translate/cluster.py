@@ -57,6 +57,8 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
         raise checks[1].error("only one health check is supported")
     if checks and kind == "ORIGINAL_DST":
         raise checks[0].error("is not supported for a cluster of type ORIGINAL_DST")
+    if checks and options.protocol == "HTTP1" and checks[0].oneof("health_checker") == "grpc_health_check":
+        raise checks[0].error("needs a cluster that speaks HTTP/2", "grpc_health_check")
     socket = reader.sub("transport_socket")
     outlier = reader.sub("outlier_detection")
     failure_refresh = reader.sub("dns_failure_refresh_rate")

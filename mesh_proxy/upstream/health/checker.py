@@ -273,6 +273,7 @@ class Session:
         endpoint = self.endpoint
         first, self.first = self.first, False
         changed = health != endpoint.health
+        fell = (endpoint,) if health & ~endpoint.health & flags.FAILED else ()
         if changed:
             endpoint.set_health(health)
         if changed or first:
@@ -280,4 +281,4 @@ class Session:
         if first:
             self.checker.first_checks_done()
         if changed:
-            self.checker.cluster.health_changed()
+            self.checker.cluster.health_changed(fell)

@@ -51,8 +51,9 @@ class HealthFollower:
 
     def follow(self) -> None:
         """The table may have changed."""
+        before = [endpoint for endpoint in self._endpoints if not endpoint.health & flags.FAILED]
         if self._adopt():
-            self._cluster.health_changed()
+            self._cluster.health_changed([endpoint for endpoint in before if endpoint.health & flags.FAILED])
         if not self._traffic_noted and self._cluster.stats.upstream_cx_total:
             noted = [self._board.note_traffic(tag(endpoint.cluster_name, endpoint.address)) for endpoint in self._endpoints]
             self._traffic_noted = bool(noted) and all(noted)
