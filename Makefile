@@ -46,7 +46,7 @@ interop-all: $(STAMP)  ## the same with every mix of versions and what takes min
 bench-http1: $(STAMP) envoy  ## CPU per HTTP/1.1 request against Envoy in the same run (needs wrk and nginx); BENCH_ARGS='--rounds 3'
 	@$(BIN)/python bench/http1.py $(BENCH_ARGS) || test $$? -eq 77
 
-bench-dubbo: $(STAMP) envoy  ## CPU per Dubbo call against Envoy in the same run; BENCH_ARGS='--points 8x8 --rounds 3'
+bench-dubbo: $(STAMP) envoy  ## CPU per Dubbo call, routed by tag, against Envoy in the same run (needs Go); BENCH_ARGS='--unique'
 	@$(BIN)/python bench/dubbo.py $(BENCH_ARGS) || test $$? -eq 77
 
 lint: $(STAMP)  ## ruff: style, imports, likely bugs
