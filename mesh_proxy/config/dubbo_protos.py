@@ -46,7 +46,7 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "idle_timeout": _DURATION,
         "heartbeat_interval": _DURATION,
         "max_body_bytes": _UINT32,
-        "max_search_bytes": _UINT32,
+        "max_search_values": _UINT32,
     },
     "ClusterOptions": {
         "connections_per_endpoint": _UINT32,

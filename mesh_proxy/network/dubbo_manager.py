@@ -51,7 +51,7 @@ class DubboManager:
         self.now = monotonic
         self.stats = context.registry.get(DubboStats, f"dubbo.{sanitize(config.stat_prefix)}.")
         self.routes = DubboRouteTable.of(config, self.stats)
-        self.memo = HeadMemo()
+        self.memo = HeadMemo(max_values=config.max_search_values)
         """heads carry the plans of the route table, so that both live and go together"""
         self.access_loggers = tuple(AccessLogger(log, sinks, context.runtime) for log in config.access_logs)
         self.filter_chains: FilterChains | None = None

@@ -5,8 +5,8 @@ out once per distinct head and kept on the head itself, which all calls of the m
 Only routes that ask for it look further into the message: at the attachments if a group or a header is wanted, at arguments if a
 parameter is, at the first argument of a generic call if methods are told apart.
 
-Attachments that cannot be had count as absent, so that a call in any serialization passes: those of a body over
-`max_search_bytes` (a hostile graph costs much time to step over), those that the serialization hides, and malformed ones, which
+Attachments that cannot be had count as absent, so that a call in any serialization passes: those behind more values than
+`max_search_values` (a hostile graph costs much time to step over), those that the serialization hides, and malformed ones, which
 are the provider's to refuse. Each such call is counted.
 """
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from mesh_codecs.dubbo.invocation import InvocationHead
 from mesh_codecs.errors import RemoteProtocolError
 from mesh_proxy.config.model.common import StringMatcherConfig, StringMatchKind
-from mesh_proxy.config.model.dubbo import MAX_SEARCH_BYTES, DubboProxyConfig, DubboRouteConfig
+from mesh_proxy.config.model.dubbo import DubboProxyConfig, DubboRouteConfig
 from mesh_proxy.routing.dubbo_decision import Decision
 from mesh_proxy.routing.dubbo_route import CompiledRoute, DubboTarget
 from mesh_proxy.routing.matchers import compile_string_matcher
@@ -106,19 +106,16 @@ class Service:
 class DubboRouteTable:
     """See above. A new configuration is a new table, for which the plans of the old one are void."""
 
-    __slots__ = ("_by_match", "_interfaces", "_opaque", "_routes", "_versions", "counter", "max_search_bytes")
+    __slots__ = ("_by_match", "_interfaces", "_opaque", "_routes", "_versions", "counter")
 
     def __init__(
         self,
         configs: Iterable[DubboRouteConfig],
         *,
         opaque: DubboTarget | None = None,
-        max_search_bytes: int = MAX_SEARCH_BYTES,
         counter: UnreadableCounter | None = None,
     ) -> None:
         self.counter: UnreadableCounter = counter if counter is not None else _NoCounter()
-        self.max_search_bytes = max_search_bytes
-        """frames over it are not looked into behind their head"""
         self._interfaces = NameIndex()
         self._versions: list[bytes] = []
         """per route configuration; empty = any"""
@@ -146,7 +143,7 @@ class DubboRouteTable:
         opaque = None
         if config.opaque_cluster:
             opaque = DubboTarget(config.opaque_cluster, None, config.default_options, "opaque_cluster")
-        return cls(config.routes, opaque=opaque, max_search_bytes=config.max_search_bytes, counter=counter)
+        return cls(config.routes, opaque=opaque, counter=counter)
 
     def find(self, message: DubboMessage, pick: int | None = None) -> DubboTarget | None:
         """Where a request goes; None when no route takes it.
@@ -190,19 +187,14 @@ class DubboRouteTable:
 
     def values(self, message: DubboMessage) -> Mapping[bytes, bytes]:
         """The attachments of a request; none if they cannot be had, which is counted."""
-        if len(message.frame) <= self.max_search_bytes:
-            try:
-                found = message.attachments
-            except RemoteProtocolError:
-                found = None
-            if found is not None:
-                return found.values
+        try:
+            found = message.attachments
+        except RemoteProtocolError:
+            found = None
+        if found is not None:
+            return found.values
         self.counter.request_attachments_unreadable += 1
         return _NOTHING
-
-    def searchable(self, message: DubboMessage) -> bool:
-        """Whether the arguments may be read."""
-        return len(message.frame) <= self.max_search_bytes
 
 
 def _real_method(message: DubboMessage, head: InvocationHead) -> bytes:

@@ -114,7 +114,7 @@ class Decision:
                 if not condition.test(value):
                     break
             else:
-                if route.parameters and not (table.searchable(message) and route.takes(message)):
+                if route.parameters and not route.takes(message):
                     continue
                 return route.choose(lambda: _folded(table.values(message)), pick)
         return None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
-from mesh_codecs.errors import LocalProtocolError, RemoteProtocolError
+from mesh_codecs.errors import RemoteProtocolError
 from mesh_proxy.config.model.common import HeaderMatcherConfig, HeaderMatchKind, StringMatchKind
 from mesh_proxy.config.model.dubbo import DubboParameterMatchConfig, DubboRoute, DubboRouteOptions
 from mesh_proxy.routing import matchers
@@ -125,26 +125,14 @@ def _condition(config: HeaderMatcherConfig) -> Condition:
 
 
 def _parameter_matches(wanted: DubboParameterMatchConfig, message: DubboMessage) -> bool:
-    text = argument_text(message, wanted.index)
+    """An argument that is missing, null, empty, no plain value or out of reach matches nothing; an empty `exact` any other."""
+    try:
+        text = message.plain_argument(wanted.index)
+    except RemoteProtocolError:
+        return False
     if not text:
         return False
     if wanted.exact is not None:
         return not wanted.exact or text == wanted.exact.encode()
     number = parse_integer(text)
     return number is not None and wanted.range_start <= number < wanted.range_end
-
-
-def argument_text(message: DubboMessage, index: int) -> bytes | None:
-    """A plain argument as text. None when it is missing, null, no plain value, or out of reach."""
-    try:
-        arguments = message.arguments(index + 1)
-    except (RemoteProtocolError, LocalProtocolError):
-        return None
-    if index >= len(arguments):
-        return None
-    value = arguments[index]
-    if isinstance(value, bool):
-        return b"true" if value else b"false"
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
-    return str(value).encode() if isinstance(value, int | float) else None

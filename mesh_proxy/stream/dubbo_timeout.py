@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.errors import RemoteProtocolError
-from mesh_proxy.config.model.dubbo import MAX_SEARCH_BYTES
 
 if TYPE_CHECKING:
     from mesh_codecs.dubbo import DubboMessage
@@ -17,8 +16,6 @@ _NAMES: Final = (b"_TO", b"_to", b"timeout")
 
 def asked_timeout(message: DubboMessage) -> float | None:
     """Seconds from the attachments `_TO` or `timeout` (milliseconds); None when the call does not say or cannot be read."""
-    if len(message.frame) > MAX_SEARCH_BYTES:
-        return None  # a hostile graph costs much time to step over
     try:
         found = message.attachments
     except RemoteProtocolError:

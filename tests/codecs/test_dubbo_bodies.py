@@ -492,3 +492,19 @@ def test_memory_of_attachments_stays_in_proportion(serialization: str) -> None:
     assert found is not None
     assert len(found.values) == len(keys)
     assert peak <= 64 * len(frame) + 256 * 1024
+
+
+@pytest.mark.parametrize("serialization", SERIALIZATIONS)
+def test_one_plain_argument_as_text(serialization: str) -> None:
+    assert request(serialization, BODIES[serialization, "hello"]).plain_argument(0) == b"world"
+    mixed = request(serialization, BODIES[serialization, "mixed"])
+    assert [mixed.plain_argument(index) for index in (0, 1, 9)] == [b"5", b"7", None]
+
+
+@pytest.mark.parametrize("serialization", ["hessian2", "fastjson2", "java", "nativejava"])
+def test_attachments_behind_too_many_values_are_out_of_reach(serialization: str) -> None:
+    body = BODIES[serialization, "mixed"]
+    message = request(serialization, body, HeadMemo(max_values=3))
+    with pytest.raises(RemoteProtocolError, match="too_many"):
+        _ = message.attachments
+    assert request(serialization, body, HeadMemo(max_values=1000)).attachments is not None

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mesh_codecs.dubbo import Counters, DubboCodec, DubboMessage, HeadMemo, build_frame
 from mesh_codecs.dubbo.body import AttachmentMemo
+from mesh_codecs.dubbo.hessian2_body import MAX_ATTACHMENTS
 from mesh_codecs.dubbo.invocation import count_arguments, supports_response_attachments
 from mesh_codecs.dubbo.memo import MAX_HEAD_SIZE, MAX_HEADS
 from mesh_codecs.errors import LocalProtocolError, RemoteProtocolError
@@ -417,3 +418,31 @@ def test_any_body_gives_values_or_the_documented_error(junk: bytes, types: str) 
         except (RemoteProtocolError, LocalProtocolError):
             continue
         assert message.attachment(b"a") == b"b"
+
+
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [("gray", b"gray"), (7, b"7"), (Long(-7), b"-7"), (True, b"true"), (1.5, b"1.5"), (None, None), ([1], None), ({}, None)],
+)
+def test_one_plain_argument_as_text(argument: object, text: bytes | None) -> None:
+    message = call("Ljava/lang/Object;" * 2, [1, [2]], argument, {})
+    assert message.plain_argument(1) == text
+    assert message.plain_argument(2) is None
+
+
+def test_arguments_in_front_of_the_wanted_one_are_not_made() -> None:
+    counters = Counters()
+    frame = build_frame(0xC2, 0, 1, body("Ljava/lang/Object;" * 2, [1, [2]], "x", {}))
+    assert receive(frame, HeadMemo(counters)).plain_argument(1) == b"x"
+    assert (counters.argument_skips, counters.argument_reads) == (1, 1)
+
+
+def test_attachments_behind_too_many_values_are_out_of_reach() -> None:
+    frame = build_frame(0xC2, 0, 1, body("Ljava/lang/Object;", [[]] * 100, {"k": "v"}))
+    assert receive(frame, HeadMemo(max_values=300)).attachment(b"k") == b"v"
+    message = receive(frame, HeadMemo(max_values=99))
+    for _ in range(2):
+        with pytest.raises(RemoteProtocolError, match="too_many_values"):
+            _ = message.attachments
+    with pytest.raises(RemoteProtocolError, match="too_many_attachments"):
+        _ = receive(build_frame(0xC2, 0, 1, body("", {str(i): "" for i in range(MAX_ATTACHMENTS + 1)}))).attachments

@@ -39,6 +39,13 @@ class Attachments:
         return f"<Attachments {self.values!r} {sorted(self.others)!r}>"
 
 
+MAX_VALUES: Final = 1 << 18
+"""Values (numbers, strings, the beginnings of lists, …) that are stepped over or read to find the attachments of one message.
+
+The size of a message says little about the time that this takes: a megabyte of text is one step, a megabyte of empty lists is a
+million. At this limit a hostile message costs some tenths of a second; a call with 30,000 records of eight fields stays below."""
+
+
 class AttachmentMemo:
     """Attachments by their bytes, as long as that pays.
 
@@ -46,9 +53,10 @@ class AttachmentMemo:
     up and keeping them would be work for nothing. So the memo watches its luck, and where it fails it rests for a while.
     """
 
-    __slots__ = ("_hits", "_looks", "_rest", "_table")
+    __slots__ = ("_hits", "_looks", "_rest", "_table", "max_values")
 
-    def __init__(self) -> None:
+    def __init__(self, max_values: int = MAX_VALUES) -> None:
+        self.max_values = max_values
         self._table: dict[bytes, tuple[int, dict[bytes, bytes]]] = {}
         self._hits = 0
         self._looks = 0
@@ -128,6 +136,9 @@ class Body(Protocol):
 
     def edit(self, frame: bytes, found: Attachments, changes: Changes) -> bytes:
         """The frame with other attachments; every byte that is not concerned stays."""
+
+    def plain_argument(self, frame: bytes, head: InvocationHead, index: int, max_values: int) -> object:
+        """One argument if it is a number, a boolean, null or text; something else if it is not."""
 
     def arguments(self, frame: bytes, head: InvocationHead, count: int) -> list[object]:
         """The first `count` arguments as values."""

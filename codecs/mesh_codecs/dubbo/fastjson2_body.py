@@ -85,6 +85,8 @@ class FastJson2Body:
         if pos == len(frame):
             return Attachments(pos, 0, {}, _NONE, None)
         start, end = _item(frame, pos)
+        if end - start > memo.max_values:
+            raise RemoteProtocolError("fastjson2.too_many_values")  # a byte is a value at worst
         try:
             return _read_map(frame[start:end], pos)
         except IndexError:
@@ -101,6 +103,16 @@ class FastJson2Body:
         if edited == item:
             return frame
         return with_body(frame, frame[HEADER_SIZE:at] + _I32.pack(len(edited)) + edited + frame[end:])
+
+    def plain_argument(self, frame: bytes, head: InvocationHead, index: int, max_values: int) -> object:
+        pos = head.arguments_at
+        for _ in range(index):
+            pos = _item(frame, pos)[1]
+        start, end = _item(frame, pos)
+        try:
+            return plain_at(frame[start:end], 0)[0]
+        except IndexError:
+            raise _truncated() from None
 
     def arguments(self, frame: bytes, head: InvocationHead, count: int) -> list[object]:
         pos = head.arguments_at

@@ -21,6 +21,9 @@ from mesh_codecs.hessian2.write import string_bytes
 _NONE: Final[frozenset[bytes]] = frozenset()
 
 
+MAX_ATTACHMENTS: Final = 16384
+"""entries of one map of attachments that are read; a call has a dozen"""
+
 _State = tuple[int, int, Tables, int]
 """What an edit must know again: where the values in front of the map begin, how many they are, the reference tables at the map,
 and how many classes were defined in front of it."""
@@ -66,7 +69,7 @@ class Hessian2Body:
             if kind < 3:
                 return None
             count = 1 if kind < 5 else 0
-        tables = Tables()
+        tables = Tables(memo.max_values)
         at = skip(frame, start, count, tables) if count else start
         state = (start, count, tables, len(tables.classes))
         # The whole rest of the body is the key: what follows the map belongs to it.
@@ -95,6 +98,13 @@ class Hessian2Body:
         del tables.classes[classes:]
         try:
             return _edit(frame, found.at, state, changes)
+        except IndexError:
+            raise truncated() from None
+
+    def plain_argument(self, frame: bytes, head: InvocationHead, index: int, max_values: int) -> object:
+        at = skip(frame, head.arguments_at, index, Tables(max_values)) if index else head.arguments_at
+        try:
+            return plain_at(frame, at)[0]
         except IndexError:
             raise truncated() from None
 
@@ -131,7 +141,7 @@ def _read_map(frame: bytes, at: int, state: _State) -> Attachments:
     values: dict[bytes, bytes] = {}
     others: set[bytes] = set()
     ascii_only = frame[pos:].isascii()
-    while True:
+    for _ in range(min(tables.left, MAX_ATTACHMENTS)):
         # Strings of up to 1023 characters have one of two forms; anything else takes the slower way.
         tag = frame[pos]
         if tag < 0x20:
@@ -141,7 +151,7 @@ def _read_map(frame: bytes, at: int, state: _State) -> Attachments:
             start = pos + 2
             end = start + (tag - 0x30 << 8) + frame[pos + 1]
         elif tag == 0x5A:
-            break
+            return Attachments(at, pos if there == at else 0, values, frozenset(others) if others else _NONE, state)
         else:
             start = end = 0
         key: bytes | None = frame[start:end]
@@ -173,7 +183,7 @@ def _read_map(frame: bytes, at: int, state: _State) -> Attachments:
             others.add(key)
         else:
             others.discard(key)
-    return Attachments(at, pos if there == at else 0, values, frozenset(others) if others else _NONE, state)
+    raise RemoteProtocolError("dubbo.too_many_attachments")
 
 
 def _entry_part(frame: bytes, pos: int, tables: Tables) -> tuple[bytes | None, int, bool]:

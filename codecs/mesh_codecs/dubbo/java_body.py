@@ -11,6 +11,7 @@ last one of a key counts when Java reads the map, and corrects their number. Rem
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 from mesh_codecs.dubbo.body import AttachmentMemo, Attachments, Changes, plain_text
@@ -37,10 +38,10 @@ class _Items:
 
     __slots__ = ("flagged", "primitives", "walker")
 
-    def __init__(self, frame: bytes, pos: int, left: int, serialization: int) -> None:
+    def __init__(self, frame: bytes, pos: int, left: int, serialization: int, max_values: int = sys.maxsize) -> None:
         self.flagged = serialization != NATIVE_JAVA
         self.primitives = PrimitiveReader(frame, pos, left)
-        self.walker = Walker(frame, pos, serialization == COMPACTED_JAVA)
+        self.walker = Walker(frame, pos, serialization == COMPACTED_JAVA, max_values)
 
     def begin(self) -> bool:
         """Go to the next object; False when the byte in front says that it is null."""
@@ -123,11 +124,11 @@ class JavaBody:
 
     def attachments(self, frame: bytes, head: InvocationHead | None, memo: AttachmentMemo) -> Attachments | None:
         if head is not None:
-            items, count = self._items(frame, head), head.argument_count
+            items, count = self._items(frame, head, memo.max_values), head.argument_count
             if count < 0:
                 return None
         else:
-            kind, items = self._result(frame)
+            kind, items = self._result(frame, memo.max_values)
             if kind < 3:
                 return None
             count = 1 if kind < 5 else 0
@@ -166,6 +167,12 @@ class JavaBody:
             + frame[entries.end :],
         )
 
+    def plain_argument(self, frame: bytes, head: InvocationHead, index: int, max_values: int) -> object:
+        items = self._items(frame, head, max_values)
+        for _ in range(index):
+            items.skip()
+        return items.value()
+
     def arguments(self, frame: bytes, head: InvocationHead, count: int) -> list[object]:
         items = self._items(frame, head)
         return [items.value() for _ in range(count)]
@@ -173,14 +180,14 @@ class JavaBody:
     def result_type(self, frame: bytes) -> int:
         return self._result(frame)[0]
 
-    def _items(self, frame: bytes, head: InvocationHead) -> _Items:
+    def _items(self, frame: bytes, head: InvocationHead, max_values: int = sys.maxsize) -> _Items:
         assert isinstance(head.state, int)
-        return _Items(frame, head.arguments_at, head.state, self._serialization)
+        return _Items(frame, head.arguments_at, head.state, self._serialization, max_values)
 
-    def _result(self, frame: bytes) -> tuple[int, _Items]:
+    def _result(self, frame: bytes, max_values: int = sys.maxsize) -> tuple[int, _Items]:
         if frame[HEADER_SIZE:_BODY] != STREAM_MAGIC:
             raise RemoteProtocolError("dubbo.bad_result", detail="no Java object stream")
-        items = _Items(frame, _BODY, 0, self._serialization)
+        items = _Items(frame, _BODY, 0, self._serialization, max_values)
         kind = items.primitives.take(1)[0]
         return kind if kind <= 5 else -1, items
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from mesh_codecs.dubbo.bodies import BODIES
-from mesh_codecs.dubbo.body import AttachmentMemo
+from mesh_codecs.dubbo.body import MAX_VALUES, AttachmentMemo
 from mesh_codecs.dubbo.frame import HEADER_SIZE
 from mesh_codecs.dubbo.invocation import InvocationHead
 from mesh_codecs.errors import RemoteProtocolError
@@ -50,9 +50,9 @@ class HeadMemo:
 
     __slots__ = ("_last", "_last_head", "_last_serialization", "_tables", "attachments", "counters")
 
-    def __init__(self, counters: Counters | None = None) -> None:
+    def __init__(self, counters: Counters | None = None, max_values: int = MAX_VALUES) -> None:
         self.counters = counters if counters is not None else Counters()
-        self.attachments = AttachmentMemo()
+        self.attachments = AttachmentMemo(max_values)
         self._tables: dict[int, dict[bytes, InvocationHead]] = {serialization: {} for serialization in BODIES}
         # Most calls repeat the one before: its bytes are compared in place, which spares the slice and the hash.
         self._last = b""

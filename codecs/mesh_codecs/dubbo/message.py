@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mesh_codecs.dubbo.bodies import BODIES
-from mesh_codecs.dubbo.body import Attachments, Changes
+from mesh_codecs.dubbo.body import Attachments, Changes, plain_text
 from mesh_codecs.dubbo.frame import (
     FLAG_EVENT,
     FLAG_REQUEST,
@@ -202,6 +202,21 @@ class DubboMessage:
             return
         self.frame = BODIES[self.flags & SERIALIZATION_MASK].edit(self.frame, found, changes)
         self._attachments = None
+
+    def plain_argument(self, index: int) -> bytes | None:
+        """One argument as text; None when it is missing or null, and when it is no plain value.
+
+        The arguments before it are stepped over, and no object is made of any.
+        """
+        head = self.head
+        if head is None or not 0 <= index < head.argument_count:
+            return None
+        counters = self._memo.counters
+        counters.argument_reads += 1
+        if index:
+            counters.argument_skips += 1
+        value = BODIES[head.serialization].plain_argument(self.frame, head, index, self._memo.attachments.max_values)
+        return plain_text(value) if isinstance(value, str | int | float) else None
 
     def arguments(self, count: int | None = None) -> list[object]:
         """The first `count` arguments (all of them without it) as values of `hessian2.values`, read now.

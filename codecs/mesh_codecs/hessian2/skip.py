@@ -12,6 +12,7 @@ stand.
 from __future__ import annotations
 
 import re
+import sys
 from typing import Final
 
 from mesh_codecs.errors import RemoteProtocolError
@@ -76,9 +77,11 @@ _SCALARS: Final = re.compile(
 class Tables:
     """Hessian's reference tables as far as a walk needs them. One per Dubbo body."""
 
-    __slots__ = ("classes", "refs", "types")
+    __slots__ = ("classes", "left", "refs", "types")
 
-    def __init__(self) -> None:
+    def __init__(self, max_values: int = sys.maxsize) -> None:
+        self.left = max_values
+        """values that may still be stepped over; a run of scalars in a list, and the end of a container, count as one"""
         self.refs = 0
         """lists, maps and objects that began so far"""
         self.types = 0
@@ -122,7 +125,8 @@ def skip(data: bytes, pos: int, count: int, tables: Tables, max_depth: int = MAX
     """The offset after `count` values that start at `pos`. `tables` is brought up to date.
 
     Raises:
-        RemoteProtocolError: malformed, cut short or deeper than `max_depth`; `tables` is then of no use any more.
+        RemoteProtocolError: malformed, cut short, deeper than `max_depth` or more values than `tables.left`; `tables` is then of
+            no use any more.
     """
     try:
         end = _walk(data, pos, count, tables, max_depth, -1)
@@ -210,7 +214,7 @@ def _walk(data: bytes, pos: int, need: int, tables: Tables, max_depth: int, want
     classes = tables.classes
     stack: list[int] = []
     look_for_run = True
-    while True:
+    for step in range(tables.left):
         if need > 0:
             if need >= _RUN and look_for_run and (_WIDTH[data[pos]] or data[pos] < 9):
                 run = _SCALARS.match(data, pos)
@@ -223,6 +227,7 @@ def _walk(data: bytes, pos: int, need: int, tables: Tables, max_depth: int, want
             need -= 1
         elif need == 0:
             if not stack:
+                tables.left -= step
                 return pos
             need = stack.pop()
             continue
@@ -304,3 +309,4 @@ def _walk(data: bytes, pos: int, need: int, tables: Tables, max_depth: int, want
                 raise RemoteProtocolError("hessian2.too_deep")
             stack.append(need)
             need = inner
+    raise RemoteProtocolError("hessian2.too_many_values")

@@ -8,6 +8,7 @@ those the common classes of the JDK are known here.
 
 from __future__ import annotations
 
+import sys
 from struct import Struct
 from typing import Final
 
@@ -149,10 +150,12 @@ class MapEntries:
 class Walker:
     """Steps over objects; its table of handles lives as long as the stream."""
 
-    __slots__ = ("_compact", "_data", "_handles", "map", "pos")
+    __slots__ = ("_compact", "_data", "_handles", "_left", "map", "pos")
 
-    def __init__(self, data: bytes, pos: int, compact: bool = False) -> None:
+    def __init__(self, data: bytes, pos: int, compact: bool = False, max_values: int = sys.maxsize) -> None:
         self._data = data
+        self._left = max_values
+        """things of the stream that may still be stepped over"""
         self.pos = pos
         """offset of the next object"""
         self._compact = compact
@@ -283,6 +286,9 @@ class Walker:
         start = self.pos
         tag = data[start]
         self.pos = start + 1
+        self._left -= 1
+        if self._left < 0:
+            raise RemoteProtocolError("java.too_many_values")
         if tag == _STRING:
             self._handles.append(start)
             utf_to_utf8(self._utf())
@@ -330,7 +336,9 @@ class Walker:
             raise RemoteProtocolError("java.bad_tag", detail="object without a class")
         self._handles.append(None)
         depth = _deeper(depth)
-        for part in desc.parts():
+        parts = desc.parts()
+        self._left -= len(parts)
+        for part in parts:
             if part.flags & SC_SERIALIZABLE:
                 self.pos += part.width
                 for _ in part.objects:

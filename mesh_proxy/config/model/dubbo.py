@@ -11,13 +11,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
+from mesh_codecs.dubbo.body import MAX_VALUES
 from mesh_proxy.config.model.common import AccessLogConfig, HeaderMatcherConfig, StringMatcherConfig
 from mesh_proxy.config.model.route import MirrorPolicyConfig, WeightedClusterConfig
-
-MAX_SEARCH_BYTES: Final = 1024 * 1024
-"""default of `max_search_bytes`"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +116,8 @@ class DubboProxyConfig:
     """heartbeats that we originate to consumers which are silent for so long; None = none, they send their own"""
     max_body_bytes: int = 8 * 1024 * 1024
     """of a request; a larger one is answered and stepped over"""
-    max_search_bytes: int = MAX_SEARCH_BYTES
-    """of a request's body: in a larger one attachments are not looked for, and count as absent (see `routing.dubbo`)"""
+    max_search_values: int = MAX_VALUES
+    """of a request: attachments behind more values than these count as absent (see `routing.dubbo`)"""
 
 
 class DubboPinning(enum.Enum):

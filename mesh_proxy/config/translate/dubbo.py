@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
+from mesh_codecs.dubbo.body import MAX_VALUES
 from mesh_proxy.config import features
 from mesh_proxy.config.dubbo_protos import MANAGER_OPTIONS, ROUTE_OPTIONS
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.dubbo import (
-    MAX_SEARCH_BYTES,
     DubboFilterConfig,
     DubboParameterMatchConfig,
     DubboProxyConfig,
@@ -53,7 +53,7 @@ def _manager_options(reader: Reader | None, stat_prefix: str) -> DubboProxyConfi
         idle_timeout_s=reader.timeout("idle_timeout", 3600.0),
         heartbeat_interval_s=reader.timeout("heartbeat_interval"),
         max_body_bytes=body_limit(reader),
-        max_search_bytes=reader.number("max_search_bytes", MAX_SEARCH_BYTES),
+        max_search_values=reader.number("max_search_values", MAX_VALUES),
     )
 
 
