@@ -11,7 +11,6 @@ from mesh_codecs.dubbo import DubboMessage
 from mesh_codecs.errors import LocalProtocolError, RemoteProtocolError
 from mesh_codecs.events import RequestHeaders
 from mesh_codecs.headers import Headers
-from mesh_proxy.config.model.dubbo import MAX_SEARCH_BYTES
 
 PROTOCOL = b"Dubbo"
 
@@ -44,8 +43,6 @@ class AttachmentHeaders(Headers):
 
     def _read(self) -> dict[bytes, bytes]:
         message = self._message
-        if len(message.frame) > MAX_SEARCH_BYTES:
-            return {}
         try:
             found = message.attachments
         except RemoteProtocolError:
