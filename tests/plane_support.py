@@ -13,7 +13,7 @@ from mesh_proxy.config.model import AddressConfig, WorkerSnapshot
 from mesh_proxy.worker.data_plane import DataPlane
 from mesh_proxy.worker.options import WorkerOptions
 
-LIMIT_S = 10.0
+LIMIT_S = 30.0
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -16,6 +16,7 @@ class ResetReason(enum.Enum):
     REMOTE_RESET = "remote reset"
     REMOTE_REFUSED = "remote refused stream reset"
     LOCAL_REFUSED = "local refused stream reset"
+    CONNECT_ERROR = "remote error with CONNECT request"
     PROTOCOL_ERROR = "protocol error"
     CONNECTION_TERMINATION = "connection termination"
     LOCAL_CONNECTION_FAILURE = "local connection failure"

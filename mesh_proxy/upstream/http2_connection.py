@@ -20,6 +20,7 @@ from mesh_codecs.events import (
     WindowOpened,
 )
 from mesh_codecs.http2 import Http2Codec
+from mesh_codecs.http2.frames import CONNECT_ERROR, PROTOCOL_ERROR
 from mesh_proxy.network.transport import address_of, set_limits, write_all
 from mesh_proxy.upstream.http2_stream import Http2UpstreamStream
 from mesh_proxy.upstream.pool import PooledConnection
@@ -272,7 +273,12 @@ class Http2UpstreamConnection(PooledConnection):
             self.stats.upstream_rq_pending_failure_eject += 1
         else:
             self.http2_stats.rx_reset += 1
-            if reason is ResetReason.REMOTE_RESET:
+            if event.error_code == PROTOCOL_ERROR:
+                reason = ResetReason.PROTOCOL_ERROR  # the endpoint's opinion of us; the caller sees 502, as with Envoy
+                self.stats.upstream_rq_tx_reset += 1
+            elif event.error_code == CONNECT_ERROR:
+                reason = ResetReason.CONNECT_ERROR
+            elif reason is ResetReason.REMOTE_RESET:
                 self.stats.upstream_rq_rx_reset += 1
         callbacks.on_upstream_reset(reason, "", details)
 

@@ -122,7 +122,7 @@ class Http2UpstreamStream:
         try:
             self.connection.codec.send(request)
         except LocalProtocolError as error:
-            self.connection.give_up(self, ResetReason.LOCAL_RESET, error.code)
+            self.connection.give_up(self, ResetReason.PROTOCOL_ERROR, error.code)
             return
         self.connection.touch()
         self.pump()

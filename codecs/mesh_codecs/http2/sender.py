@@ -49,6 +49,7 @@ RESET_CODES: Final[dict[ResetReason, int]] = {
     ResetReason.REMOTE_RESET: frames.CANCEL,
     ResetReason.REMOTE_REFUSED: frames.REFUSED_STREAM,
     ResetReason.LOCAL_REFUSED: frames.REFUSED_STREAM,
+    ResetReason.CONNECT_ERROR: frames.CONNECT_ERROR,
     ResetReason.PROTOCOL_ERROR: frames.PROTOCOL_ERROR,
     ResetReason.CONNECTION_TERMINATION: frames.INTERNAL_ERROR,
     ResetReason.LOCAL_CONNECTION_FAILURE: frames.CONNECT_ERROR,
@@ -122,7 +123,7 @@ class Sender(Core):
         if self._peer_goaway:
             raise LocalProtocolError("http2.peer_is_going_away")
         if event.protocol and not self._peer_allows_connect:
-            raise LocalProtocolError("http2.extended_connect_not_offered")
+            raise LocalProtocolError("http2.extended_connect_not_offered", 502)
         block = self._block_of_request(event)
         self._last_sent_id = stream_id
         stream.state = OPEN

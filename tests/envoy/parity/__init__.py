@@ -1,7 +1,7 @@
 """Side by side with Envoy: the same configuration and the same traffic into both, the same answers out of both."""
 
 from .case import Case, Client, Observation, Pair, Suite, req, under_test
-from .config import bootstrap, cluster, file_log, hcm, http, listener, tcp_proxy
+from .config import bootstrap, cluster, file_log, hcm, http, http2_cluster, listener, tcp_proxy
 from .proxy import Side, StartError, envoy_binary
 from .upstream import Received, Reply
 from .wire import Response
@@ -23,6 +23,7 @@ __all__ = [
     "file_log",
     "hcm",
     "http",
+    "http2_cluster",
     "listener",
     "req",
     "tcp_proxy",

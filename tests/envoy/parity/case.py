@@ -238,6 +238,11 @@ class Pair:
             future.exception()  # wait for both before raising
         return [future.result() for future in futures]
 
+    @staticmethod
+    def pause(seconds: float = 0.02) -> None:
+        """Let something happen that cannot be seen from outside, such as a frame being read."""
+        time.sleep(seconds)
+
     # One case
 
     def observe(self, case: Case, side: Side) -> Observation:

@@ -1,9 +1,9 @@
 """Builders for the configuration that both proxies get: plain dicts in Envoy's v3 JSON form, with placeholders.
 
-`$(port.NAME)` is a free port, `$(up.NAME)` / `$(up6.NAME)` / `$(tcp.NAME)` / `$(dubbo.NAME)` the port of an HTTP, IPv6 HTTP, raw
-or Dubbo endpoint of the recording upstream (it starts by being named), `$(uds.NAME)` the path of a unix socket (an endpoint if
-NAME begins with `up`), `$(refused.NAME)` a port that refuses, `$(blackhole.NAME)` one that never answers, `$(dir)` the proxy's
-own directory.
+`$(port.NAME)` is a free port; `$(up.NAME)`, `$(up2.NAME)`, `$(up6.NAME)`, `$(tcp.NAME)` and `$(dubbo.NAME)` are the port of an HTTP/1,
+HTTP/2, IPv6 HTTP/1, raw or Dubbo endpoint of the recording upstream (it starts by being named), `$(uds.NAME)` the path of a unix
+socket (an endpoint if NAME begins with `up`), `$(refused.NAME)` a port that refuses, `$(blackhole.NAME)` one that never answers,
+`$(dir)` the proxy's own directory.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def http(name: str, routes: Tree, settings: str = "", *, extra: str = "", ip: st
 
 
 def endpoint(spec: str) -> dict[str, Tree]:
-    """`a` (HTTP endpoint a), `tcp.a`, `up6.a`, `refused.a`, `blackhole.a`, `uds.up1`, each with `*WEIGHT` if wanted."""
+    """`a` (HTTP endpoint a), `up2.a`, `tcp.a`, `up6.a`, `refused.a`, `blackhole.a`, `uds.up1`, each with `*WEIGHT` if wanted."""
     where, _, weight = spec.partition("*")
     where = where if "." in where else f"up.{where}"
     if where.startswith("uds."):
@@ -144,6 +144,13 @@ def cluster(name: str, *endpoints: str, extra: str = "") -> dict[str, Tree]:
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint(e) for e in endpoints]}]},
     }
     return merge(base, extra)
+
+
+def http2_cluster(name: str, *endpoints: str, options: str = "", extra: str = "") -> dict[str, Tree]:
+    """A cluster that speaks HTTP/2; `options` are fields of HttpProtocolOptions, which may replace the choice."""
+    kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    chosen = merge({"@type": TYPE + kind, "explicit_http_config": {"http2_protocol_options": {}}}, options)
+    return cluster(name, *endpoints, extra=extra) | {"typed_extension_protocol_options": {kind: chosen}}
 
 
 def bootstrap(listeners: list[Tree], clusters: list[Tree], extra: str = "") -> dict[str, Tree]:

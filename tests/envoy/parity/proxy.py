@@ -138,6 +138,9 @@ class Side:
         if room == "up":
             self.upstream.http(rest)
             return self.upstream.ports[rest]
+        if room == "up2":
+            self.upstream.http2(rest)
+            return self.upstream.ports[rest]
         if room == "up6":
             self.upstream.http(rest, socket.AF_INET6)
             return self.upstream.ports[rest]

@@ -44,6 +44,8 @@ class Reply:
     `close_middle`/`reset_middle` after half the body."""
     raw: bytes | None = None
     """Exact bytes instead of all the above."""
+    h2: str = ""
+    """For HTTP/2 endpoints (`parity/http2.py`): what goes wrong, perhaps with a code: `reset 8`, `goaway`, `reset_after 0`, …"""
     expect_continue: bool = True
     """Whether `Expect: 100-continue` is answered with 100."""
 
@@ -127,6 +129,11 @@ class Upstream:
 
     def http(self, name: str, family: int = socket.AF_INET, path: Path | None = None) -> None:
         self._listen(name, self._serve_http, family, path)
+
+    def http2(self, name: str) -> None:
+        from . import http2
+
+        self._listen(name, lambda *args: http2.serve(self, *args), socket.AF_INET, None)
 
     def raw(self, name: str) -> None:
         self._listen(name, self._serve_raw, socket.AF_INET, None)
@@ -219,7 +226,7 @@ class Upstream:
                 return
             except WireError as error:
                 if stream.raw:
-                    self._record(Received(name, outcome=str(error)))[0].done.set()
+                    self.record(Received(name, outcome=str(error)))[0].done.set()
                 return
             one = Received(
                 name,
@@ -230,14 +237,15 @@ class Upstream:
                 connection=ordinal,
                 peer=f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "",
             )
-            _, reply = self._record(one)
+            _, reply = self.record(one)
             try:
                 if not self._answer(sock, stream, head, one, reply):
                     return
             finally:
                 one.done.set()
 
-    def _record(self, one: Received) -> tuple[Received, Reply]:
+    def record(self, one: Received) -> tuple[Received, Reply]:
+        """Keep a request and say how to answer it."""
         with self._lock:
             reply = self._replies[min(len(self.received), len(self._replies) - 1)]
             self.received.append(one)
