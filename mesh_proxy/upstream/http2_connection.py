@@ -19,11 +19,9 @@ from mesh_codecs.events import (
     Trailers,
     WindowOpened,
 )
-from mesh_codecs.http2 import Http2Codec
 from mesh_codecs.http2.frames import CONNECT_ERROR, PROTOCOL_ERROR
-from mesh_proxy.network.transport import address_of, set_limits, write_all
+from mesh_proxy.upstream.http2_shell import Http2UpstreamShell
 from mesh_proxy.upstream.http2_stream import Http2UpstreamStream
-from mesh_proxy.upstream.pool import PooledConnection
 
 if TYPE_CHECKING:
     from mesh_proxy.deadlines import DeadlineQueue
@@ -32,52 +30,27 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("http2")
 
-CLOSE_FLUSH_S: Final = 1.0
-"""How long a closing connection may take to write what is left."""
 BEFORE_SETTINGS: Final = 1
 """requests on a connection whose peer has not said how many it takes, when no earlier one has either"""
 
 
-class Http2UpstreamConnection(PooledConnection):
+class Http2UpstreamConnection(Http2UpstreamShell):
     """Protocol of the transport, and the owner of its streams."""
 
     __slots__ = (
         "_awaiting_settings",
-        "_closed_by_us",
-        "_dirty",
         "_draining",
-        "_last_read",
-        "_local_address",
         "_released",
         "_requests",
-        "_timer",
-        "_timer_at",
-        "closed",
-        "codec",
-        "context",
-        "endpoint",
         "failure",
-        "http2_stats",
-        "last_used",
         "limit",
-        "pool",
         "ready",
         "settled",
-        "started",
-        "stats",
         "streams",
-        "transport",
-        "write_blocked",
     )
 
     def __init__(self, pool: Http2Pool) -> None:
-        self.pool = pool
-        self.context = pool.context
-        self.endpoint = pool.endpoint
-        self.stats = pool.cluster.stats
-        self.http2_stats = pool.http2_stats
-        self.codec = Http2Codec(downstream=False, settings=pool.connection_settings())
-        self.transport: asyncio.Transport
+        super().__init__(pool)
         self.streams: dict[int, Http2UpstreamStream] = {}
         """requests in progress by stream id"""
         self.limit = BEFORE_SETTINGS if pool.known_limit is None else min(pool.known_limit, self.codec.max_streams)
@@ -86,30 +59,14 @@ class Http2UpstreamConnection(PooledConnection):
         """the endpoint's SETTINGS came"""
         self.ready = False
         """in the pool's list of connections that take requests"""
-        self.write_blocked = False
-        """the send buffer is above its high mark"""
         self.failure: ResetReason | None = None
         """why it broke"""
-        self.started = self.last_used = self._last_read = monotonic()
-        self.closed = False
         self._requests = 0
-        self._closed_by_us = False
         self._draining = False
         """no request after those in progress"""
         self._released = False
         """a request ended in this batch of events: there may be room for another"""
         self._awaiting_settings: list[Http2UpstreamStream] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
-        self._dirty = False
-        self._local_address = b""
-
-    @property
-    def local_address(self) -> bytes:
-        """Our end of the connection, as logs print it."""
-        if not self._local_address:
-            self._local_address = address_of(self.transport.get_extra_info("sockname"))
-        return self._local_address
 
     @property
     def idle(self) -> bool:
@@ -124,12 +81,8 @@ class Http2UpstreamConnection(PooledConnection):
     # -- the loop's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
         self.pool.connections.add(self)
-        if self.pool.duration_queue is not None:
-            self.pool.duration_queue.add(self, self.started)
-        set_limits(transport, self.pool.cluster.config.per_connection_buffer_limit_bytes)
-        self.touch()  # preface and SETTINGS
+        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         self.stats.upstream_cx_rx_bytes_total += len(data)
@@ -140,9 +93,19 @@ class Http2UpstreamConnection(PooledConnection):
             self._settings_changed()
         if events:
             self._dispatch(events, now)
+        if codec.pending and not self.closed:
+            # Others on the loop come first; meanwhile nothing more is read.
+            self.transport.pause_reading()
+            self.context.loop.call_soon(self._read_on)
         self._keep_time(now)
         self.touch()  # acknowledgements and credit
         self.context.flush()
+
+    def _read_on(self) -> None:
+        """The frames that the last turn left."""
+        if not self.closed:
+            self.transport.resume_reading()
+            self.data_received(b"")
 
     def eof_received(self) -> bool:
         self._count_active_destroy(remote=True)
@@ -153,28 +116,10 @@ class Http2UpstreamConnection(PooledConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._count_active_destroy(remote=not self._closed_by_us)
-        self.closed = True
-        if self.pool.duration_queue is not None:
-            self.pool.duration_queue.discard(self)
-        if self._timer is not None:
-            self._timer.cancel()
-        stats = self.stats
-        stats.upstream_cx_length_ms.record((monotonic() - self.started) * 1000)
-        if self._closed_by_us:
-            stats.upstream_cx_destroy_local += 1
-        else:
-            stats.upstream_cx_destroy_remote += 1
+        self._count_end()
         self.pool.withdraw(self)
         self._end_all(ResetReason.CONNECTION_TERMINATION, "")
         self.pool.lost(self)
-        self.context.flush()
-
-    def pause_writing(self) -> None:
-        self.write_blocked = True
-
-    def resume_writing(self) -> None:
-        self.write_blocked = False
-        self._pump_all()
         self.context.flush()
 
     # -- events of the codec
@@ -301,7 +246,6 @@ class Http2UpstreamConnection(PooledConnection):
         else:
             self.failure = ResetReason.PROTOCOL_ERROR
             self.stats.upstream_cx_protocol_error += 1
-            self.http2_stats.goaway_sent += 1
         self._count_active_destroy(remote=False)
         self._end_all(self.failure, code)
         self.close()
@@ -456,7 +400,10 @@ class Http2UpstreamConnection(PooledConnection):
         """A request that can be sent only when the endpoint's SETTINGS are known."""
         self._awaiting_settings.append(stream)
 
-    # -- the end, and time
+    # -- the end
+
+    def _withdraw(self) -> None:
+        self.pool.withdraw(self)
 
     def retire(self) -> None:
         """No request after those in progress."""
@@ -472,23 +419,6 @@ class Http2UpstreamConnection(PooledConnection):
         self.stats.upstream_cx_max_duration_reached += 1
         self.retire()
 
-    def close(self) -> None:
-        """Say GOAWAY and close, with what was gathered written if the endpoint takes it now."""
-        if self.closed:
-            return
-        self.pool.withdraw(self)
-        self.codec.shutdown()
-        self.flush()
-        self.closed = True
-        self._closed_by_us = True
-        self.transport.close()
-        if self.transport.get_write_buffer_size():
-            self.context.loop.call_later(CLOSE_FLUSH_S, self.transport.abort)
-
-    def _close_from_peer(self) -> None:
-        self.close()
-        self._closed_by_us = False
-
     def _count_active_destroy(self, *, remote: bool) -> None:
         if not self.streams:
             return
@@ -499,46 +429,10 @@ class Http2UpstreamConnection(PooledConnection):
         else:
             stats.upstream_cx_destroy_local_with_active_rq += 1
 
-    def _keep_time(self, now: float) -> None:
-        """Let the codec know the time if it wishes so, and wake when it wants to be woken."""
-        codec = self.codec
-        when = codec.next_timer()
-        if when is not None and when <= now:
-            self._dispatch(codec.handle_timer(now), now)
-            when = codec.next_timer()
-        if when is None or self.closed or (self._timer is not None and self._timer_at <= when):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = when
-        self._timer = self.context.loop.call_later(max(when - now, 0.001), self._time_came)
-
-    def _time_came(self) -> None:
-        self._timer = None
-        if not self.closed:
-            self._keep_time(monotonic())
-            self.touch()
-            self.context.flush()
-
-    # -- output
-
     def _pump_all(self) -> None:
         for stream in tuple(self.streams.values()):
             if stream.waits:
                 stream.pump()
-
-    def touch(self) -> None:
-        """There is something to write at the end of this turn."""
-        if not self._dirty:
-            self._dirty = True
-            self.context.dirty.append(self)
-
-    def flush(self) -> None:
-        """Write what the codec gathered."""
-        self._dirty = False
-        if self.closed:
-            return
-        self.stats.upstream_cx_tx_bytes_total += write_all(self.transport, self.codec.data_to_send())
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "draining" if self._draining else "open"

@@ -62,6 +62,7 @@ def http2_settings(config: ClusterConfig) -> Http2Settings:
         max_header_list_size=config.max_response_headers_kb * 1024,
         max_headers_count=config.max_response_headers_count,
         max_header_block_size=max(config.max_response_headers_kb * 1024, LEAST_HEADER_BLOCK),
+        max_outbound_frames=options.max_outbound_frames,
         max_outbound_control_frames=options.max_outbound_control_frames,
         max_consecutive_inbound_frames_with_empty_payload=options.max_consecutive_inbound_frames_with_empty_payload,
         max_inbound_priority_frames_per_stream=options.max_inbound_priority_frames_per_stream,

@@ -26,6 +26,17 @@ class Http2Engine(Codec, Protocol):
         """Bytes on the wire of a stream that is open or the last that ended: received, header blocks among them, sent, header
         blocks among them; zeros where the engine does not know."""
 
+    @property
+    def settings_received(self) -> bool:
+        """The peer's SETTINGS came: `max_streams` and whether extended CONNECT is offered are its word."""
+
+    @property
+    def max_streams(self) -> int:
+        """Upstream side: how many streams the peer and our own settings allow at once."""
+
+    def probe(self, now: float) -> None:
+        """Ask the peer whether it is still there, by a PING that must be answered within `keepalive_timeout`."""
+
 
 def new_codec(engine: str, *, downstream: bool, settings: Http2Settings) -> Http2Engine:
     """A codec of the named engine.

@@ -53,6 +53,16 @@ class H2Codec(H2Receiver):
         """Streams that are not over yet."""
         return len(self._streams)
 
+    @property
+    def settings_received(self) -> bool:
+        """The peer's SETTINGS came."""
+        return self._settings_received
+
+    @property
+    def max_streams(self) -> int:
+        """Upstream side: how many streams the peer and our own settings allow at once."""
+        return min(int(self._connection.remote_settings.max_concurrent_streams), self.settings.max_concurrent_streams)
+
     # Sending.
 
     def send(self, event: Event) -> None:
@@ -135,8 +145,7 @@ class H2Codec(H2Receiver):
 
     def open_stream(self) -> int | None:
         """Upstream side: the id of a new stream, or None when the peer takes no more now."""
-        limit = min(self._connection.remote_settings.max_concurrent_streams, self.settings.max_concurrent_streams)
-        if self.downstream or self._failed or self._peer_goaway or self._draining or len(self._streams) >= limit:
+        if self.downstream or self._failed or self._peer_goaway or self._draining or len(self._streams) >= self.max_streams:
             return None
         stream_id = self._next_id
         self._next_id += 2
@@ -162,7 +171,7 @@ class H2Codec(H2Receiver):
         if self._failed or self._ended:
             return None
         wishes = [self._guard.next_timer()]
-        if self.settings.keepalive_interval is not None:
+        if self._ping_deadline or self.settings.keepalive_interval is not None:
             wishes.append(self._ping_deadline or self._ping_due)
         if self._draining == 1:
             wishes.append(self._drain_at)
@@ -180,17 +189,22 @@ class H2Codec(H2Receiver):
             elif now >= self._drain_at:
                 self._final_goaway(frames.NO_ERROR, b"")
         interval = self.settings.keepalive_interval
-        if interval is not None:
-            if self._ping_deadline:
-                if now >= self._ping_deadline:
-                    self._fail(frames.NO_ERROR, "http2.keepalive_timeout", events)
-            elif not self._ping_due:
+        if self._ping_deadline:
+            if now >= self._ping_deadline:
+                self._fail(frames.NO_ERROR, "http2.keepalive_timeout", events)
+        elif interval is not None:
+            if not self._ping_due:
                 self._ping_due = now + interval
             elif now >= self._ping_due:
                 self._ping_due = now + interval
-                self._ping_deadline = now + self.settings.keepalive_timeout
-                self._connection.ping(KEEPALIVE)
+                self.probe(now)
         return events
+
+    def probe(self, now: float) -> None:
+        """See `Http2Codec.probe`."""
+        if not (self._ping_deadline or self._failed or self._ended):
+            self._ping_deadline = now + self.settings.keepalive_timeout
+            self._connection.ping(KEEPALIVE)
 
     def __repr__(self) -> str:
         return f"<H2Codec {'downstream' if self.downstream else 'upstream'} streams={len(self._streams)}>"

@@ -76,6 +76,7 @@ class H2Receiver:
         self._drain_at = 0.0
         self._ping_due = 0.0
         self._ping_deadline = 0.0
+        self._settings_received = False
 
     def receive_data(self, data: bytes) -> list[Event]:
         """Events found in the bytes so far; see `mesh_codecs.codec.Codec`."""
@@ -200,6 +201,7 @@ class H2Receiver:
                 if self._send_credit(stream_id) > 0:
                     events.append(WindowOpened(stream_id))
             elif isinstance(event, kinds.RemoteSettingsChanged):
+                self._settings_received = True
                 events.append(WindowOpened(0))
             elif isinstance(event, kinds.PingAckReceived):
                 self._ping_answered(event.ping_data)

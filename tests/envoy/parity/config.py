@@ -1,7 +1,7 @@
 """Builders for the configuration that both proxies get: plain dicts in Envoy's v3 JSON form, with placeholders.
 
-`$(port.NAME)` is a free port; `$(up.NAME)`, `$(up2.NAME)`, `$(up6.NAME)`, `$(tcp.NAME)` and `$(dubbo.NAME)` are the port of an HTTP/1,
-HTTP/2, IPv6 HTTP/1, raw or Dubbo endpoint of the recording upstream (it starts by being named), `$(uds.NAME)` the path of a unix
+`$(port.NAME)` is a free port; `$(up.NAME)`, `$(up2.NAME)`, `$(up6.NAME)`, `$(tcp.NAME)`, `$(dubbo.NAME)` are ports of an HTTP/1,
+HTTP/2, IPv6 HTTP/1, raw, Dubbo endpoint of the recording upstream (it starts by being named), `$(uds.NAME)` is the path of a unix
 socket (an endpoint if NAME begins with `up`), `$(refused.NAME)` a port that refuses, `$(blackhole.NAME)` one that never answers,
 `$(dir)` the proxy's own directory.
 """

@@ -48,8 +48,6 @@ WITHOUT_EFFECT = {
     "FilterChainConfig.transport_socket",
     "FilterChainConfig.transport_socket_connect_timeout_s",
     "HashPolicyConfig.cookie_path",
-    "Http2Config.allow_connect",
-    "Http2Config.max_outbound_frames",
     "HttpFilterConfig.is_optional",
     "HttpManagerConfig.rds_route_name",
     "HttpManagerConfig.request_id_for_trace_sampling",
