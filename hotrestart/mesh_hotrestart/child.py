@@ -15,6 +15,7 @@ from typing import Final
 from mesh_hotrestart.messages import (
     Connection,
     Finished,
+    Late,
     Message,
     NotUnderstood,
     Proceed,
@@ -50,6 +51,7 @@ CHILD_TRANSITIONS: Final[dict[tuple[ChildState, type[Message]], ChildState]] = {
     (ChildState.ASKING, Sockets): ChildState.ASKING,
     (ChildState.READY, Proceed): ChildState.STARTING,
     (ChildState.SERVING, Connection): ChildState.SERVING,
+    (ChildState.SERVING, Late): ChildState.SERVING,
     (ChildState.SERVING, Finished): ChildState.ALONE,
 }
 """Stats may come at any time once welcomed. A Sockets that is the last one leads on to PREPARING."""

@@ -168,6 +168,13 @@ class Connection(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Late(Message):
+    """`data` is owed to the caller of a connection that was adopted: whole messages, to be written as they are."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stats(Message):
     """Everything that the parent and those before it have counted. A later one replaces an earlier one."""
 
@@ -207,7 +214,7 @@ _TYPES: Final[Mapping[str, type[Message]]] = {
     kind.__name__: kind
     for kind in (
         Hello, PassSockets, Ready, Accepting, Adopted, NotAdopted, GiveUp, Release,
-        Welcome, Refused, Sockets, Proceed, Connection, Stats, Finished, NotUnderstood,
+        Welcome, Refused, Sockets, Proceed, Connection, Late, Stats, Finished, NotUnderstood,
     )
 }  # fmt: skip
 _PYTHON_TYPES: Final = {"int": int, "float": (int, float), "str": str, "bool": bool}

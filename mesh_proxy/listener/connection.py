@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from mesh_proxy.listener.mover import Mover
     from mesh_proxy.stream.info import ConnectionInfo
 
 
@@ -24,10 +25,16 @@ class DownstreamConnection(Protocol):
     def abort(self) -> None:
         """End now."""
 
+    def move(self, mover: Mover) -> None:
+        """A new process serves: offer itself to it as soon as nothing is in progress. Who cannot be moved asks the caller to go
+        elsewhere, or goes on here until either side ends it."""
+
 
 class ConnectionOwner(Protocol):
     """The listener of a connection."""
 
+    name: str
+    """of the listener"""
     buffer_limit: int
     """per_connection_buffer_limit_bytes"""
     draining: bool
@@ -40,3 +47,6 @@ class ConnectionOwner(Protocol):
 
     def connection_closed(self, connection: DownstreamConnection) -> None:
         """The connection is gone."""
+
+    def connection_moved(self, connection: DownstreamConnection) -> None:
+        """The connection is a new process's; its caller knows nothing of it."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mesh_proxy.listener.connection import ConnectionOwner, DownstreamConnection
     from mesh_proxy.listener.connection_table import ConnectionCount
     from mesh_proxy.listener.listener import Listener, ProtocolFactory
+    from mesh_proxy.listener.mover import Mover
     from mesh_proxy.stream.info import ConnectionInfo
 
 
@@ -51,6 +52,10 @@ class _Counted:
         self._stats = stats
 
     @property
+    def name(self) -> str:
+        return self._listener.name
+
+    @property
     def buffer_limit(self) -> int:
         return self._listener.buffer_limit
 
@@ -68,6 +73,11 @@ class _Counted:
         self._stats.active_connections -= 1
         self._count.add(-1)
         self._listener.connection_closed(connection)
+
+    def connection_moved(self, connection: DownstreamConnection) -> None:
+        self._stats.active_connections -= 1
+        self._count.add(-1)
+        self._listener.connection_moved(connection)
 
 
 class _Refused(asyncio.Protocol):
@@ -101,6 +111,9 @@ class _Refused(asyncio.Protocol):
 
     def close_when_idle(self) -> None:
         self._transport.abort()
+
+    def move(self, mover: Mover) -> None:
+        """It is about to end anyway."""
 
     def abort(self) -> None:
         self._transport.abort()

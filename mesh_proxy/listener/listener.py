@@ -16,8 +16,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from mesh_codecs.errors import ProtocolError
 from mesh_proxy.listener.match import ConnectionFacts, FilterChainMatcher
 from mesh_proxy.listener.refuse import refuse_new, wait_for_handshakes
+from mesh_proxy.network.successors import successor
 from mesh_proxy.network.transport import address_of
 from mesh_proxy.stats.group import sanitize
 from mesh_proxy.stats.groups import ListenerStats
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from mesh_proxy.config.model import FilterChainConfig, ListenerConfig
     from mesh_proxy.context import WorkerContext
     from mesh_proxy.listener.connection import DownstreamConnection
+    from mesh_proxy.listener.mover import Mover, MovingState
 
 _log = logging.getLogger("conn_handler")
 
@@ -78,6 +81,8 @@ class Listener:
         "connections",
         "context",
         "draining",
+        "mover",
+        "name",
         "stats",
     )
 
@@ -89,11 +94,14 @@ class Listener:
         access_loggers: tuple[AccessLogger, ...],
     ) -> None:
         self.config = config
+        self.name = config.name
         self.context = context
         self.stats = context.registry.get(ListenerStats, listener_prefix(config))
         self.buffer_limit = config.per_connection_buffer_limit_bytes
         self._count = context.connection_counts.count(f"listener {config.name}")
         self.draining = False
+        self.mover: Mover | None = None
+        """a new process takes our connections"""
         self.connections: set[DownstreamConnection] = set()
         self._access_loggers = access_loggers
         self._matcher = FilterChainMatcher(config.filter_chains, config.default_filter_chain)
@@ -273,6 +281,8 @@ class Listener:
         self.connections.add(connection)
         if self.draining:
             connection.close_when_idle()
+        elif self.mover is not None:
+            connection.move(self.mover)
 
     def connection_replaced(self, old: DownstreamConnection, new: DownstreamConnection) -> None:
         """The protocol of a connection became known."""
@@ -281,15 +291,51 @@ class Listener:
 
     def connection_closed(self, connection: DownstreamConnection) -> None:
         """A connection of ours is gone."""
+        self.stats.downstream_cx_destroy += 1
+        self.connection_moved(connection)
+        if self._access_loggers:
+            self._log(connection.connection_info)
+
+    def connection_moved(self, connection: DownstreamConnection) -> None:
+        """A connection of ours is another process's; it is counted and logged at its end, there."""
         self.connections.discard(connection)
-        stats = self.stats
-        stats.downstream_cx_active -= 1
-        stats.downstream_cx_destroy += 1
+        self.stats.downstream_cx_active -= 1
         self.context.active_connections -= 1
         self.context.total_connections.add(-1)
         self._count.add(-1)
-        if self._access_loggers:
-            self._log(connection.connection_info)
+
+    def move_all(self, mover: Mover | None) -> None:
+        """A new process takes our connections; None: it does so no longer, and they stay."""
+        self.mover = mover
+        if mover is not None:
+            for connection in tuple(self.connections):
+                connection.move(mover)
+            self.context.flush()
+
+    def adopt(self, sock: socket.socket, moved: MovingState) -> Any:
+        """Go on with a connection of the process before us; the connection object. Raises ValueError, and OSError when its caller
+        has left. Limits do not apply: it is no new connection."""
+        info = self._describe(sock.getsockname(), sock.getpeername())
+        info.start_monotonic = float(moved.facts["start_monotonic"])
+        info.start_wall = float(moved.facts["start_wall"])
+        chain = self._matcher.find(_facts(info)) if not self._matcher.trivial else self.config.filter_chains[0]
+        if chain is None:
+            raise ValueError("no filter chain matches it")
+        info.filter_chain_name = chain.name
+        first: Any = self._factories[id(chain)](info, self)
+        context = self.context
+        self.stats.downstream_cx_active += 1
+        context.active_connections += 1
+        context.total_connections.add(1)
+        self._count.add(1)
+        try:
+            connection = successor(first, moved)
+        except (ValueError, KeyError, TypeError, ProtocolError) as error:
+            first.owner.connection_moved(first)
+            raise ValueError(f"{moved.protocol}: {error}") from None
+        context.unattached += 1
+        create_task(self._attach(connection, sock), name="adopt")
+        return connection
 
     def start_drain(self) -> None:
         """Ask every connection to end: idle ones now, busy ones after what they are doing."""

@@ -11,6 +11,7 @@ from time import monotonic
 from mesh_codecs.codec import Match
 from mesh_codecs.http2 import PREFACE
 from mesh_proxy.deadlines import DeadlineQueue
+from mesh_proxy.listener.mover import MovingState
 from mesh_proxy.network.http2_connection import Http2Connection
 from mesh_proxy.network.http_connection import HttpConnection
 from mesh_proxy.network.http_shell import HttpShell
@@ -50,6 +51,7 @@ class Detection(HttpShell):
         if self.manager.head_queue is not None:
             self.manager.head_queue.discard(self)
         connection = kind(self.manager, self.info, self.owner)
+        connection.follow(self._mover)
         connection.attach(self.transport)
         self.owner.connection_replaced(self, connection)
         self.transport.set_protocol(connection)
@@ -69,6 +71,17 @@ class Detection(HttpShell):
         """There are no streams."""
         if self.manager.head_queue is not None:
             self.manager.head_queue.discard(self)
+
+    def _offer(self) -> None:
+        if self._mover is not None:
+            self._mover.offer(self)
+
+    def _codec_state(self) -> tuple[str, bytes] | None:
+        return "detect", getattr(self, "_prefix", b"")
+
+    def take_over(self, moved: MovingState) -> None:
+        super().take_over(moved)
+        self._prefix = moved.state
 
     def close_when_idle(self) -> None:
         """The caller may be sending its first request at this very moment."""

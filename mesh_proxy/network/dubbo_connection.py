@@ -15,6 +15,7 @@ from mesh_codecs.dubbo import DubboMessage, MessageTooLarge, Refusal, heartbeat_
 from mesh_codecs.dubbo.frame import FLAG_EVENT, FLAG_REQUEST, FLAG_TWO_WAY, SERVER_ERROR
 from mesh_codecs.dubbo.replies import error_response
 from mesh_codecs.events import ConnectionFailed
+from mesh_proxy.listener.mover import MovingState
 from mesh_proxy.network.dubbo_shell import DubboShell
 from mesh_proxy.network.transport import set_limits
 from mesh_proxy.stream import dubbo_replies
@@ -23,8 +24,11 @@ from mesh_proxy.stream.dubbo_events import EventBudget, event_answer
 from mesh_proxy.upstream.dubbo_pool import pinned_pool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mesh_proxy.deadlines import DeadlineQueue
     from mesh_proxy.listener.connection import ConnectionOwner
+    from mesh_proxy.listener.mover import Mover
     from mesh_proxy.network.dubbo_manager import DubboManager
     from mesh_proxy.stream.info import ConnectionInfo
     from mesh_proxy.upstream.cluster import Cluster
@@ -45,7 +49,18 @@ _KIND: Final = FLAG_REQUEST | FLAG_EVENT
 class DubboConnection(DubboShell):
     """See the module."""
 
-    __slots__ = ("_budget", "_drain_timer", "_ending", "_next_id", "_reverse", "calls", "draining", "last_call", "pinned")
+    __slots__ = (
+        "_begun",
+        "_budget",
+        "_drain_timer",
+        "_ending",
+        "_next_id",
+        "_reverse",
+        "calls",
+        "draining",
+        "last_call",
+        "pinned",
+    )
 
     def __init__(self, manager: DubboManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
         super().__init__(manager, info, owner)
@@ -57,6 +72,8 @@ class DubboConnection(DubboShell):
         self.draining = False
         self._ending = False
         """nothing more is read; the end comes with the last answer"""
+        self._begun = b""
+        """what the process before us had read of a frame"""
         self._next_id = 0
         """of requests from us or from providers to the consumer"""
         self._reverse: dict[int, tuple[DubboUpstreamConnection, int]] = {}
@@ -70,13 +87,17 @@ class DubboConnection(DubboShell):
         self.transport = transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
         set_limits(transport, self.owner.buffer_limit)
         stats = self.manager.stats
-        stats.cx_total += 1
+        stats.cx_total += not self.inherited
         stats.cx_active += 1
         for queue in self.manager.connection_queues:
             queue.add(self, self.last_activity)
         self.owner.connection_opened(self)
         if self._dirty:
             self.context.flush()  # the listener is draining: READONLY
+        if self.inherited and self._begun:
+            # The beginning of a frame; it completes nothing.
+            begun, self._begun = self._begun, b""
+            self.codec.receive_data(begun)
 
     def data_received(self, data: bytes) -> None:
         stats = self.manager.stats
@@ -100,6 +121,8 @@ class DubboConnection(DubboShell):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._late is not None:
+            return  # only our descriptor is closed; see let_go
         self.closed = True
         manager = self.manager
         stats = manager.stats
@@ -211,7 +234,10 @@ class DubboConnection(DubboShell):
         calls = self.calls
         calls.pop(call.request_id, None)
         self.write_as(frame, call.id_bytes)
-        if self._ending and not calls:
+        if self._late is not None:
+            if not calls:
+                self.context.loop.call_soon(self._all_answered)
+        elif self._ending and not calls:
             self.close()
 
     # -- pinned upstream connections
@@ -259,15 +285,116 @@ class DubboConnection(DubboShell):
             pool.pause_reading()
 
     def resume_writing(self) -> None:
+        if self._mover is not None:
+            set_limits(self.transport, self.owner.buffer_limit)
+            self._mover.offer(self)
         for pool in (self.pinned or {}).values():
             pool.resume_reading()
         super().resume_writing()
+
+    # -- to another process, and from one
+
+    def move(self, mover: Mover) -> None:
+        """A new process serves. Calls in flight need not be waited for: their answers are whole frames, and follow."""
+        self._mover = mover
+        mover.offer(self)
+
+    def listener_name(self) -> str:
+        """See `Movable`."""
+        return self.owner.name
+
+    def fileno(self) -> int:
+        """See `Movable`."""
+        return int(self.transport.get_extra_info("socket").fileno())
+
+    def export(self) -> MovingState | None:
+        """See `Movable`. A consumer with an upstream connection of its own stays, and so do callbacks."""
+        if self.closed or self._closing or self._ending or self._mover is None:
+            return None
+        if self.info.tls is not None or self.pinned or self._reverse:
+            self._mover = None
+            self.close_when_idle()
+            return None
+        self.flush()
+        transport = self.transport
+        if transport.get_write_buffer_size():
+            transport.set_write_buffer_limits(0)  # `resume_writing` comes when the consumer has taken it all
+            return None
+        transport.pause_reading()
+        self._offered = True
+        for queue in self.manager.connection_queues:
+            queue.discard(self)
+        codec = self.codec
+        facts = {
+            "start_monotonic": self.info.start_monotonic,
+            "start_wall": self.info.start_wall,
+            "last_activity": self.last_activity,
+            "last_call": self.last_call,
+            "next_id": self._next_id,
+            "to_discard": codec.to_discard,
+            "late": len(self.calls),
+        }
+        return MovingState("dubbo", codec.pending, facts)
+
+    def let_go(self, late: Callable[[bytes], None]) -> None:
+        """See `Movable`. What is left here are the calls in flight; it counts as a connection until they are answered."""
+        self._late = late
+        self._offered = False
+        self.manager.stats.cx_active -= 1
+        self.transport.abort()
+        self.flush()
+        if not self.calls:
+            self._all_answered()
+
+    def _all_answered(self) -> None:
+        self.flush()
+        if not self.closed and not self.calls:
+            self.closed = True
+            self.owner.connection_moved(self)
+
+    def stay(self) -> None:
+        """See `Movable`."""
+        if self.closed:
+            return
+        self._mover = None
+        self._offered = False
+        set_limits(self.transport, self.owner.buffer_limit)
+        for queue in self.manager.connection_queues:
+            queue.add(self, self.last_activity)
+        self.flush()
+        if not self._read_pauses:
+            self.transport.resume_reading()
+
+    def keep(self) -> None:
+        """See `Movable`."""
+        self.stay()
+        if not self.closed:
+            self.close_when_idle()
+            self.context.flush()
+
+    def take_over(self, moved: MovingState) -> None:
+        """Go on where another process stopped; before there is a transport. Raises ValueError."""
+        facts = moved.facts
+        self.inherited = True
+        self.last_activity = float(facts["last_activity"])
+        self.last_call = float(facts["last_call"])
+        self._next_id = int(facts["next_id"])
+        self.codec.resume(int(facts["to_discard"]))
+        self._begun = moved.state
+
+    def write_late(self, data: bytes) -> None:
+        """Answers to what was asked of the process before us."""
+        if not self.closed:
+            self.write(data)
+            self.context.flush()
 
     # -- time, and the end
 
     def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
         """Idle, silent, or stalled; unless something happened since."""
         manager = self.manager
+        if self._offered or self._late is not None:
+            return
         if queue is manager.write_stall_queue:
             size = self.transport.get_write_buffer_size()
             if size < self._unsent or not self.write_blocked:
@@ -315,7 +442,7 @@ class DubboConnection(DubboShell):
 
     def _close_if_quiet(self) -> None:
         self._drain_timer = None
-        if self.closed or self._closing:
+        if self.closed or self._closing or self._offered or self._late is not None:
             return
         left = self.last_call + DRAIN_QUIET_S - monotonic()
         if left <= 0 and not self.calls and not self._reverse and self.codec.at_boundary:
@@ -331,7 +458,10 @@ class DubboConnection(DubboShell):
             self.write(error_response(call.request_id, SERVER_ERROR, b"mesh-proxy: the proxy is stopping"))
             self.manager.stats.local_response_error += 1
         self.calls.clear()
-        self.close()
+        if self._late is not None:
+            self._all_answered()
+        else:
+            self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "ending" if self._ending else "draining" if self.draining else "open"

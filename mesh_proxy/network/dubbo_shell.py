@@ -10,8 +10,11 @@ from mesh_codecs.dubbo import DubboCodec
 from mesh_proxy.network.transport import write_all
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mesh_proxy.deadlines import DeadlineQueue
     from mesh_proxy.listener.connection import ConnectionOwner
+    from mesh_proxy.listener.mover import Mover
     from mesh_proxy.network.dubbo_manager import DubboManager
     from mesh_proxy.stream.info import ConnectionInfo
 
@@ -32,6 +35,9 @@ class DubboShell(asyncio.Protocol):
     __slots__ = (
         "_closing",
         "_dirty",
+        "_late",
+        "_mover",
+        "_offered",
         "_out",
         "_read_pauses",
         "_unsent",
@@ -39,6 +45,7 @@ class DubboShell(asyncio.Protocol):
         "codec",
         "context",
         "info",
+        "inherited",
         "last_activity",
         "manager",
         "owner",
@@ -57,6 +64,13 @@ class DubboShell(asyncio.Protocol):
         self.closed = False
         self.write_blocked = False
         """the send buffer is above its high mark"""
+        self.inherited = False
+        """it began in the process before us, and was counted there"""
+        self._mover: Mover | None = None
+        self._offered = False
+        """it is being moved: nobody reads from it, and answers wait"""
+        self._late: Callable[[bytes], None] | None = None
+        """it is a new process's; answers to what was asked here go this way"""
         self._closing = False
         self._dirty = False
         self._out: list[bytes] = []
@@ -92,9 +106,11 @@ class DubboShell(asyncio.Protocol):
         """Write what was gathered."""
         self._dirty = False
         out = self._out
-        if out:
+        if out and not self._offered:
             self._out = []
-            if not self.closed and not self._closing:
+            if self._late is not None:
+                self._late(b"".join(out))
+            elif not self.closed and not self._closing:
                 self.manager.stats.cx_tx_bytes_total += write_all(self.transport, out)
                 if self.write_blocked:
                     self._look_at_unsent()
@@ -130,13 +146,13 @@ class DubboShell(asyncio.Protocol):
     def pause_reading(self) -> None:
         """Counted: several blockers may hold the connection."""
         self._read_pauses += 1
-        if self._read_pauses == 1 and not self.closed:
+        if self._read_pauses == 1 and not self.closed and self._late is None:
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Undo one `pause_reading`."""
         self._read_pauses -= 1
-        if self._read_pauses == 0 and not self.closed and not self._closing:
+        if self._read_pauses == 0 and not self.closed and not self._closing and not self._offered and self._late is None:
             self.transport.resume_reading()
 
     def close(self) -> None:

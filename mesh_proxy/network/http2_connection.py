@@ -25,11 +25,13 @@ from mesh_codecs.events import (
     WindowOpened,
 )
 from mesh_codecs.http1 import UnderscoreAction
-from mesh_codecs.http2 import frames
+from mesh_codecs.http2 import Http2Codec, frames
 from mesh_proxy.deadlines import DeadlineQueue
+from mesh_proxy.listener.mover import MovingState
+from mesh_proxy.network.http2_quiet import Http2Quiet
 from mesh_proxy.network.http_shell import HttpShell
 from mesh_proxy.network.outbox import Outbox
-from mesh_proxy.network.transport import write_all
+from mesh_proxy.network.transport import set_limits, write_all
 from mesh_proxy.stats.http2_group import Http2Stats
 from mesh_proxy.stream import flags
 from mesh_proxy.stream.http_stream import HttpStream
@@ -53,6 +55,7 @@ class Http2Connection(HttpShell):
         "_head_since",
         "_holds",
         "_outboxes",
+        "_quiet",
         "_timer",
         "_timer_at",
         "codec",
@@ -74,6 +77,7 @@ class Http2Connection(HttpShell):
         self._draining = False
         self._head_since = 0.0
         """when the header block began that is incomplete; 0.0: there is none"""
+        self._quiet = Http2Quiet(self)
         self._timer: asyncio.TimerHandle | None = None
         """the codec's, see `next_timer`"""
         self._timer_at = 0.0
@@ -136,6 +140,9 @@ class Http2Connection(HttpShell):
 
     def resume_writing(self) -> None:
         self.write_blocked = False
+        if self._mover is not None:
+            set_limits(self.transport, self.owner.buffer_limit)
+            self._offer()
         for stream in tuple(self.streams.values()):
             stream.on_downstream_writable(True)
         self.flush()
@@ -397,6 +404,68 @@ class Http2Connection(HttpShell):
             self._send_reset(stream_id)
         elif self._draining:
             self._touch()
+        if self._mover is not None and not self.streams:
+            self._offer()
+
+    # -- to another process, and from one
+
+    def _offer(self) -> None:
+        """Between requests at once; otherwise see `Http2Quiet`."""
+        if self._mover is None or self._draining or self.closed or self._closing:
+            return
+        if not hasattr(self.codec, "exportable"):  # the other engine cannot say its state
+            self.close_when_idle()
+        elif self.streams or not self.codec.exportable:
+            self._quiet.seek()
+        else:
+            self._mover.offer(self)
+
+    def seek_quiet(self) -> None:
+        """Another look, by the clock."""
+        self._offer()
+
+    def hold_reading(self) -> None:
+        """Read nothing for a while."""
+        self._pause_transport()
+
+    def release_reading(self) -> None:
+        """Undo it."""
+        self._resume_transport()
+
+    def waits_for_caller(self, since: float) -> bool | None:
+        """Whether some stream needs the caller to go on: None if one of them has done so since before that time."""
+        found: bool | None = bool(self._outboxes)
+        for stream in self.streams.values():
+            if not stream.request_done:
+                if stream.start_time < since:
+                    return None
+                found = True
+        return found
+
+    def _codec_state(self) -> tuple[str, bytes] | None:
+        if self.streams or self._draining:
+            return None
+        codec = self.codec
+        if not isinstance(codec, Http2Codec) or not codec.exportable:
+            self._quiet.seek()
+            return None
+        self._quiet.stop()
+        return "http2", codec.export_state()
+
+    def take_over(self, moved: MovingState) -> None:
+        super().take_over(moved)
+        self.codec = Http2Codec.import_state(moved.state)
+        self.requests = int(moved.facts["requests"])
+
+    def _count_inherited(self) -> None:
+        if self.received:
+            self.manager.stats.downstream_cx_http2_active += 1
+
+    def _go_on(self) -> None:
+        self._quiet.stop()
+        self._look_at_timer(monotonic())
+        self._touch()
+        self.context.flush()
 
     # -- the end, and time
 

@@ -19,8 +19,9 @@ from mesh_codecs.headers import Headers
 from mesh_codecs.http1 import DownstreamHttp1
 from mesh_codecs.http1.serialise import reason
 from mesh_proxy.deadlines import DeadlineQueue
+from mesh_proxy.listener.mover import MovingState
 from mesh_proxy.network.http_shell import HttpShell
-from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW
+from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW, set_limits
 from mesh_proxy.stream import flags
 from mesh_proxy.stream.http_stream import HttpStream
 
@@ -92,6 +93,9 @@ class HttpConnection(HttpShell):
 
     def resume_writing(self) -> None:
         self.write_blocked = False
+        if self._mover is not None:
+            set_limits(self.transport, self.owner.buffer_limit)
+            self._offer()
         if self.stream is not None:
             self.stream.on_downstream_writable(True)
         if self._held:
@@ -265,6 +269,10 @@ class HttpConnection(HttpShell):
         if codec.closed:
             self._close_after_flush(linger=True)
             return
+        if self._mover is not None:
+            # Before the next request, which goes with the connection.
+            self._mover.offer(self)
+            return
         if self._drain_wanted:
             # Its head may have been sent before the drain began: then nothing told the caller to go.
             self._close_if_idle()
@@ -281,7 +289,12 @@ class HttpConnection(HttpShell):
 
     def _read_on(self) -> None:
         """Parse what was kept back: the next request, or the first bytes of a tunnel."""
-        if self.closed or self._closing or (self.write_blocked and self.stream is None):
+        if (
+            (self._mover is not None and self.stream is None)
+            or self.closed
+            or self._closing
+            or (self.write_blocked and self.stream is None)
+        ):
             return
         codec = self.codec
         if codec.pending_bytes:
@@ -295,6 +308,32 @@ class HttpConnection(HttpShell):
         if not self._held:
             self._held = True
             self._pause_transport()
+
+    # -- to another process, and from one
+
+    def _offer(self) -> None:
+        if self.stream is None and self._mover is not None:
+            self._mover.offer(self)
+
+    def _codec_state(self) -> tuple[str, bytes] | None:
+        state = self.codec.export_state() if self.stream is None else None
+        if state is None:
+            return None
+        self._head_pending = False
+        return "http1", state
+
+    def take_over(self, moved: MovingState) -> None:
+        super().take_over(moved)
+        self.codec = DownstreamHttp1.import_state(self.manager.http1_settings, moved.state)
+        self.requests = int(moved.facts["requests"])
+
+    def _count_inherited(self) -> None:
+        if self.requests:
+            self.manager.stats.downstream_cx_http1_active += 1
+
+    def _go_on(self) -> None:
+        if self.codec.pending_bytes or self._held:
+            self.context.loop.call_soon(self._read_on)
 
     # -- the end, and time
 

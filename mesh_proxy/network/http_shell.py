@@ -8,11 +8,15 @@ from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from mesh_codecs.codec import Codec
+from mesh_proxy.listener.mover import MovingState
 from mesh_proxy.network.transport import set_limits, write_all
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mesh_proxy.deadlines import DeadlineQueue
     from mesh_proxy.listener.connection import ConnectionOwner
+    from mesh_proxy.listener.mover import Mover
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.stream.info import ConnectionInfo
 
@@ -25,13 +29,17 @@ class HttpShell(asyncio.Protocol):
         "_delayed_close",
         "_dirty",
         "_drain_timer",
+        "_mover",
+        "_offered",
         "_read_pauses",
         "_remote_closed",
         "closed",
         "context",
         "info",
+        "inherited",
         "last_activity",
         "manager",
+        "moved",
         "owner",
         "received",
         "sent",
@@ -59,6 +67,13 @@ class HttpShell(asyncio.Protocol):
         self._remote_closed = False
         self._dirty = False
         self._read_pauses = 0
+        self.inherited = False
+        """it began in the process before us, and was counted there"""
+        self.moved = False
+        """it is a new process's"""
+        self._mover: Mover | None = None
+        self._offered = False
+        """it is being moved: nobody reads from it, and nothing is written"""
         self._delayed_close: asyncio.TimerHandle | None = None
         self._drain_timer: asyncio.TimerHandle | None = None
 
@@ -73,8 +88,12 @@ class HttpShell(asyncio.Protocol):
         self.attach(cast("asyncio.Transport", transport))  # uvloop has classes of its own
         self.owner.connection_opened(self)
         stats = self.manager.stats
-        stats.downstream_cx_total += 1
         stats.downstream_cx_active += 1
+        if self.inherited:
+            self._count_inherited()
+            self._go_on()
+        else:
+            stats.downstream_cx_total += 1
 
     def attach(self, transport: asyncio.Transport) -> None:
         """Take a transport over; the connection was counted before."""
@@ -88,6 +107,10 @@ class HttpShell(asyncio.Protocol):
         now = monotonic()
         stats = self.manager.stats
         stats.downstream_cx_active -= 1
+        if self.moved:
+            self._lost(now)
+            self.owner.connection_moved(self)
+            return
         stats.downstream_cx_destroy += 1
         if self._remote_closed or exc is not None or not self._closing:
             stats.downstream_cx_destroy_remote += 1
@@ -188,3 +211,106 @@ class HttpShell(asyncio.Protocol):
     def close_when_idle(self) -> None:
         """Draining: say so, and end when nothing is in progress."""
         raise NotImplementedError
+
+    # -- to another process, and from one
+
+    def move(self, mover: Mover) -> None:
+        """A new process serves: go there when nothing is in progress. A TLS session cannot."""
+        if self.closed or self._closing:
+            return
+        if self.info.tls is not None or self.transport.get_extra_info("ssl_object") is not None:
+            self.close_when_idle()
+            return
+        self._mover = mover
+        self._offer()
+
+    def follow(self, mover: Mover | None) -> None:
+        """This connection is what became of one that was to move."""
+        self._mover = mover
+
+    def _offer(self) -> None:
+        """Offer the connection to the mover if nothing is in progress."""
+        raise NotImplementedError
+
+    def _codec_state(self) -> tuple[str, bytes] | None:
+        """(protocol, state); None when something is in progress."""
+        raise NotImplementedError
+
+    def _count_inherited(self) -> None:
+        """A connection that was moved to us is one of its protocol's active ones."""
+
+    def _go_on(self) -> None:
+        """Reading begins, or begins again; what was read before may wait unparsed."""
+
+    def export(self) -> MovingState | None:
+        """See `Movable`."""
+        if self.closed or self._closing or self._remote_closed or self._mover is None:
+            return None
+        self.flush()
+        transport = self.transport
+        if transport.get_write_buffer_size():
+            transport.set_write_buffer_limits(0)  # `resume_writing` comes when the caller has taken it all
+            return None
+        found = self._codec_state()
+        if found is None:
+            return None
+        transport.pause_reading()
+        self._offered = self._closing = True
+        for queue in (*self.manager.connection_queues, self.manager.head_queue):
+            if queue is not None:
+                queue.discard(self)
+        if self._drain_timer is not None:
+            self._drain_timer.cancel()
+            self._drain_timer = None
+        facts = {
+            "start_monotonic": self.info.start_monotonic,
+            "start_wall": self.info.start_wall,
+            "last_activity": self.last_activity,
+            "received": self.received,
+            "sent": self.sent,
+            "requests": getattr(self, "requests", 0),
+        }
+        return MovingState(found[0], found[1], facts)
+
+    def take_over(self, moved: MovingState) -> None:
+        """Go on where another process stopped; before there is a transport. Raises ValueError or ProtocolError."""
+        facts = moved.facts
+        self.inherited = True
+        self.last_activity = float(facts["last_activity"])
+        self.received = int(facts["received"])
+        self.sent = int(facts["sent"])
+
+    def listener_name(self) -> str:
+        """See `Movable`."""
+        return self.owner.name
+
+    def fileno(self) -> int:
+        """See `Movable`."""
+        return int(self.transport.get_extra_info("socket").fileno())
+
+    def let_go(self, late: Callable[[bytes], None]) -> None:
+        """See `Movable`. Nothing is in progress, so nothing is owed."""
+        self.moved = True
+        self.transport.abort()
+
+    def stay(self) -> None:
+        """See `Movable`."""
+        if self.closed:
+            return
+        self._mover = None
+        self._offered = self._closing = False
+        set_limits(self.transport, self.owner.buffer_limit)
+        for queue in self.manager.connection_queues:
+            queue.add(self, self.last_activity)
+        if not self._read_pauses:
+            self.transport.resume_reading()
+        self._go_on()
+
+    def keep(self) -> None:
+        """See `Movable`."""
+        self.stay()
+        if not self.closed:
+            self.close_when_idle()
+
+    def write_late(self, data: bytes) -> None:
+        """HTTP owes nothing when it moves."""

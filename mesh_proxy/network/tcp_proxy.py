@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mesh_proxy.config.model import TcpProxyConfig
     from mesh_proxy.context import WorkerContext
     from mesh_proxy.listener.connection import ConnectionOwner
+    from mesh_proxy.listener.mover import Mover
     from mesh_proxy.upstream.cluster import Cluster
     from mesh_proxy.upstream.endpoint import Endpoint
 
@@ -307,6 +308,9 @@ class TcpConnection(asyncio.Protocol):
             self.info.flags |= flags.UPSTREAM_CONNECTION_TERMINATION
         self._finish()
         self._flushed()
+
+    def move(self, mover: Mover) -> None:
+        """Both halves and what is between them live here: it goes on until either side ends it, or the deadline does."""
 
     def close_when_idle(self) -> None:
         """A byte stream has no idle moment: it lives on until either side ends it or the drain's deadline comes."""

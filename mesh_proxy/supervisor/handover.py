@@ -24,6 +24,7 @@ from mesh_hotrestart import (
 )
 from mesh_hotrestart import messages as hr
 from mesh_proxy import __version__
+from mesh_proxy.supervisor.moving import Departures
 from mesh_proxy.supervisor.sockets import AddressKey
 from mesh_proxy.supervisor.stage import Stage
 from mesh_proxy.supervisor.takeover import socket_entry
@@ -146,6 +147,9 @@ class Handover:
                 self._link.send(hr.Proceed())
             case hr.Accepting():
                 self._commit()
+            case hr.Adopted() | hr.NotAdopted():
+                if self._supervisor.pool.departures is not None:
+                    self._supervisor.pool.departures.answer(message)
             case _:
                 pass
         self._watch()
@@ -254,22 +258,31 @@ class Handover:
         self._inodes = supervisor.sockets.disown(self._passed)
         supervisor.sockets.close_all_but(self._passed)
         supervisor.admin.give_away()
+        supervisor.pool.departures = Departures(supervisor.pool, self._send)
         self._moving = create_task(self._move(), name="hand over")
+
+    def _send(self, message: Message, descriptors: list[int]) -> None:
+        if self._link is not None:
+            self._link.send(message, descriptors)
+        elif isinstance(message, hr.Connection) and self._supervisor.pool.departures is not None:
+            # The new process ends, and we do not come back: connections end where they are.
+            self._supervisor.pool.departures.answer(hr.NotAdopted(number=message.number, why="the new process is gone"))
 
     async def _move(self) -> None:
         supervisor = self._supervisor
-        cut = await supervisor.pool.hand_over(self._passed, float(supervisor.options.parent_shutdown_time_s))
-        await self._finish(cut)
+        counts = await supervisor.pool.hand_over(self._passed, float(supervisor.options.parent_shutdown_time_s))
+        await self._finish(*counts)
 
-    async def _finish(self, cut: int) -> None:
+    async def _finish(self, moved: int, drained: int, cut: int) -> None:
         supervisor = self._supervisor
         supervisor.ending = True
         await supervisor.pool.stop_now()
         if self._link is not None:
-            self._link.send(hr.Finished(moved=0, drained=0, cut=cut))
+            self._link.send(hr.Finished(moved=moved, drained=drained, cut=cut))
             await self._link.sent(FAREWELL_S)
         took = time.monotonic() - self._began
-        _log.info("hot upgrade: handed over to pid %d in %.3f s, %d connections cut", self._child.pid, took, cut)
+        counts = f"{moved} connections moved, {drained} drained, {cut} cut"
+        _log.info("hot upgrade: handed over to pid %d in %.3f s: %s", self._child.pid, took, counts)
         supervisor.hand_over_done()
 
     def end_now(self, deadline_s: float) -> None:
@@ -283,7 +296,7 @@ class Handover:
         self._supervisor.ending = True
         if deadline_s:
             await self._supervisor.pool.drain_and_stop(deadline_s)
-        await self._finish(0)
+        await self._finish(0, 0, 0)
 
     async def _resume(self) -> None:
         supervisor = self._supervisor

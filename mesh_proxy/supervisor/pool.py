@@ -16,6 +16,7 @@ from mesh_proxy.config.model.bootstrap import WorkerSnapshot
 from mesh_proxy.stats.aggregate import StatsAggregator
 from mesh_proxy.stats.page import PageReader, create_page
 from mesh_proxy.supervisor.groups import SupervisorStats
+from mesh_proxy.supervisor.moving import Arrivals, Departures
 from mesh_proxy.supervisor.sockets import ListenSockets
 from mesh_proxy.supervisor.spawner_client import SpawnerClient
 from mesh_proxy.supervisor.worker_handle import WorkerHandle
@@ -86,8 +87,12 @@ class WorkerPool:
         self._stopping = False
         self._retiring: m.HandOver | None = None
         """a new process accepts: who dies now is not replaced"""
-        self._handed_over: asyncio.Future[int] | None = None
-        self._cut = 0
+        self._handed_over: asyncio.Future[tuple[int, int, int]] | None = None
+        self._counts = (0, 0, 0)
+        self.departures: Departures | None = None
+        """where connections go that leave for a new process"""
+        self.arrivals: Arrivals | None = None
+        """what comes from an old process"""
         self._ever_live = False
         self._failure: StartError | None = None
         """the workers do not come up; said to whoever applies a version"""
@@ -145,6 +150,8 @@ class WorkerPool:
         slot = self._slots[handle.index]
         slot.handle = None
         code = os.waitstatus_to_exitcode(status)
+        if self.arrivals is not None:
+            self.arrivals.worker_lost(token)
         if self._retiring is not None and not handle.handed_over:
             self._check_handed_over()
         if self._stopping:
@@ -248,7 +255,11 @@ class WorkerPool:
         if not tokens and not self._answers[request_id].done():
             self._answers[request_id].set_result(answers)
 
-    def _on_message(self, handle: WorkerHandle, message: Any) -> None:
+    def by_token(self, token: int) -> WorkerHandle | None:
+        """A living worker."""
+        return self._tokens.get(token)
+
+    def _on_message(self, handle: WorkerHandle, message: Any, descriptors: list[int]) -> None:
         match message:
             case m.Pong(_, active_connections):
                 handle.last_pong = self._loop.time()
@@ -265,10 +276,20 @@ class WorkerPool:
             case m.ListeningStopped(inbound_only):
                 handle.stopped_listening |= {"INBOUND"} if inbound_only else {"INBOUND", "OUTBOUND", "UNSPECIFIED"}
                 self._close_unused_sockets()
-            case m.HandedOver(cut):
+            case m.Offer():
+                if self.departures is not None:
+                    self.departures.leave(handle, message, descriptors)
+            case m.Late():
+                if self.departures is not None:
+                    self.departures.late(handle, message)
+            case m.Adopted():
+                if self.arrivals is not None:
+                    self.arrivals.answered(message)
+            case m.HandedOver(moved, drained, cut):
                 if not handle.handed_over:
                     handle.handed_over = True
-                    self._cut += cut
+                    counts = self._counts
+                    self._counts = (counts[0] + moved, counts[1] + drained, counts[2] + cut)
                     self._check_handed_over()
             case m.Clusters(request_id, clusters):
                 self._take_answer(request_id, handle, clusters)
@@ -299,11 +320,11 @@ class WorkerPool:
         """Another process holds the listening sockets too, or no longer."""
         self.broadcast(m.ShareSockets(shared), sticky="share")
 
-    async def hand_over(self, passed: frozenset[tuple[str, str]], deadline_s: float) -> int:
-        """A new process accepts from these listeners (name, address): let all connections go. Returns when none is left; the
-        number of those that the deadline cut."""
+    async def hand_over(self, passed: frozenset[tuple[str, str]], deadline_s: float) -> tuple[int, int, int]:
+        """A new process accepts from these listeners (name, address): let all connections go. Returns when none is left: how many
+        have moved, how many have ended by themselves, and how many the deadline is about to cut."""
         self._retiring = m.HandOver(passed, deadline_s)
-        self._cut = 0
+        self._counts = (0, 0, 0)
         for slot in self._slots:
             if slot.respawn is not None:
                 slot.respawn.cancel()
@@ -318,7 +339,7 @@ class WorkerPool:
     def _check_handed_over(self) -> None:
         done = self._handed_over
         if done is not None and not done.done() and all(handle.handed_over for handle in self._tokens.values()):
-            done.set_result(self._cut)
+            done.set_result(self._counts)
 
     def resume(self) -> None:
         """The new process is gone: workers get their sockets again, with the next version."""

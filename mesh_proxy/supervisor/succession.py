@@ -9,7 +9,9 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from mesh_hotrestart import RendezvousError, socket_name
+from mesh_hotrestart import Message, RendezvousError, close_all, socket_name
+from mesh_hotrestart import messages as hr
+from mesh_proxy.supervisor.moving import Arrivals
 from mesh_proxy.supervisor.takeover import Takeover, TakeoverError
 
 if TYPE_CHECKING:
@@ -85,6 +87,21 @@ class Succession:
             supervisor.handover.serve(self._name, control, takeover.control_inode)
         else:
             supervisor.handover.listen(self._name, supervisor.options.socket_mode)
+        arrivals = supervisor.pool.arrivals = Arrivals(supervisor.pool, takeover.send)
+
+        def receive(message: Message, descriptors: list[int]) -> None:
+            match message:
+                case hr.Connection():
+                    arrivals.arrive(message, descriptors)
+                case hr.Late():
+                    arrivals.late(message)
+                case hr.Finished():
+                    _log.info("hot upgrade: the old process (pid %d) is done", takeover.parent.pid)
+                case _:
+                    pass
+            close_all(descriptors)
+
+        takeover.on_message = receive
         takeover.accepting()
         supervisor.sockets.own()
 

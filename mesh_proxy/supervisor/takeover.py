@@ -200,7 +200,7 @@ class Takeover:
                     self._fail("passed sockets without saying what they are")
                     return
                 self._entries += zip(entries, descriptors, strict=True)
-            case hr.Connection() | hr.Stats() | hr.Finished():
+            case hr.Connection() | hr.Late() | hr.Stats() | hr.Finished():
                 self.on_message(message, descriptors)
             case _:
                 close_all(descriptors)

@@ -25,7 +25,7 @@ class WorkerHandle:
         index: int,
         token: int,
         control: socket.socket,
-        on_message: Callable[[WorkerHandle, Any], None],
+        on_message: Callable[[WorkerHandle, Any, list[int]], None],
     ) -> None:
         self._loop = loop
         self.index = index
@@ -95,9 +95,11 @@ class WorkerHandle:
             self._pidfd = -1
 
     def _receive(self, message: Any, fds: list[int]) -> None:
-        for fd in fds:  # a worker sends none
-            os.close(fd)
-        self._on_message(self, message)
+        try:
+            self._on_message(self, message, fds)
+        finally:
+            for fd in fds:  # whoever needs one has made a copy
+                os.close(fd)
 
     def _on_closed(self) -> None:
         pass  # the spawner reports the death, with its status

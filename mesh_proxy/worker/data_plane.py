@@ -24,6 +24,7 @@ from mesh_proxy.context import WorkerContext
 from mesh_proxy.listener.connection_limit import ConnectionLimit
 from mesh_proxy.listener.connection_table import ConnectionTable
 from mesh_proxy.listener.listener import Listener, ProtocolFactory, listener_prefix
+from mesh_proxy.listener.mover import Mover, MovingState
 from mesh_proxy.network.detection import Detection
 from mesh_proxy.network.dubbo_connection import DubboConnection
 from mesh_proxy.network.dubbo_manager import DubboManager
@@ -168,17 +169,26 @@ class DataPlane:
         """See the interface."""
         self._context.sockets_shared = shared
 
-    def hand_over(self, passed: frozenset[tuple[str, str]]) -> None:
+    def hand_over(self, passed: frozenset[tuple[str, str]], mover: Mover) -> None:
         """See the interface."""
         for listener in (*self._listeners.values(), *self._old_listeners):
             listener.give_away(passed)
             listener.stop_listening()
-            listener.start_drain()
+            listener.move_all(mover)
 
     def resume(self) -> None:
         """See the interface."""
-        for listener in self._listeners.values():
-            listener.draining = False
+        for listener in (*self._listeners.values(), *self._old_listeners):
+            listener.move_all(None)
+
+    def adopt(self, listener: str, moved: MovingState, sock: socket.socket) -> Any:
+        """See the interface. A listener that was renamed is found by its address."""
+        found = self._listeners.get(listener)
+        if found is None:
+            found = next((one for one in self._listeners.values() if _is_bound_to(one.config, sock.getsockname())), None)
+        if found is None:
+            raise ValueError(f"there is no listener {listener!r}")
+        return found.adopt(sock, moved)
 
     def _selected(self, inbound_only: bool) -> list[Listener]:
         return [one for one in self._listeners.values() if not inbound_only or one.config.traffic_direction == "INBOUND"]
@@ -232,6 +242,17 @@ WARM_DEADLINE_S: Final = 10.0
 
 _CONNECTIONS: Final[dict[str, type[HttpShell]]] = {"AUTO": Detection, "HTTP1": HttpConnection, "HTTP2": Http2Connection}
 """by `codec_type`"""
+
+
+def _is_bound_to(config: ListenerConfig, local: Any) -> bool:
+    """A connection with this local address may have come through the listener."""
+    for address in (config.address, *config.additional_addresses):
+        if address.path:
+            if local == address.path:
+                return True
+        elif isinstance(local, tuple) and address.port == local[1] and address.host in (local[0], "0.0.0.0", "::"):
+            return True
+    return False
 
 
 def _http_factory(manager: HttpManager) -> ProtocolFactory:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from mesh_proxy.config.model.bootstrap import WorkerSnapshot
+from mesh_proxy.listener.mover import Mover, MovingState
 from mesh_proxy.stats.registry import StatRegistry
 from mesh_proxy.worker.options import WorkerOptions
 from mesh_proxy.worker.shared import SharedTables
@@ -43,9 +44,12 @@ class DataPlaneApi(Protocol):
     def share_sockets(self, shared: bool) -> None:
         """Another process may hold the listening sockets as well, until told otherwise: closing ours must not disturb it."""
 
-    def hand_over(self, passed: frozenset[tuple[str, str]]) -> None:
+    def hand_over(self, passed: frozenset[tuple[str, str]], mover: Mover) -> None:
         """A new process accepts from the sockets of these listeners (name, address): close our copies, stop accepting from the
-        others, and let connections go, each in the way that its protocol has."""
+        others, and offer the connections to the mover, each when nothing is in progress on it."""
+
+    def adopt(self, listener: str, moved: MovingState, sock: socket.socket) -> Any:
+        """Go on with a connection of the process before us; an object with `write_late(bytes)`. Raises ValueError and OSError."""
 
     def resume(self) -> None:
         """The new process is gone: undo `hand_over`. The sockets come again with the next version."""

@@ -8,12 +8,14 @@ import logging
 import signal
 import socket
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
 import uvloop
 
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.bootstrap import WorkerSnapshot
+from mesh_proxy.listener.mover import Mover
 from mesh_proxy.logs import configure_logging, reopen_log, set_levels
 from mesh_proxy.stats.group import reset_group
 from mesh_proxy.stats.page import PageWriter
@@ -80,6 +82,9 @@ class _Worker:
         self._index = index
         self._draining = False
         self._applying = False
+        self._mover: Mover | None = None
+        self._adopted: dict[int, Any] = {}
+        """connections to whose callers the process before us still owes something, by number"""
         self._handing_over: asyncio.Task[None] | None = None
         self._versions: deque[tuple[WorkerSnapshot, dict[SocketKey, socket.socket]]] = deque()
         self._sockets: dict[SocketKey, socket.socket] = {}
@@ -151,13 +156,25 @@ class _Worker:
             case m.ShareSockets(shared):
                 self._plane.share_sockets(shared)
             case m.HandOver(passed, deadline_s):
-                self._plane.hand_over(passed)
+                self._mover = Mover(self._loop, self._send_moving)
                 self._handing_over = create_task(self._hand_over(deadline_s), name="hand over")
+                self._plane.hand_over(passed, self._mover)
+            case m.Settled(number, adopted, why):
+                if self._mover is not None:
+                    self._mover.settle(number, adopted, why)
+            case m.Adopt():
+                self._adopt(message, socket.socket(fileno=fds[0]))
+            case m.Late(number, data):
+                if number in self._adopted:
+                    self._adopted[number].write_late(data)
             case m.Resume():
                 if self._handing_over is not None:
                     self._handing_over.cancel()
                     self._handing_over = None
                 self._plane.resume()
+                if self._mover is not None:
+                    self._mover.cancel()
+                    self._mover = None
             case m.Exit():
                 self._finish()
             case _:
@@ -208,9 +225,31 @@ class _Worker:
 
     async def _hand_over(self, deadline_s: float) -> None:
         """Connections go to the new process or end; then there is nothing left to do here."""
+        before = self._plane.active_connections
         drained = await self._plane.wait_drained(deadline_s)
         self._flush_now()
-        self._channel.send(m.HandedOver(0 if drained else self._plane.active_connections))
+        moved = self._mover.moved if self._mover is not None else 0
+        cut = 0 if drained else self._plane.active_connections
+        self._channel.send(m.HandedOver(moved, max(before - moved - cut, 0), cut))
+
+    def _send_moving(self, what: str, number: int, content: Any, descriptors: Sequence[int]) -> None:
+        if what == "offer":
+            moved, listener = content
+            self._channel.send(m.Offer(number, listener, moved), descriptors)
+        else:
+            self._channel.send(m.Late(number, content))
+
+    def _adopt(self, message: m.Adopt, sock: socket.socket) -> None:
+        try:
+            connection = self._plane.adopt(message.listener, message.moved, sock)
+        except (ValueError, OSError) as error:
+            sock.close()
+            self._channel.send(m.Adopted(message.number, False, str(error)))
+            return
+        if message.moved.facts.get("late"):
+            self._adopted = {number: one for number, one in self._adopted.items() if not one.closed}
+            self._adopted[message.number] = connection
+        self._channel.send(m.Adopted(message.number, True))
 
     def _finish(self) -> None:
         if not self.finished.done():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh_proxy.config.model.bootstrap import WorkerSnapshot
+from mesh_proxy.listener.mover import MovingState
 from mesh_proxy.worker.interface import SocketKey
 
 # From the supervisor.
@@ -65,6 +66,32 @@ class HandOver:
 
     passed: frozenset[tuple[str, str]]
     deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The new process has taken an Offer, or not."""
+
+    number: int
+    adopted: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Go on with a connection of the process before us; with its descriptor. Answered by Adopted."""
+
+    number: int
+    listener: str
+    moved: MovingState
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """Bytes that are owed to the caller of a connection that has moved. From the old worker, and on to the new one."""
+
+    number: int
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +191,32 @@ class ListeningStopped:
 
 @dataclass(frozen=True, slots=True)
 class HandedOver:
-    """This worker has no connection left that it could not be ended with."""
+    """No connection is left here, or the deadline has come."""
 
+    moved: int
+    """connections that the new process took"""
+    drained: int
+    """connections that ended by themselves meanwhile"""
     cut: int
-    """connections that were still there at the deadline"""
+    """connections that are still there"""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A connection that may go to the new process; with its descriptor. Answered by Settled."""
+
+    number: int
+    listener: str
+    moved: MovingState
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """The answer to Adopt."""
+
+    number: int
+    adopted: bool
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

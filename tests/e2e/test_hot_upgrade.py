@@ -47,3 +47,19 @@ def test_fresh_connections_over_three_upgrades(chain: Chain) -> None:
     assert not load.failed()
     assert until("statistics", proxy.stats)["server.hot_restart_generation"] == 4
     assert proxy.stats()["server.hot_restart_epoch"] == 3
+
+
+def test_kept_connections_move(chain: Chain) -> None:
+    """Keep-alive connections under load: no request fails and no connection is made anew."""
+    proxy = chain(one_listener("back"))
+    kept = 12
+    with Load(proxy.port("in"), kept=kept, fresh=2, pause=0.002) as load:
+        load.wait_for(100, 60)
+        for workers in (2, 1, 2):
+            proxy.upgrade(concurrency=workers)
+            load.wait_for(100, 60)
+    print(load.summary())
+    assert not load.failed()
+    assert not any(one.close for one in load.outcomes)
+    again = [one for one in load.outcomes if not one.first]
+    assert len({one.local_port for one in again}) == kept

@@ -15,7 +15,14 @@ TO_PARENT: list[Message] = [
     hr.Hello(program="", pid=1), hr.PassSockets(), hr.Ready(), hr.Accepting(), hr.Adopted(number=1), hr.NotAdopted(number=1),
     hr.Release(),
 ]  # fmt: skip
-TO_CHILD: list[Message] = [WELCOME, hr.Sockets(), hr.Proceed(), CONNECTION, hr.Finished(moved=0, drained=0, cut=0)]
+TO_CHILD: list[Message] = [
+    WELCOME,
+    hr.Sockets(),
+    hr.Proceed(),
+    CONNECTION,
+    hr.Late(number=1),
+    hr.Finished(moved=0, drained=0, cut=0),
+]
 
 
 def test_a_whole_upgrade() -> None:

@@ -24,6 +24,7 @@ SAMPLES: list[hr.Message] = [
     hr.Sockets(entries=[{"kind": "control"}], last=False),
     hr.Proceed(),
     hr.Connection(number=1, protocol="http1", listener="in", facts={"requests": 4}, data=bytes(range(256))),
+    hr.Late(number=1, data=b"answer"),
     hr.Stats(groups=[{"prefix": "server."}], connections=2, final=True),
     hr.Finished(moved=1, drained=2, cut=3),
     hr.NotUnderstood(what="Dance"),

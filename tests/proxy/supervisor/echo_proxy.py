@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from mesh_proxy.cli import main
 from mesh_proxy.config.model.bootstrap import WorkerSnapshot
+from mesh_proxy.listener.mover import Mover, MovingState
 from mesh_proxy.stats.cluster_group import ClusterStats
 from mesh_proxy.stats.groups import ListenerStats
 from mesh_proxy.stats.registry import StatRegistry
@@ -57,8 +58,11 @@ class EchoPlane:
     def share_sockets(self, shared: bool) -> None:
         pass
 
-    def hand_over(self, passed: frozenset[tuple[str, str]]) -> None:
+    def hand_over(self, passed: frozenset[tuple[str, str]], mover: Mover) -> None:
         self.stop_listening()
+
+    def adopt(self, listener: str, moved: MovingState, sock: socket.socket) -> Any:
+        raise ValueError("an echo cannot move")
 
     def resume(self) -> None:
         pass
