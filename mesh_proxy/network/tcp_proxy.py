@@ -21,7 +21,7 @@ from mesh_proxy.upstream.dial import dial, plain_error
 
 if TYPE_CHECKING:
     from mesh_proxy.access_log import SinkSet
-    from mesh_proxy.config.model import TcpProxyConfig
+    from mesh_proxy.config.model import TcpProxyConfig, WeightedClusterConfig
     from mesh_proxy.context import WorkerContext
     from mesh_proxy.listener.connection import ConnectionOwner
     from mesh_proxy.listener.mover import Mover
@@ -44,23 +44,24 @@ class TcpProxy:
         self.access_loggers = tuple(AccessLogger(log, sinks, context.runtime) for log in config.access_logs)
         self.total_weight = sum(cluster.weight for cluster in config.clusters)
 
-    def choose_cluster(self) -> str:
+    def choose_cluster(self) -> WeightedClusterConfig:
         """By weight."""
         clusters = self.config.clusters
         if len(clusters) == 1:
-            return clusters[0].name
+            return clusters[0]
         point = randrange(self.total_weight)
         for cluster in clusters:
             point -= cluster.weight
             if point < 0:
-                return cluster.name
-        return clusters[-1].name
+                return cluster
+        return clusters[-1]
 
 
 class TcpConnection(asyncio.Protocol):
     """The downstream side of one proxied connection."""
 
     __slots__ = (
+        "_choice",
         "_flush_timer",
         "closed",
         "cluster",
@@ -116,7 +117,8 @@ class TcpConnection(asyncio.Protocol):
             deadlines.queue("tcp idle", config.idle_timeout_s).add(self, now)
         if config.max_downstream_connection_duration_s:
             deadlines.queue("tcp max duration", config.max_downstream_connection_duration_s).add(self, now)
-        name = proxy.choose_cluster()
+        choice = self._choice = proxy.choose_cluster()
+        name = choice.name
         cluster = self.cluster = self.context.clusters.get(name)
         if cluster is None:
             proxy.stats.downstream_cx_no_route += 1
@@ -178,6 +180,7 @@ class TcpConnection(asyncio.Protocol):
             if cluster.needs_context:
                 context = LbContext()
                 context.original_destination = self.info.connection.original_destination
+                context.metadata_match = self._choice.metadata_match.get("envoy.lb")
             endpoint = self.endpoint = self.info.upstream = cluster.pick(context)
             if endpoint is None:
                 self.info.flags |= flags.NO_HEALTHY_UPSTREAM

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 HostRewrite = Callable[[RequestHeaders], bytes]
 """the new authority; empty = unchanged"""
 
+LB: Final = "envoy.lb"
 _EMPTY: Final[Mapping[str, Any]] = {}
 
 
@@ -77,7 +78,7 @@ class ClusterChoice:
         self.own_mutations: tuple[HeaderMutation, ...] = ()
         """the weighted cluster's, which come before the host literal and the route's"""
         self.metadata_match: Mapping[str, Any] = _EMPTY
-        """what endpoints must have: the route's, overridden by the weighted cluster's"""
+        """the `envoy.lb` metadata that endpoints must have: the route's, overridden by the weighted cluster's"""
         self.per_filter_config: Mapping[str, Any] = _EMPTY
         """filter name -> the most specific configuration of this choice"""
         self.request_mutations: tuple[HeaderMutation, ...] = ()
@@ -244,7 +245,7 @@ class Route:
             choice.request_mutations = request_mutations
             own = compile_mutations([(f"{where}.response_headers", config.response_headers)])
             choice.response_mutations = (*own, *self._response_mutations) if own else self._response_mutations
-            choice.metadata_match = _merged(action.metadata_match, config.metadata_match)
+            choice.metadata_match = {**action.metadata_match.get(LB, {}), **config.metadata_match.get(LB, {})} or _EMPTY
             choice.per_filter_config = _merged(self.per_filter_config, config.per_filter_config)
             self.choices_differ = self.choices_differ or bool(config.per_filter_config)
             choice.mutates_request = bool(

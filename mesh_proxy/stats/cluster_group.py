@@ -66,6 +66,7 @@ class ClusterStats(StatGroup):
         "lb_recalculate_zone_structures",
         "lb_subsets_created",
         "lb_subsets_fallback",
+        "lb_subsets_fallback_panic",
         "lb_subsets_removed",
         "lb_subsets_selected",
         "membership_change",
@@ -173,6 +174,7 @@ class ClusterStats(StatGroup):
     lb_recalculate_zone_structures: int
     lb_subsets_created: int
     lb_subsets_fallback: int
+    lb_subsets_fallback_panic: int
     lb_subsets_removed: int
     lb_subsets_selected: int
     membership_change: int

@@ -113,6 +113,11 @@ class UpstreamStream(TimedStream):
         context.original_destination = self.connection.original_destination
         if self.choice is not None:
             context.metadata_match = self.choice.metadata_match
+        if self.dynamic_metadata is not None:
+            # What filters have found out about the request, as with Envoy.
+            asked = self.dynamic_metadata.get("envoy.lb")
+            if asked:
+                context.metadata_match = {**(context.metadata_match or {}), **asked}
         route = self.route
         if route is not None and route.request_hash is not None:
             context.hash = route.request_hash(self.request, self.remote_address)

@@ -7,6 +7,7 @@ changes; `pick` then calls one function. In the usual case of one healthy priori
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mesh_proxy.config.model import ClusterConfig, EndpointConfig, LocalityConfig
@@ -24,6 +25,7 @@ from mesh_proxy.upstream.host_sets import HostSet, distribute, split
 from mesh_proxy.upstream.outlier import OutlierDetector
 from mesh_proxy.upstream.resource_table import SharedResources
 from mesh_proxy.upstream.resources import CircuitBreakerStats, RemainingStats, Resources
+from mesh_proxy.upstream.subsets import SubsetIndex
 
 if TYPE_CHECKING:
     from mesh_codecs.headers import Headers
@@ -63,7 +65,7 @@ class LbContext:
         self.hash: int | None = None
         """of the request, by the route's hash policy"""
         self.metadata_match: Mapping[str, Any] | None = None
-        """for subsets, which no cluster has yet"""
+        """the `envoy.lb` metadata that the endpoint shall have, for clusters with subsets"""
         self.original_destination: tuple[str, int] | None = None
         """where the intercepted connection was going"""
         self.headers: Headers | None = None
@@ -87,7 +89,6 @@ class Cluster:
         "_choose",
         "_hash_input",
         "_health_prefix",
-        "_levels",
         "_matches",
         "config",
         "default",
@@ -99,6 +100,7 @@ class Cluster:
         "needs_context",
         "outlier",
         "stats",
+        "subsets",
         "tracks_results",
     )
 
@@ -107,8 +109,9 @@ class Cluster:
         self.name = config.name
         self.config = config
         self.endpoints: tuple[Endpoint, ...] = ()
-        self.needs_context = config.lb_policy in HASH_POLICIES
+        self.needs_context = config.lb_policy in HASH_POLICIES or config.subsets is not None
         """`pick` wants an LbContext"""
+        self.subsets: SubsetIndex | None = None
         self._hash_input = HashInput(environment.random)
         self.tracks_results = False
         """`on_result` wants to know how requests ended"""
@@ -117,11 +120,11 @@ class Cluster:
         """active health checks, or what this worker learns of them"""
         self.default, self.high = self._make_resources()
         self.stats: ClusterStats
-        self._levels: tuple[tuple[int, Choose], ...] = ()
         self._choose: Choose = self._none
         self._register_stats()
         self._set_outlier_detection()
         self._set_health_check()
+        self._set_subsets()
 
     def start(self) -> None:
         """Take the members that the configuration names. Subclasses begin to resolve."""
@@ -130,19 +133,21 @@ class Cluster:
     def pick(self, context: LbContext | None = None) -> Endpoint | None:
         """The endpoint for one attempt of a request; None (counted) when there is no healthy one."""
         if context is None:
-            return self._choose()
+            return self._choose() if self.subsets is None else self.subsets.choose(None)
         return self._pick_with(context)
 
     def _pick_with(self, context: LbContext) -> Endpoint | None:
         source = self._hash_input
         source.value = context.hash
-        endpoint = self._choose()
+        match = context.metadata_match
+        subsets = self.subsets
+        endpoint = self._choose() if subsets is None else subsets.choose(match)
         avoid = context.avoid
         if avoid:
             for source.attempt in range(1, context.attempts + 1):
                 if endpoint is None or endpoint not in avoid:
                     break
-                endpoint = self._choose()
+                endpoint = self._choose() if subsets is None else subsets.choose(match)
             source.attempt = 0
         source.value = None
         return endpoint
@@ -270,7 +275,8 @@ class Cluster:
         if old.health_check != config.health_check or self.stat_prefix != self._health_prefix:
             self._set_health_check()
         if config.kind != "ORIGINAL_DST":
-            self.needs_context = config.lb_policy in HASH_POLICIES
+            self.needs_context = config.lb_policy in HASH_POLICIES or config.subsets is not None
+        self._set_subsets()
         self.renew_members(any(getattr(old, name) != getattr(config, name) for name in CONNECTION_FIELDS))
 
     def renew_members(self, renew: bool) -> None:
@@ -323,12 +329,38 @@ class Cluster:
             self.health = HealthFollower(self, board)
         self.health.watch(self.endpoints)
 
+    def _set_subsets(self) -> None:
+        config = self.config.subsets
+        if config is None:
+            self.subsets = None
+        elif self.subsets is None or self.subsets.config != config:
+            self.subsets = SubsetIndex(config, self._choose_among, lambda: self._choose(), self.stats)
+            self.subsets.rebuild(self.endpoints)
+
     # -- choosing
 
     def refresh(self) -> None:
         """Work out the choice anew. To be called after any change to health, ejection, weight or priority of an endpoint."""
-        config = self.config
         sets = split(self.endpoints)
+        self._choose = self._choose_over(sets, self.config.locality_weighted)
+        stats = self.stats
+        stats.membership_total = len(self.endpoints)
+        stats.membership_healthy = sum(len(one.healthy) for one in sets)
+        stats.membership_degraded = sum(len(one.degraded) for one in sets)
+        stats.membership_excluded = sum(one.excluded for one in sets)
+        if self.subsets is not None:
+            self.subsets.rebuild(self.endpoints)
+
+    def _choose_among(self, endpoints: Sequence[Endpoint]) -> Choose:
+        """The balancer of a subset."""
+        subsets = self.config.subsets
+        return self._choose_over(
+            split(endpoints), self.config.locality_weighted and bool(subsets and subsets.locality_weight_aware)
+        )
+
+    def _choose_over(self, sets: list[HostSet], locality_weighted: bool) -> Choose:
+        """A balancer over host sets, by their health and priorities."""
+        config = self.config
         factor = config.endpoints.overprovisioning_factor if config.endpoints is not None else 140
         loads = distribute(
             [(len(one.all), one.excluded, len(one.healthy), len(one.degraded)) for one in sets], factor, self._panic_threshold()
@@ -340,26 +372,20 @@ class Cluster:
                     levels.append((share, self._in_panic(host_set.all)))
                 continue
             if loads.healthy[i]:
-                levels.append((loads.healthy[i], self._over(host_set, host_set.healthy, factor)))
+                levels.append((loads.healthy[i], self._over(host_set, host_set.healthy, factor, locality_weighted)))
             if loads.degraded[i]:
-                levels.append((loads.degraded[i], self._over(host_set, host_set.degraded, factor)))
-        self._levels = tuple(levels)
-        self._choose = levels[0][1] if len(levels) == 1 else self._choose_level
-        stats = self.stats
-        stats.membership_total = len(self.endpoints)
-        stats.membership_healthy = sum(len(one.healthy) for one in sets)
-        stats.membership_degraded = sum(len(one.degraded) for one in sets)
-        stats.membership_excluded = sum(one.excluded for one in sets)
+                levels.append((loads.degraded[i], self._over(host_set, host_set.degraded, factor, locality_weighted)))
+        return levels[0][1] if len(levels) == 1 else partial(self._choose_level, tuple(levels))
 
     def _panic_threshold(self) -> int:
         value = self.environment.runtime.get("upstream.healthy_panic_threshold", self.config.panic_threshold_percent)
         return min(100, int(float(value) + 0.5))
 
-    def _over(self, host_set: HostSet, usable: Sequence[Endpoint], factor: int) -> Choose:
+    def _over(self, host_set: HostSet, usable: Sequence[Endpoint], factor: int, locality_weighted: bool) -> Choose:
         if not usable:
             return self._none
         config = self.config
-        if config.locality_weighted and config.endpoints is not None and config.lb_policy not in HASH_POLICIES:
+        if locality_weighted and config.endpoints is not None and config.lb_policy not in HASH_POLICIES:
             shares = localities.shares(config.endpoints.localities, host_set, usable, factor)
             if shares:
                 choosers = [self._balancer(here) for here, _ in shares]
@@ -392,10 +418,10 @@ class Cluster:
 
         return panicking
 
-    def _choose_level(self) -> Endpoint | None:
+    def _choose_level(self, levels: tuple[tuple[int, Choose], ...]) -> Endpoint | None:
         value = self._hash_input.value
         left = value % 100 if value is not None else int(self.environment.random() * 100)
-        for share, choose in self._levels:
+        for share, choose in levels:
             left -= share
             if left < 0:
                 return choose()

@@ -745,7 +745,27 @@ UNSUPPORTED = [
         f"{CLUSTER}.maglev_lb_config.table_size",
         "prime",
     ),
-    unsupported("subsets", web(cluster="lb_subset_config: {fallback_policy: ANY_ENDPOINT}"), f"{CLUSTER}.lb_subset_config"),
+    unsupported(
+        "locality weights of subsets",
+        web(
+            cluster="lb_subset_config: {subset_selectors: [{keys: [a]}], locality_weight_aware: true, scale_locality_weight: true}"
+        ),
+        f"{CLUSTER}.lb_subset_config.scale_locality_weight",
+    ),
+    Bad(
+        "single host with two keys",
+        web(cluster="lb_subset_config: {subset_selectors: [{keys: [a, b], single_host_per_subset: true}]}"),
+        f"{CLUSTER}.lb_subset_config.subset_selectors[0].single_host_per_subset",
+        "exactly one key",
+    ),
+    Bad(
+        "fallback to all keys",
+        web(
+            cluster="lb_subset_config: {subset_selectors: [{keys: [a], fallback_policy: KEYS_SUBSET, fallback_keys_subset: [a]}]}"
+        ),
+        f"{CLUSTER}.lb_subset_config.subset_selectors[0].fallback_keys_subset",
+        "not all",
+    ),
     unsupported("mirroring", web(action="request_mirror_policies: [{cluster: b}]"), f"{ROUTE}.route.request_mirror_policies[0]"),
     unsupported("hedging", web(action="hedge_policy: {hedge_on_per_try_timeout: true}"), f"{ROUTE}.route.hedge_policy"),
     unsupported(

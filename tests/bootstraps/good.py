@@ -1204,6 +1204,22 @@ CLUSTERS = [
         {f"{K}.max_requests_per_connection": 3, f"{K}.idle_timeout_s": None, f"{K}.http1_enable_trailers": True},
     ),
     Good(
+        "subsets",
+        web(
+            cluster="lb_subset_config: {fallback_policy: DEFAULT_SUBSET, default_subset: {v: 1}, subset_selectors: [{keys: [v, w], "
+            "fallback_policy: KEYS_SUBSET, fallback_keys_subset: [v]}, {keys: [v], single_host_per_subset: true}], locality_weight_aware: true, "
+            "panic_mode_any: true, list_as_any: true, metadata_fallback_policy: FALLBACK_LIST}"
+        ),
+        {
+            f"{K}.subsets.fallback_policy": "DEFAULT_SUBSET",
+            f"{K}.subsets.default_subset": {"v": 1},
+            f"{K}.subsets.selectors.0.keys": ("v", "w"),
+            f"{K}.subsets.selectors.1.single_host_per_subset": True,
+            f"{K}.subsets.metadata_fallback_list": True,
+        },
+    ),
+    Good("subsets without selectors", web(cluster="lb_subset_config: {fallback_policy: ANY_ENDPOINT}"), {f"{K}.subsets": None}),
+    Good(
         "endpoints",
         web(
             cluster="load_assignment: {cluster_name: other, policy: {overprovisioning_factor: 200}, endpoints: [{locality: {region: r, zone: z, sub_zone: s}, load_balancing_weight: 3, "

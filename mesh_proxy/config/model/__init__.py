@@ -12,6 +12,8 @@ from mesh_proxy.config.model.cluster import (
     LocalityConfig,
     LocalityEndpointsConfig,
     OutlierDetectionConfig,
+    SubsetConfig,
+    SubsetSelectorConfig,
     ThresholdsConfig,
 )
 from mesh_proxy.config.model.common import (
@@ -129,6 +131,8 @@ __all__ = [
     "RouterFilterConfig",
     "StringMatchKind",
     "StringMatcherConfig",
+    "SubsetConfig",
+    "SubsetSelectorConfig",
     "TcpProxyConfig",
     "ThresholdsConfig",
     "UpgradeConfig",

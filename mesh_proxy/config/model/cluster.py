@@ -93,6 +93,33 @@ class OutlierDetectionConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubsetSelectorConfig:
+    """`LbSubsetSelector`."""
+
+    keys: tuple[str, ...]
+    single_host_per_subset: bool = False
+    fallback_policy: str = "NOT_DEFINED"
+    """`NOT_DEFINED` (the cluster's), `NO_FALLBACK`, `ANY_ENDPOINT`, `DEFAULT_SUBSET` or `KEYS_SUBSET`"""
+    fallback_keys: tuple[str, ...] = ()
+    """for KEYS_SUBSET"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubsetConfig:
+    """`LbSubsetConfig`."""
+
+    fallback_policy: str = "NO_FALLBACK"
+    """`NO_FALLBACK`, `ANY_ENDPOINT` or `DEFAULT_SUBSET`"""
+    default_subset: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    selectors: tuple[SubsetSelectorConfig, ...] = ()
+    locality_weight_aware: bool = False
+    panic_mode_any: bool = False
+    list_as_any: bool = False
+    metadata_fallback_list: bool = False
+    """`metadata_fallback_policy: FALLBACK_LIST`"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterConfig:
     """`Cluster`."""
 
@@ -153,6 +180,8 @@ class ClusterConfig:
     """`ignore_new_hosts_until_first_hc`: unchecked endpoints do not count as unhealthy ones"""
     ignore_health_on_removal: bool = False
     """`ignore_health_on_host_removal`: what discovery drops goes at once, also while it passes its checks"""
+    subsets: SubsetConfig | None = None
+    """`lb_subset_config` with at least one selector"""
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     original_dst_http_header: str = ""
     """lower-case header that names the address, when `use_http_header` is set"""

@@ -8,7 +8,14 @@ from google.protobuf.message import Message
 
 from mesh_proxy.config import features
 from mesh_proxy.config.dubbo_protos import CLUSTER_OPTIONS
-from mesh_proxy.config.model.cluster import ClusterConfig, EndpointSetConfig, OutlierDetectionConfig, ThresholdsConfig
+from mesh_proxy.config.model.cluster import (
+    ClusterConfig,
+    EndpointSetConfig,
+    OutlierDetectionConfig,
+    SubsetConfig,
+    SubsetSelectorConfig,
+    ThresholdsConfig,
+)
 from mesh_proxy.config.model.common import AddressConfig
 from mesh_proxy.config.model.dubbo import DubboClusterConfig
 from mesh_proxy.config.reader import Reader
@@ -108,6 +115,7 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
         tcp_keepalive=_keepalive(reader),
         panic_threshold_percent=panic,
         locality_weighted=weighted,
+        subsets=_subsets(reader, policy),
         outlier_detection=_outlier_detection(outlier) if outlier is not None else None,
         health_check=health_check(checks[0]) if checks else None,
         ignore_new_until_checked=common is not None and common.flag("ignore_new_hosts_until_first_hc"),
@@ -117,6 +125,41 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
         cleanup_interval_s=reader.seconds("cleanup_interval", 5.0) or 5.0,
         close_connections_on_host_health_failure=reader.flag("close_connections_on_host_health_failure"),
     )
+
+
+def _subsets(reader: Reader, policy: str) -> SubsetConfig | None:
+    """`lb_subset_config`. Without selectors it has no effect, as in Envoy."""
+    subsets = reader.sub("lb_subset_config")
+    if subsets is None:
+        return None
+    if policy == "CLUSTER_PROVIDED":
+        raise subsets.error("is not for clusters that provide their own load balancer")
+    if not subsets.message.subset_selectors:
+        subsets.mark_read(field.name for field, _ in subsets.message.ListFields())
+        return None
+    return SubsetConfig(
+        fallback_policy=subsets.enum("fallback_policy"),
+        default_subset=subsets.struct("default_subset"),
+        selectors=subsets.each("subset_selectors", _selector),
+        locality_weight_aware=subsets.flag("locality_weight_aware"),
+        panic_mode_any=subsets.flag("panic_mode_any"),
+        list_as_any=subsets.flag("list_as_any"),
+        metadata_fallback_list=subsets.enum("metadata_fallback_policy") == "FALLBACK_LIST",
+    )
+
+
+def _selector(reader: Reader) -> SubsetSelectorConfig:
+    keys = tuple(dict.fromkeys(reader.strings("keys")))
+    single = reader.flag("single_host_per_subset")
+    if single and len(keys) != 1:
+        raise reader.error("needs exactly one key", "single_host_per_subset")
+    policy, fallback = reader.enum("fallback_policy"), reader.strings("fallback_keys_subset")
+    if policy == "KEYS_SUBSET":
+        if not fallback or not set(fallback) < set(keys):
+            raise reader.error("must be some, and not all, of keys", "fallback_keys_subset")
+    elif fallback:
+        raise reader.error("is only for KEYS_SUBSET", "fallback_keys_subset")
+    return SubsetSelectorConfig(keys=keys, single_host_per_subset=single, fallback_policy=policy, fallback_keys=fallback)
 
 
 def _endpoints(reader: Reader, kind: str, name: str) -> EndpointSetConfig | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from mesh_proxy.config.model.dubbo import DubboProxyConfig
 from mesh_proxy.config.model.http import HttpManagerConfig
@@ -38,6 +39,11 @@ def is_terminal(config: NetworkFilter) -> bool:
     return not isinstance(config, ConnectionLimitConfig)
 
 
+def _over(wide: dict[str, Any], narrow: dict[str, Any]) -> dict[str, Any]:
+    """Metadata of a wider scope under that of a narrower one, value by value."""
+    return {**wide, **{name: {**wide.get(name, {}), **values} for name, values in narrow.items()}}
+
+
 def _tcp_proxy(reader: Reader, context: Context) -> TcpProxyConfig:
     kind = reader.oneof("cluster_specifier")
     if kind == "cluster":
@@ -49,7 +55,7 @@ def _tcp_proxy(reader: Reader, context: Context) -> TcpProxyConfig:
         clusters = required(reader, kind).each(
             "clusters",
             lambda r: WeightedClusterConfig(
-                name=r.text("name"), weight=r.number("weight"), metadata_match={**shared, **metadata(r, "metadata_match")}
+                name=r.text("name"), weight=r.number("weight"), metadata_match=_over(shared, metadata(r, "metadata_match"))
             ),
         )
     options = reader.sub("access_log_options")
