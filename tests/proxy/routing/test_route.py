@@ -341,8 +341,8 @@ def test_policies_come_from_the_most_specific_level() -> None:
 
 
 def test_filter_configuration_is_merged() -> None:
-    cluster = WeightedClusterConfig(name="c", per_filter_config={"a": "cluster"}, metadata_match={"v": "2"})
-    action = ClusterActionConfig(clusters=(cluster,), metadata_match={"v": "1", "w": "1"})
+    cluster = WeightedClusterConfig(name="c", per_filter_config={"a": "cluster"}, metadata_match={"envoy.lb": {"v": "2"}})
+    action = ClusterActionConfig(clusters=(cluster,), metadata_match={"envoy.lb": {"v": "1", "w": "1"}})
     made = compiled(
         route("PREFIX", "/", action=action, per_filter_config={"a": "route", "b": "route"}),
         {"per_filter_config": {"b": "host", "c": "host"}},
