@@ -179,7 +179,11 @@ class DubboCall:
         self.attempts += 1
         self.endpoint = endpoint
         self.pool = pool
-        pool.acquire(self, len(message.frame), now)
+        upstream = pool.current
+        if upstream is not None and not upstream.stalled and pool.resources.can_create_request():
+            self.on_pool_ready(upstream, now)
+        else:
+            pool.acquire(self, len(message.frame), now)
 
     def _lb_context(self, target: DubboTarget) -> LbContext:
         context = LbContext()
@@ -241,6 +245,7 @@ class DubboCall:
         self.upstream = None
         stats = self.manager.stats
         stats.response += 1
+        stats.response_decoding_success += 1
         status = message.status
         endpoint, cluster = self.endpoint, self.cluster
         assert endpoint is not None

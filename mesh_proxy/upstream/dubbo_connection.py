@@ -290,23 +290,40 @@ class DubboUpstreamConnection(asyncio.Protocol):
         self.calls[number] = call
         call.upstream = self
         call.upstream_id = number
-        self._count(now)
-        self.pool.resources.add_request()
-        self.stats.upstream_rq_active += 1
-        self.endpoint.stats.rq_active += 1
-        self.write_as(frame, number)
+        self.last_call = now
+        pool = self.pool
+        pool.resources.add_request()
+        stats = self.stats
+        stats.upstream_rq_total += 1
+        stats.upstream_rq_active += 1
+        endpoint_stats = self.endpoint.stats
+        endpoint_stats.rq_total += 1
+        endpoint_stats.rq_active += 1
+        # As in `write_as`; every call comes here.
+        out = self._out
+        if len(frame) < JOIN_LIMIT:
+            out.append(frame[:4] + _pack_id(number) + frame[12:])
+        else:
+            out.append(frame[:4] + _pack_id(number))
+            out.append(frame[12:])
+        if not self._dirty:
+            self._dirty = True
+            self.context.dirty.append(self)
+        if pool.counts_calls:
+            self._count_call()
 
     def send_one_way(self, frame: bytes, now: float) -> None:
         """Send a call that has no answer."""
         self.next_id = number = self.next_id + 1
-        self._count(now)
-        self.write_as(frame, number)
-
-    def _count(self, now: float) -> None:
         self.last_call = now
-        self.requests += 1
         self.stats.upstream_rq_total += 1
         self.endpoint.stats.rq_total += 1
+        self.write_as(frame, number)
+        if self.pool.counts_calls:
+            self._count_call()
+
+    def _count_call(self) -> None:
+        self.requests += 1
         pool = self.pool
         if pool.spread:
             pool.choose()

@@ -49,6 +49,7 @@ class DubboPool:
         "connecting",
         "connections",
         "context",
+        "counts_calls",
         "current",
         "dubbo_stats",
         "duration_queue",
@@ -93,6 +94,8 @@ class DubboPool:
         """call another endpoint if there is one: this one is about to stop, or takes nothing"""
         self.size = 1 if owner is not None else config.connections_per_endpoint
         self.spread = self.size > 1
+        self.counts_calls = self.spread or cluster.config.max_requests_per_connection > 0
+        """connections want to look at something after each call"""
         self.connections: list[DubboUpstreamConnection] = []
         self.connecting: set[asyncio.Task[Any]] = set()
         self.pending: deque[tuple[UpstreamCall, int]] = deque()
