@@ -12,8 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
 from mesh_codecs.dubbo import DubboMessage, MessageTooLarge, Refusal, heartbeat_request, readonly_event
-from mesh_codecs.dubbo.frame import FLAG_EVENT, FLAG_REQUEST, FLAG_TWO_WAY, SERVER_ERROR
-from mesh_codecs.dubbo.replies import error_response
+from mesh_codecs.dubbo.frame import FLAG_EVENT, FLAG_REQUEST, FLAG_TWO_WAY
 from mesh_codecs.events import ConnectionFailed
 from mesh_proxy.listener.mover import MovingState
 from mesh_proxy.network.dubbo_shell import DubboShell
@@ -454,10 +453,7 @@ class DubboConnection(DubboShell):
         """The drain's deadline: who still waits gets an answer, then the connection ends."""
         now = monotonic()
         for call in tuple(self.calls.values()):
-            call.abandon(now)
-            self.write(error_response(call.request_id, SERVER_ERROR, b"mesh-proxy: the proxy is stopping"))
-            self.manager.stats.local_response_error += 1
-        self.calls.clear()
+            call.stop(now)
         if self._late is not None:
             self._all_answered()
         else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.dubbo import HeadMemo
 from mesh_proxy.access_log import AccessLogger
+from mesh_proxy.network.filter_context import compile_filters
 from mesh_proxy.routing.dubbo import DubboRouteTable
 from mesh_proxy.stats.dubbo_group import DubboStats
 from mesh_proxy.stats.group import sanitize
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from mesh_proxy.access_log import SinkSet
     from mesh_proxy.config.model.dubbo import DubboProxyConfig
     from mesh_proxy.context import WorkerContext
-    from mesh_proxy.stream.filter_chain import FilterChains
 
 WRITE_STALL_S: Final = 60.0
 """A consumer that takes nothing of what waits for it for so long is given up."""
@@ -54,7 +54,7 @@ class DubboManager:
         self.memo = HeadMemo(max_values=config.max_search_values)
         """heads carry the plans of the route table, so that both live and go together"""
         self.access_loggers = tuple(AccessLogger(log, sinks, context.runtime) for log in config.access_logs)
-        self.filter_chains: FilterChains | None = None
+        self.filter_chains = compile_filters(config.filters, context, self.stats.prefix)
         self.watched = bool(self.access_loggers) or self.filter_chains is not None
         """every call has a DubboStream"""
         deadlines = context.deadlines

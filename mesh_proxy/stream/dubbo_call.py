@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mesh_codecs.dubbo import DubboMessage, MessageTooLarge, Refusal
-from mesh_codecs.dubbo.frame import FLAG_TWO_WAY, HEADER_SIZE, HESSIAN2, OK, SERIALIZATION_MASK
+from mesh_codecs.dubbo import DubboMessage, MessageTooLarge, Refusal, error_response
+from mesh_codecs.dubbo.frame import FLAG_TWO_WAY, HEADER_SIZE, HESSIAN2, OK, SERIALIZATION_MASK, SERVER_ERROR
 from mesh_codecs.errors import RemoteProtocolError
 from mesh_proxy.config.model.dubbo import DubboPinning, DubboRouteOptions
 from mesh_proxy.stream import dubbo_replies, flags
@@ -390,6 +390,17 @@ class DubboCall:
             elif reason is Refusal.MALFORMED:
                 details = why
             stream.reply(frame, dubbo_replies.http_status_of(reason.status), details, flag)
+
+    def stop(self, now: float) -> None:
+        """The proxy stops, and waited long enough."""
+        self.detach()
+        self.manager.stats.local_response_error += 1
+        frame = error_response(self.request_id, SERVER_ERROR, b"mesh-proxy: the proxy is stopping")
+        if self.stream is not None:
+            self.stream.reply(frame, 503, "drain_deadline", flags.LOCAL_RESET)
+        else:
+            self.deliver(frame, now)
+        self.abandon(now)
 
     def abandon(self, now: float) -> None:
         """The consumer left."""

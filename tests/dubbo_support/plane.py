@@ -34,6 +34,7 @@ def bootstrap(
     routes: str = "",
     interface: str = "'*'",
     manager: str = "",
+    dubbo_filters: str = "",
     cluster_options: str = "",
     cluster_fields: str = "",
     listener: bool = True,
@@ -43,6 +44,7 @@ def bootstrap(
     text = ["static_resources:"]
     if listener:
         filters = [f"{{name: options, config: {options('ManagerOptions', manager)}}}"] if manager else []
+        filters += [dubbo_filters] if dubbo_filters else []
         filters.append("{name: envoy.filters.dubbo.router}")
         text += [
             "  listeners:",

@@ -33,7 +33,6 @@ from mesh_proxy.config.model.common import (
 )
 from mesh_proxy.config.model.dubbo import (
     DubboClusterConfig,
-    DubboFilterConfig,
     DubboParameterMatchConfig,
     DubboPinning,
     DubboProxyConfig,
@@ -89,7 +88,6 @@ __all__ = [
     "DataSourceConfig",
     "DirectResponseConfig",
     "DubboClusterConfig",
-    "DubboFilterConfig",
     "DubboParameterMatchConfig",
     "DubboPinning",
     "DubboProxyConfig",

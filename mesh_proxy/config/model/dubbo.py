@@ -15,6 +15,7 @@ from typing import Any
 
 from mesh_codecs.dubbo.body import MAX_VALUES
 from mesh_proxy.config.model.common import AccessLogConfig, HeaderMatcherConfig, StringMatcherConfig
+from mesh_proxy.config.model.http import HttpFilterConfig
 from mesh_proxy.config.model.route import MirrorPolicyConfig, WeightedClusterConfig
 
 
@@ -89,22 +90,14 @@ class DubboRouteConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DubboFilterConfig:
-    """An entry of `dubbo_filters` before the router."""
-
-    name: str
-    type_url: str
-    config: Any = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DubboProxyConfig:
     """`DubboProxy` and the ManagerOptions among its filters."""
 
     stat_prefix: str
     routes: tuple[DubboRouteConfig, ...] = ()
     """in configured order, wherever they came from; the first one that matches wins"""
-    filters: tuple[DubboFilterConfig, ...] = ()
+    filters: tuple[HttpFilterConfig, ...] = ()
+    """those before the router, in order: filters of HTTP, which see calls as streams"""
     default_options: DubboRouteOptions = DubboRouteOptions()
     """for calls in a serialization that nobody can read, when `opaque_cluster` takes them"""
     opaque_cluster: str = ""

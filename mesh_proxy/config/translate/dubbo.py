@@ -6,17 +6,17 @@ import dataclasses
 from typing import Final
 
 from mesh_codecs.dubbo.body import MAX_VALUES
-from mesh_proxy.config import features
+from mesh_proxy.config import features, registry
 from mesh_proxy.config.dubbo_protos import MANAGER_OPTIONS, ROUTE_OPTIONS
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.dubbo import (
-    DubboFilterConfig,
     DubboParameterMatchConfig,
     DubboProxyConfig,
     DubboRoute,
     DubboRouteConfig,
     DubboRouteOptions,
 )
+from mesh_proxy.config.model.http import HttpFilterConfig
 from mesh_proxy.config.model.route import WeightedClusterConfig
 from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.translate.access_log import access_log
@@ -36,7 +36,7 @@ def dubbo_proxy(reader: Reader, context: Context) -> DubboProxyConfig:
         raise reader.error("the Dubbo manager is not supported yet")
     reader.enum("protocol_type")
     reader.enum("serialization_type")  # each frame says its own
-    filters, options = _filters(reader)
+    filters, options = _filters(reader, context)
     manager = _manager_options(options, reader.text("stat_prefix"))
     return dataclasses.replace(manager, routes=_routes(reader, manager.default_options), filters=filters)
 
@@ -57,10 +57,11 @@ def _manager_options(reader: Reader | None, stat_prefix: str) -> DubboProxyConfi
     )
 
 
-def _filters(reader: Reader) -> tuple[tuple[DubboFilterConfig, ...], Reader | None]:
-    """The entries of `dubbo_filters`: none but the router, and before it our options."""
+def _filters(reader: Reader, context: Context) -> tuple[tuple[HttpFilterConfig, ...], Reader | None]:
+    """The entries of `dubbo_filters`: before the router our options, and any filter that HTTP has too."""
     entries = reader.subs("dubbo_filters")
     options: Reader | None = None
+    filters: list[HttpFilterConfig] = []
     for i, entry in enumerate(entries):
         name = entry.text("name")
         extension = entry.extension("config")
@@ -74,11 +75,15 @@ def _filters(reader: Reader) -> tuple[tuple[DubboFilterConfig, ...], Reader | No
         if extension is None:
             raise entry.error(f"{name} needs config")
         if kind != MANAGER_OPTIONS:
-            raise extension.unsupported("Dubbo filter")
+            known = registry.http_filter(kind)
+            if known is None:
+                raise extension.unsupported("Dubbo filter")
+            filters.append(HttpFilterConfig(name=name, type_url=kind, config=known.translate(extension, context)))
+            continue
         if options is not None:
             raise entry.error("the options can be given only once")
         options = extension.reader
-    return (), options
+    return tuple(filters), options
 
 
 def _routes(reader: Reader, defaults: DubboRouteOptions) -> tuple[DubboRouteConfig, ...]:

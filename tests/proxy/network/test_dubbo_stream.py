@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from dubbo_support import wire
-from dubbo_support.plane import Provider, id_of, proxied, read_frame
-from plane_support import Plane, run, until
+from dubbo_support.plane import Provider, bootstrap, id_of, proxied, read_frame, route, served
+from plane_support import Plane, plane, run, until
 
 from mesh_codecs.dubbo import DubboCodec, DubboMessage, HeadMemo
 from mesh_codecs.events import RequestHeaders, ResponseHeaders
@@ -273,5 +273,43 @@ def test_our_own_errors_pass_the_response_filters() -> None:
             frame = await read_frame(reader)
             assert (id_of(frame), frame[3]) == (1, 60)
             assert seen == [b"/demo.Unknown/sayHello", (404, None), "complete"]
+
+    run(test())
+
+
+HTTP = "type.googleapis.com/envoy.extensions.filters.http"
+MUTATION = (
+    f"{{name: mutate, config: {{'@type': {HTTP}.header_mutation.v3.HeaderMutation, mutations: {{request_mutations: ["
+    "{append: {header: {key: dubbo.tag, value: blue}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}}, {remove: path}]}}}"
+)
+ABORT = "{http_status: 503, percentage: {numerator: 100}}"
+FAULT = f"{{name: fault, config: {{'@type': {HTTP}.fault.v3.HTTPFault, abort: {ABORT}}}}}"
+
+
+def test_filters_of_http_by_configuration() -> None:
+    async def test() -> None:
+        provider, blue = Provider(echo), Provider(lambda frame: wire.answer(id_of(frame), "blue"))
+        tagged = route("b", "{headers: [{name: dubbo.tag, string_match: {exact: blue}}]}")
+        async with (
+            served(provider, blue) as (first, second),
+            plane(bootstrap({"a": [first], "b": [second]}, routes=f"{tagged}, {route()}", dubbo_filters=MUTATION)) as one,
+        ):
+            reader, writer = await one.connect("dubbo")
+            writer.write(wire.call(request_id=1, attachments={"dubbo.tag": "gray"}))
+            # The route is looked up by what the filters left.
+            assert await read_frame(reader) == wire.answer(1, "blue")
+            found = message(blue.frames[0]).attachments
+            assert found is not None
+            assert found.values == {b"dubbo.tag": b"blue"}
+            writer.close()
+
+    run(test())
+
+
+def test_an_injected_fault() -> None:
+    async def test() -> None:
+        async with proxied(Provider(echo), dubbo_filters=FAULT) as (_, [(reader, writer)]):
+            writer.write(wire.call(request_id=1))
+            assert await read_frame(reader) == wire.error(1, 70, "fault filter abort")
 
     run(test())
