@@ -252,7 +252,9 @@ Serve = Callable[[PeerConnection], None]
 class Http2Peer(Peer):
     """An upstream on a free port; `serve` is called for each connection in a thread of its own."""
 
-    def __init__(self, serve: Serve, settings: dict[SettingCodes, int] | None = None, *, credit: bool = True) -> None:
+    def __init__(
+        self, serve: Serve, settings: dict[SettingCodes, int] | None = None, *, credit: bool = True, receive_buffer: int = 0
+    ) -> None:
         self.faults: list[str] = []
         self.connections: list[PeerConnection] = []
 
@@ -265,7 +267,7 @@ class Http2Peer(Peer):
                 if connection.fault:
                     self.faults.append(connection.fault)
 
-        super().__init__(run)
+        super().__init__(run, receive_buffer=receive_buffer)
 
 
 def answering(body: bytes = b"ok") -> Serve:
