@@ -44,13 +44,17 @@ interop: $(STAMP)  ## calls between peers of other projects (Apache Dubbo in Jav
 interop-all: $(STAMP)  ## the same with every mix of versions and what takes minutes; what is missing is a failure
 	MESH_PROXY_INTEROP=all $(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)
 
-h2spec:  ## install h2spec where Go is there (nothing to do if it is on the PATH or MESH_PROXY_H2SPEC names it)
+h2spec:  ## install h2spec and h2specd where Go is there (nothing to do if they are on the PATH or MESH_PROXY_H2SPEC(D) name them)
 	@command -v h2spec >/dev/null || test -n "$(MESH_PROXY_H2SPEC)" || ! command -v go >/dev/null \
 		|| test -x "$${GOPATH:-$$HOME/go}/bin/h2spec" \
 		|| timeout 180 go install github.com/summerwind/h2spec/cmd/h2spec@$(H2SPEC_VERSION) 2>/dev/null \
 		|| echo "h2spec could not be installed here: the conformance tests are skipped"
+	@command -v h2specd >/dev/null || test -n "$(MESH_PROXY_H2SPECD)" || ! command -v go >/dev/null \
+		|| test -x "$${GOPATH:-$$HOME/go}/bin/h2specd" \
+		|| timeout 180 go install github.com/summerwind/h2spec/cmd/h2specd@$(H2SPEC_VERSION) 2>/dev/null \
+		|| echo "h2specd could not be installed here: its client suite is skipped"
 
-conformance: $(STAMP) h2spec  ## h2spec, strict, against the proxy (needs Go, or h2spec on the PATH or in MESH_PROXY_H2SPEC)
+conformance: $(STAMP) h2spec  ## h2spec, strict, and its client suite against the proxy (needs Go, or h2spec and h2specd on the PATH)
 	$(BIN)/python -m pytest -rs tests/conformance $(PYTEST_ARGS)
 
 bench-http1: $(STAMP) envoy  ## CPU per HTTP/1.1 request against Envoy in the same run (needs wrk and nginx); BENCH_ARGS='--rounds 3'
