@@ -19,11 +19,14 @@ _ENDPOINTS_URL: Final = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoa
 _ROUTES_URL: Final = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 _PLAIN: Final = "text/plain"
 """this endpoint's errors name no character set in Envoy"""
+_DUBBO_ROUTES_URL: Final = "type.googleapis.com/envoy.extensions.filters.network.dubbo_proxy.v3.MultipleRouteConfiguration"
+_DUBBO_MANAGER: Final = ".DubboProxy"
 _HTTP_MANAGER: Final = ".HttpConnectionManager"
 _ELEMENTS: Final = {
     "static_clusters": "ClustersConfigDump.StaticCluster",
     "static_listeners": "ListenersConfigDump.StaticListener",
     "static_route_configs": "RoutesConfigDump.StaticRouteConfig",
+    "dynamic_route_configs": "RoutesConfigDump.DynamicRouteConfig",
     "static_endpoint_configs": "EndpointsConfigDump.StaticEndpointConfig",
     "bootstrap": "",
 }
@@ -66,10 +69,14 @@ def dumps(supervisor: Supervisor, named: Named, *, include_eds: bool = False) ->
     """The dumps in Envoy's order."""
     loaded = timestamp(supervisor.started_at)
     by_kind: dict[str, list[tuple[str, str, dict[str, Any]]]] = {"Bootstrap": [], "Listener": [], "Cluster": []}
+    discovered: list[dict[str, Any]] = []
     for view in supervisor.bootstrap.resources:
         kind = view.type_url.rpartition(".")[2]
         if kind in by_kind and (kind == "Bootstrap" or kind == "Listener" or named(view.name)):
             by_kind[kind].append((view.name, view.type_url, json.loads(view.json)))
+        elif kind == "MultipleRouteConfiguration" and named(view.name):
+            route_config = {"@type": view.type_url, **json.loads(view.json)}
+            discovered.append({"version_info": view.version, "route_config": route_config, "last_updated": loaded})
     bootstraps = [resource for _, _, resource in by_kind["Bootstrap"]]
     for bootstrap in bootstraps:
         bootstrap["node"] = {**bootstrap.get("node", {}), **user_agent()}
@@ -92,12 +99,15 @@ def dumps(supervisor: Supervisor, named: Named, *, include_eds: bool = False) ->
     configs.append(_list("ListenersConfigDump", "static_listeners", "listener", listeners, loaded))
     configs.append({"@type": f"{_ADMIN}ScopedRoutesConfigDump"})
     routes = [
-        (table.get("name", ""), _ROUTES_URL, table)
+        (table.get("name", ""), url, table)
         for _, _, listener in by_kind["Listener"]
-        for table in route_tables(listener)
+        for url, table in route_tables(listener)
         if named(table.get("name", ""))
     ]
-    configs.append(_list("RoutesConfigDump", "static_route_configs", "route_config", routes, loaded))
+    routes_dump = _list("RoutesConfigDump", "static_route_configs", "route_config", routes, loaded)
+    if discovered:
+        routes_dump["dynamic_route_configs"] = discovered
+    configs.append(routes_dump)
     configs.append({"@type": f"{_ADMIN}SecretsConfigDump"})
     return configs
 
@@ -128,11 +138,14 @@ def _assignment(cluster: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def route_tables(value: Any) -> Iterator[dict[str, Any]]:
-    """Every inline route table in a listener."""
+def route_tables(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every inline route table in a listener, with the type that it has."""
     if isinstance(value, dict):
-        if str(value.get("@type", "")).endswith(_HTTP_MANAGER) and "route_config" in value:
-            yield value["route_config"]
+        manager = str(value.get("@type", ""))
+        if manager.endswith(_HTTP_MANAGER) and "route_config" in value:
+            yield _ROUTES_URL, value["route_config"]
+        elif manager.endswith(_DUBBO_MANAGER) and "multiple_route_config" in value:
+            yield _DUBBO_ROUTES_URL, value["multiple_route_config"]
         for one in value.values():
             yield from route_tables(one)
     elif isinstance(value, list):

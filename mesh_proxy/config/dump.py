@@ -23,11 +23,12 @@ _F = FieldDescriptor
 REDACTED = "[redacted]"
 
 
-def dump(message: Message, name: str) -> ResourceDump:
+def dump(message: Message, name: str, *, version: str = "") -> ResourceDump:
     """Keep what is to be shown of a resource; the message itself can go."""
     return ResourceDump(
         type_url=f"type.googleapis.com/{message.DESCRIPTOR.full_name}",
         name=name,
+        version=version,
         digest=hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest(),
         compressed=zlib.compress(to_json(message).encode(), 6),
     )

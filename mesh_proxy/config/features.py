@@ -19,8 +19,8 @@ LB_POLICIES: Final[set[str]] = {"ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_
 CLUSTER_TYPES: Final[set[str]] = {"STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGINAL_DST"}
 """of these and `EDS`"""
 
-OTHER: Final[set[str]] = {"dubbo_proxy", "outlier_detection"}
-"""of `dubbo_proxy`, `local_reply`, `mirror`, `outlier_detection`, `rds`"""
+OTHER: Final[set[str]] = {"outlier_detection"}
+"""of `local_reply`, `mirror`, `outlier_detection`, `rds`"""
 
 _LOG = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions"
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"

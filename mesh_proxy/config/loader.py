@@ -7,19 +7,15 @@ The steps: text → plain values (`yaml_text`) → protobuf (`json_proto`) → t
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from envoy.config.bootstrap.v3 import bootstrap_pb2
-from google.protobuf import text_format
-from google.protobuf.message import DecodeError
 
 from mesh_proxy.config import rules
 from mesh_proxy.config.dump import dump
 from mesh_proxy.config.errors import ConfigError
-from mesh_proxy.config.json_proto import Parser
+from mesh_proxy.config.files import fill, read_message
 from mesh_proxy.config.model.bootstrap import BootstrapConfig
 from mesh_proxy.config.problems import Problems
 from mesh_proxy.config.reader import Reader
@@ -55,10 +51,11 @@ def load_bootstrap(
     if not path and not yaml_text:
         raise ConfigError("", "at least one of --config-path and --config-yaml must be given")
     if path:
-        _read_file(path, message, problems, options)
+        read_message(path, message, problems, allow_unknown_fields=options.allow_unknown_static_fields)
     if yaml_text:
         override = bootstrap_pb2.Bootstrap()
-        _parse(parse_yaml(yaml_text, problems.warn, "--config-yaml"), override, problems, options, "--config-yaml")
+        value = parse_yaml(yaml_text, problems.warn, "--config-yaml")
+        fill(value, override, problems, "--config-yaml", allow_unknown_fields=options.allow_unknown_static_fields)
         message.MergeFrom(override)
     problems.check()
     try:
@@ -85,55 +82,14 @@ def translate_bootstrap(message: Any, options: LoadOptions, problems: Problems |
         config,
         warnings=tuple(context.problems.warnings),
         unknown_static_fields=context.problems.unknown_fields,
-        resources=_dumps(message, config),
+        resources=_dumps(message, config, context.discovered),
     )
 
 
-def _dumps(message: Any, config: BootstrapConfig) -> tuple[ResourceDump, ...]:
+def _dumps(message: Any, config: BootstrapConfig, discovered: list[ResourceDump]) -> tuple[ResourceDump, ...]:
     """The bootstrap and its listeners, clusters and route tables as `/config_dump` shows them."""
     static = message.static_resources
     found = [dump(message, "")]
     found += [dump(proto, listener.name) for proto, listener in zip(static.listeners, config.listeners, strict=True)]
     found += [dump(proto, proto.name) for proto in static.clusters]
-    return tuple(found)
-
-
-def _read_file(path: str, message: Any, problems: Problems, options: LoadOptions) -> None:
-    """Fill `message` from a file; its name says what is in it, as with Envoy."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError("", f"cannot read {path}: {error.strerror}") from None
-    suffix = Path(path).suffix.lower()
-    if suffix == ".pb":
-        try:
-            message.MergeFromString(data)
-        except DecodeError:
-            raise ConfigError("", f"{path} is not a serialized Bootstrap") from None
-        return
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError("", f"{path} is not UTF-8 text (byte {error.start})") from None
-    if suffix in (".pb_text", ".pbtxt"):
-        try:
-            text_format.Parse(text, message)
-        except text_format.ParseError as error:
-            raise ConfigError("", f"{path} is not a Bootstrap in text format: {error}") from None
-        return
-    if suffix in (".yaml", ".yml"):
-        value = parse_yaml(text, problems.warn, path)
-    else:
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            if suffix == ".json":
-                raise ConfigError("", f"{path} is not valid JSON: {error}") from None
-            value = parse_yaml(text, problems.warn, path)
-    _parse(value, message, problems, options, path)
-
-
-def _parse(value: Any, message: Any, problems: Problems, options: LoadOptions, source: str) -> None:
-    if not isinstance(value, dict):
-        raise ConfigError("", f"{source} does not hold a mapping of configuration fields")
-    Parser(problems, allow_unknown_fields=options.allow_unknown_static_fields).fill(message, value, "")
+    return (*found, *discovered)

@@ -12,6 +12,8 @@ class ResourceDump:
 
     type_url: str
     name: str
+    version: str = ""
+    """`version_info` of the file or control plane that it came from; empty for the bootstrap's own"""
     digest: str
     """SHA-256 of the resource's deterministic serialization, secrets included but not recoverable"""
     compressed: bytes

@@ -23,6 +23,10 @@ class ResourceView(Protocol):
         """Its name; empty for the bootstrap."""
 
     @property
+    def version(self) -> str:
+        """`version_info` of where it came from; empty for what stands in the bootstrap."""
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the resource, secrets included but not recoverable."""
 

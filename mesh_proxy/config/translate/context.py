@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.problems import Problems
 from mesh_proxy.config.reader import Reader
+from mesh_proxy.config.resource import ResourceDump
 from mesh_proxy.config.rules import check_rules
 
 T = TypeVar("T")
@@ -25,6 +26,8 @@ class Context:
     """the flattened runtime of the bootstrap"""
     cluster_references: list[tuple[str, str]] = field(default_factory=list)
     """(path, cluster) of routes whose table has validate_clusters in effect"""
+    discovered: list[ResourceDump] = field(default_factory=list)
+    """resources that came from files named in the configuration"""
 
 
 def run(message: Message, path: str, translate: Callable[[Reader, Context], T], context: Context | None) -> T:

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Final
 
 from mesh_codecs.dubbo.body import MAX_VALUES
-from mesh_proxy.config import features, registry
+from mesh_proxy.config import registry
 from mesh_proxy.config.dubbo_protos import MANAGER_OPTIONS, ROUTE_OPTIONS
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.dubbo import (
@@ -21,7 +21,8 @@ from mesh_proxy.config.model.route import WeightedClusterConfig
 from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.translate.access_log import access_log
 from mesh_proxy.config.translate.common import metadata, required
-from mesh_proxy.config.translate.context import Context
+from mesh_proxy.config.translate.context import Context, run
+from mesh_proxy.config.translate.dubbo_discovery import discovered
 from mesh_proxy.config.translate.dubbo_options import body_limit, metadata_with_options, route_options
 from mesh_proxy.config.translate.matchers import header_matcher, string_matcher
 
@@ -32,13 +33,11 @@ _ROUTER_NAME: Final = "envoy.filters.dubbo.router"
 
 def dubbo_proxy(reader: Reader, context: Context) -> DubboProxyConfig:
     """`DubboProxy`."""
-    if "dubbo_proxy" not in features.OTHER:
-        raise reader.error("the Dubbo manager is not supported yet")
     reader.enum("protocol_type")
     reader.enum("serialization_type")  # each frame says its own
     filters, options = _filters(reader, context)
     manager = _manager_options(options, reader.text("stat_prefix"))
-    return dataclasses.replace(manager, routes=_routes(reader, manager.default_options), filters=filters)
+    return dataclasses.replace(manager, routes=_routes(reader, context, manager.default_options), filters=filters)
 
 
 def _manager_options(reader: Reader | None, stat_prefix: str) -> DubboProxyConfig:
@@ -86,7 +85,7 @@ def _filters(reader: Reader, context: Context) -> tuple[tuple[HttpFilterConfig, 
     return tuple(filters), options
 
 
-def _routes(reader: Reader, defaults: DubboRouteOptions) -> tuple[DubboRouteConfig, ...]:
+def _routes(reader: Reader, context: Context, defaults: DubboRouteOptions) -> tuple[DubboRouteConfig, ...]:
     specifier = reader.oneof("route_specifier")
     if reader.message.route_config:
         if specifier:
@@ -95,7 +94,8 @@ def _routes(reader: Reader, defaults: DubboRouteOptions) -> tuple[DubboRouteConf
     if specifier == "multiple_route_config":
         return multiple(required(reader, specifier), defaults)
     if specifier == "drds":
-        raise reader.error("is not supported yet", specifier)
+        message, path = discovered(required(reader, specifier), context)
+        return run(message, path, lambda inner, _: multiple(inner, defaults), context)
     return ()
 
 
@@ -124,7 +124,7 @@ def _route_config(reader: Reader, defaults: DubboRouteOptions) -> DubboRouteConf
 def _route(reader: Reader, defaults: DubboRouteOptions) -> DubboRoute:
     match, action = required(reader, "match"), required(reader, "route")
     method = match.sub("method")
-    name = method.sub("name") if method is not None else None
+    name = required(method, "name") if method is not None else None
     lb, options = metadata_with_options(action, "metadata_match", ROUTE_OPTIONS)
     return DubboRoute(
         method=string_matcher(name) if name is not None else None,

@@ -85,10 +85,7 @@ def test_every_field_is_read_or_gated() -> None:
     }
     if "HTTP2" in features.DOWNSTREAM_CODECS | features.UPSTREAM_PROTOCOLS:
         http2 = set()  # no longer gated
-    dubbo: set[str] = set()
-    if "dubbo_proxy" not in features.OTHER:
-        dubbo = {name for name in unused() if name.startswith("Dubbo") or name == "ClusterConfig.dubbo"}
-    assert unused() - http2 - dubbo - GATED - WITHOUT_EFFECT == set(), "accepted, but nothing reads it: see features.NOT_YET"
+    assert unused() - http2 - GATED - WITHOUT_EFFECT == set(), "accepted, but nothing reads it: see features.NOT_YET"
 
 
 @pytest.mark.parametrize("table", [features.NOT_YET, IGNORED], ids=["NOT_YET", "IGNORED"])

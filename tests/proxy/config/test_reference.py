@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from bootstraps import everything_on
+from bootstraps.dubbo import GOOD as DUBBO
+from bootstraps.dubbo import OURS as DUBBO_OURS
 from bootstraps.good import GOOD
 from envoy.config.bootstrap.v3 import bootstrap_pb2
 
@@ -42,7 +44,7 @@ def documented() -> set[str]:
 def test_every_field_that_is_read_is_documented(monkeypatch: pytest.MonkeyPatch) -> None:
     everything_on(monkeypatch)
     reads: set[str] = set()
-    for good in GOOD:
+    for good in [*GOOD, *DUBBO, *DUBBO_OURS]:
         problems = Problems()
         problems.reads = reads
         message = bootstrap_pb2.Bootstrap()
