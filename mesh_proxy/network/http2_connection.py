@@ -47,6 +47,32 @@ TURN_BYTES: Final = 65_536
 """what one response may take of a freshly opened connection window before the next one gets its share"""
 
 
+MALFORMED_HEADS: Final = frozenset(
+    {
+        "http2.connection_specific_header",
+        "http2.invalid_authority",
+        "http2.invalid_connect",
+        "http2.invalid_content_length",
+        "http2.invalid_header_name",
+        "http2.invalid_header_value",
+        "http2.invalid_method",
+        "http2.invalid_path",
+        "http2.invalid_scheme",
+        "http2.invalid_te",
+        "http2.pseudo_header_after_fields",
+        "http2.repeated_host",
+        "http2.repeated_pseudo_header",
+        "http2.unknown_pseudo_header",
+    }
+)
+"""the codec's names for what is wrong with a request head"""
+
+
+def details_of(code: str) -> str:
+    """The codec's reason as `%RESPONSE_CODE_DETAILS%` gives it: Envoy's word where it has one."""
+    return "http2.invalid.header.field" if code in MALFORMED_HEADS else code
+
+
 class Http2Connection(HttpShell):
     """Feeds the codec, hands its events to their streams, and keeps the connection's time-outs."""
 
@@ -204,9 +230,9 @@ class Http2Connection(HttpShell):
 
     def _begin_stream(self, request: RequestHeaders, now: float) -> None:
         manager = self.manager
-        self._count_request()
         if manager.underscores is not UnderscoreAction.ALLOW and self._underscores_refused(request, now):
             return
+        self._count_request()
         stream = self.streams[request.stream_id] = HttpStream(self, manager, request, now)
         limit = manager.config.max_requests_per_connection
         if limit and self.requests >= limit and not self._draining:
@@ -227,7 +253,7 @@ class Http2Connection(HttpShell):
             return False
         self.codec_stats.requests_rejected_with_underscores_in_headers += 1
         self._send_reset(request.stream_id, frames.INTERNAL_ERROR)
-        self._log_unread(HttpStream(self, self.manager, request, now), "http2.unexpected_underscore", now)
+        self._log_unparsed("http2.unexpected_underscore", now, flags.DOWNSTREAM_REMOTE_RESET)
         return True
 
     def _request_data(self, event: Data, now: float) -> None:
@@ -251,32 +277,39 @@ class Http2Connection(HttpShell):
         stream = self.streams.get(event.stream_id)
         if event.error is None:
             self.codec_stats.rx_reset += 1
-            if stream is not None:
+            if stream is None:
+                pass
+            elif event.error_code:
                 stream.on_downstream_gone(now, "http2.remote_reset", flags.DOWNSTREAM_REMOTE_RESET)
+            else:
+                stream.on_downstream_gone(now, "", 0)
             return
         self.codec_stats.count_fault(event.error.code)
         self.codec_stats.tx_reset += 1
         if stream is not None:
-            stream.on_downstream_gone(now, event.error.code, flags.DOWNSTREAM_PROTOCOL_ERROR)
+            stream.on_downstream_gone(now, details_of(event.error.code), flags.DOWNSTREAM_PROTOCOL_ERROR)
+        elif event.error.code == "http2.header_list_too_large":
+            self._log_unparsed("http2.too_many_headers", now, flags.DOWNSTREAM_REMOTE_RESET)
         else:
             self._log_unparsed(event.error.code, now)
 
-    def _log_unparsed(self, details: str, now: float) -> None:
+    def _log_unparsed(self, code: str, now: float, flag: int = flags.DOWNSTREAM_PROTOCOL_ERROR) -> None:
         """No request head could be made of what came; it counts and is logged as a request all the same, as in Envoy."""
         self._count_request()
-        self._log_unread(HttpStream.unparsed(self, self.manager, now), details, now)
-
-    def _log_unread(self, stream: HttpStream, details: str, now: float) -> None:
+        stream = HttpStream.unparsed(self, self.manager, now)
         stream.protocol = b"HTTP/2"
-        stream.on_downstream_gone(now, details, flags.DOWNSTREAM_PROTOCOL_ERROR)
+        stream.on_downstream_gone(now, details_of(code), flag)
 
     def _connection_failed(self, event: ConnectionFailed, now: float) -> None:
         """The codec has said GOAWAY already; every stream ends with the connection."""
         self.manager.stats.downstream_cx_protocol_error += 1
         self.codec_stats.count_fault(event.error.code)
         self._close_after_flush(linger=True)
+        code = event.error.code
+        if code in MALFORMED_HEADS and event.stream_id not in self.streams:
+            self._log_unparsed(code, now)
         for stream in tuple(self.streams.values()):
-            stream.on_downstream_gone(now, event.error.code, flags.DOWNSTREAM_PROTOCOL_ERROR)
+            stream.on_downstream_gone(now, details_of(code), flags.DOWNSTREAM_PROTOCOL_ERROR)
 
     # -- the stream's side
 

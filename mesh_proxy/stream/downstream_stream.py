@@ -254,7 +254,8 @@ class DownstreamStream(StreamInfo):
             status, body = 200, b""
         elif body:
             pairs = [(b"content-length", b"%d" % len(body)), (b"content-type", b"text/plain")]
-        elif status not in NO_BODY_STATUSES and request.method != b"HEAD":
+        elif status not in NO_BODY_STATUSES and request.method != b"HEAD" and self.protocol != b"HTTP/2":
+            # HTTP/2 says by END_STREAM that there is no body.
             pairs = [(b"content-length", b"0")]
         if headers:
             pairs.extend(headers)
