@@ -38,8 +38,8 @@ demo: $(STAMP)  ## two versions of a service behind the sidecar, until Ctrl-C; D
 test: $(STAMP) envoy  ## the whole test suite; PYTEST_ARGS='-m "not slow and not envoy"' for the quick part
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-interop: $(STAMP)  ## calls between peers of other projects (Apache Dubbo in Java, …) through the proxy; needs Maven, a JDK and the network
-	$(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)
+interop: $(STAMP)  ## calls between peers of other projects (Apache Dubbo in Java, grpc-go, …) through the proxy; needs Maven, a JDK, Go and the network
+	MESH_PROXY_INTEROP=required $(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)
 
 interop-all: $(STAMP)  ## the same with every mix of versions and what takes minutes; what is missing is a failure
 	MESH_PROXY_INTEROP=all $(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e_support import Sidecar
 from interop_support.dubbo_java import Consumer, JavaPeers, Provider
+from interop_support.grpc_go import build_programs
 
 Start = Callable[..., Sidecar]
 
@@ -62,3 +64,29 @@ def cast(java: JavaPeers) -> Iterator[Cast]:
         yield one
     finally:
         one.close()
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """`start(config)`: a running sidecar, without peers of its own."""
+    sidecars: list[Sidecar] = []
+
+    def start(config: dict[str, Any], **options: Any) -> Sidecar:
+        one = Sidecar(config, **options)
+        sidecars.append(one)
+        one.start()
+        return one
+
+    yield start
+    for sidecar in sidecars:
+        sidecar.stop(keep=True)
+        log = sidecar.log()
+        sidecar.remove()
+        print(log[-4000:])
+        assert "Traceback" not in log
+
+
+@pytest.fixture(scope="session")
+def grpc_go(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where grpc-go's programs are."""
+    return build_programs(tmp_path_factory.mktemp("grpc-go"))

@@ -32,7 +32,9 @@ def tool(name: str) -> str:
     return path
 
 
-def build(command: Sequence[str], what: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
+def build(
+    command: Sequence[str], what: str, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 300
+) -> None:
     """Runs a build that may need the network."""
     try:
         built = subprocess.run(
@@ -41,11 +43,11 @@ def build(command: Sequence[str], what: str, cwd: Path | None = None, env: dict[
             env=os.environ | (env or {}),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=timeout,
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
-        unavailable(f"{what} could not be built in five minutes")
+        unavailable(f"{what} could not be built in {timeout:.0f} s")
     if built.returncode:
         unavailable(f"{what} could not be built here: {(built.stdout + built.stderr)[-1500:]}")
 
