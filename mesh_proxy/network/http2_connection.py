@@ -406,8 +406,9 @@ class Http2Connection(HttpShell):
         """Nothing changes: the frames go on."""
 
     def reset_stream(self, stream: DownstreamStream) -> None:
-        """The response breaks off."""
-        self._send_reset(stream.stream_id, frames.INTERNAL_ERROR)
+        """The response breaks off. An endpoint that cancels is passed on as such, unlike in Envoy: a gRPC caller then sees the
+        status CANCELLED, as it would without a proxy."""
+        self._send_reset(stream.stream_id, frames.CANCEL if stream.upstream_cancelled else frames.INTERNAL_ERROR)
 
     def _send_reset(self, stream_id: int, error_code: int = 0) -> None:
         self.codec.send(StreamReset(stream_id, ResetReason.LOCAL_RESET, None, error_code))

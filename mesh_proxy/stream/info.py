@@ -100,6 +100,7 @@ class StreamInfo:
         "start_time",
         "start_wall",
         "upstream",
+        "upstream_cancelled",
         "upstream_local_address",
         "upstream_protocol",
         "upstream_transport_failure",
@@ -160,6 +161,8 @@ class StreamInfo:
         self.local_reply_body = b""
         """of a local reply, before a local reply format is applied to it"""
         self.upstream: Endpoint | None = None
+        self.upstream_cancelled = False
+        """the endpoint reset the request with CANCEL"""
         self.upstream_local_address = b""
         self.upstream_protocol = b""
         self.upstream_transport_failure = ""

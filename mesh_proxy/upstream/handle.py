@@ -51,6 +51,8 @@ class UpstreamCallbacks(Protocol):
 
     upstream_wire_bytes_sent: int
     upstream_wire_bytes_received: int
+    upstream_cancelled: bool
+    """to be set before `on_upstream_reset` when the endpoint said that it cancels the call, not that something went wrong"""
 
     def on_pool_ready(self, handle: UpstreamHandle) -> None:
         """A connection is there for this request."""

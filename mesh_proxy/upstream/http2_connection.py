@@ -19,7 +19,7 @@ from mesh_codecs.events import (
     Trailers,
     WindowOpened,
 )
-from mesh_codecs.http2.frames import CONNECT_ERROR, PROTOCOL_ERROR
+from mesh_codecs.http2.frames import CANCEL, CONNECT_ERROR, PROTOCOL_ERROR
 from mesh_proxy.upstream.http2_shell import Http2UpstreamShell
 from mesh_proxy.upstream.http2_stream import Http2UpstreamStream
 
@@ -218,6 +218,7 @@ class Http2UpstreamConnection(Http2UpstreamShell):
             self.stats.upstream_rq_pending_failure_eject += 1
         else:
             self.http2_stats.rx_reset += 1
+            callbacks.upstream_cancelled = event.error_code == CANCEL
             if event.error_code == PROTOCOL_ERROR:
                 reason = ResetReason.PROTOCOL_ERROR  # the endpoint's opinion of us; the caller sees 502, as with Envoy
                 self.stats.upstream_rq_tx_reset += 1
