@@ -631,7 +631,7 @@ UNSUPPORTED = [
         f"{CLUSTER}.transport_socket.typed_config",
         "TLS is not supported",
     ),
-    unsupported(
+    Bad(
         "upstream protocol by ALPN",
         web(cluster=options("auto_config: {http2_protocol_options: {}}")),
         f"{CLUSTER}.typed_extension_protocol_options[envoy.extensions.upstreams.http.v3.HttpProtocolOptions].auto_config",
@@ -745,18 +745,20 @@ UNSUPPORTED = [
         f"{CLUSTER}.maglev_lb_config.table_size",
         "prime",
     ),
-    unsupported(
+    Bad(
         "locality weights of subsets",
         web(
             cluster="lb_subset_config: {subset_selectors: [{keys: [a]}], locality_weight_aware: true, scale_locality_weight: true}"
         ),
         f"{CLUSTER}.lb_subset_config.scale_locality_weight",
+        "not support",
     ),
     Bad(
         "single host with two keys",
         web(cluster="lb_subset_config: {subset_selectors: [{keys: [a, b], single_host_per_subset: true}]}"),
         f"{CLUSTER}.lb_subset_config.subset_selectors[0].single_host_per_subset",
         "exactly one key",
+        envoy_refuses=False,
     ),
     Bad(
         "fallback to all keys",

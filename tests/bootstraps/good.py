@@ -1208,7 +1208,7 @@ CLUSTERS = [
         web(
             cluster="lb_subset_config: {fallback_policy: DEFAULT_SUBSET, default_subset: {v: 1}, subset_selectors: [{keys: [v, w], "
             "fallback_policy: KEYS_SUBSET, fallback_keys_subset: [v]}, {keys: [v], single_host_per_subset: true}], locality_weight_aware: true, "
-            "panic_mode_any: true, list_as_any: true, metadata_fallback_policy: FALLBACK_LIST}"
+            "panic_mode_any: true, list_as_any: true, metadata_fallback_policy: FALLBACK_LIST}, common_lb_config: {locality_weighted_lb_config: {}}"
         ),
         {
             f"{K}.subsets.fallback_policy": "DEFAULT_SUBSET",

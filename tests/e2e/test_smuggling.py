@@ -175,7 +175,10 @@ def in_lanes(lanes: list[Lane], jobs: list[Callable[[Lane], None]]) -> list[str]
 def test_requests(start: Start) -> None:
     names = [f"a{i}" for i in range(LANES)]
     sidecar = start(
-        bootstrap([http_listener(n, n) for n in names], [static_cluster(n, n, "circuit_breakers: {}") for n in names]),
+        bootstrap(
+            [http_listener(n, n, "codec_type: HTTP1") for n in names],
+            [static_cluster(n, n, "circuit_breakers: {}") for n in names],
+        ),
         concurrency=2,
     )
     lanes = [Lane(sidecar, i) for i in range(LANES)]

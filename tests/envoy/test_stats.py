@@ -40,6 +40,7 @@ NOT_OURS = {
     "note.*.http1.metadata_not_supported_error": "about Envoy's METADATA frames",
     "note.*extension_config_missing": "there is no extension discovery",
     "note.tcp.*.early_data_received_count_total": "bytes before the upstream connection are not told apart",
+    "note.server.hot_restart_generation": "Envoy has it only with hot restart, which the comparison switches off",
     "note.*.workers_pinned": "processes, not pinned threads",
 }
 """Stats that exist for what this proxy does not have, by path -> why."""
