@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mesh_proxy.deadlines import Deadlines
 from mesh_proxy.listener.connection_table import ConnectionTable
+from mesh_proxy.worker.trace_memory import TraceMemory
 
 if TYPE_CHECKING:
+    from mesh_proxy.config.model import NodeConfig
     from mesh_proxy.stats.registry import StatRegistry
     from mesh_proxy.upstream.manager import ClusterManager
 
@@ -49,12 +51,14 @@ class WorkerContext:
         "loop",
         "max_connections",
         "next_connection_id",
+        "node",
         "registry",
         "runtime",
         "service_cluster",
         "service_node",
         "sockets_shared",
         "total_connections",
+        "trace_memory",
         "unattached",
         "upstream_connections",
         "workers",
@@ -72,6 +76,10 @@ class WorkerContext:
         """connections to flush at the end of this callback"""
         self.deadlines = Deadlines(loop, self.flush)
         self.runtime: Mapping[str, Any] = {}
+        self.trace_memory = TraceMemory(None)
+        """trace id → traffic label, of all workers"""
+        self.node: NodeConfig
+        """set by the data plane with each configuration"""
         self.workers = 1
         """workers of the sidecar"""
         self.codec_engine = "mesh"

@@ -90,6 +90,19 @@ class FilterContext(Protocol):
     def cluster_health(self, name: str) -> tuple[int, int, int] | None:
         """Endpoints of a cluster: healthy, degraded, all. None: there is no such cluster."""
 
+    def labelled(self, cluster: str, labels: tuple[tuple[str, str], ...]) -> tuple[int, int] | None:
+        """Endpoints with these labels (see `Stream.labels`): how many may be called, and all. None: no such cluster."""
+
+    def remember(self, name: bytes, trace_id: bytes, label: bytes, ttl_s: float) -> bool:
+        """Keep a label for a trace, for all workers of the sidecar. False when it is too long."""
+
+    def recall(self, name: bytes, trace_id: bytes) -> bytes | None:
+        """The label that was kept for a trace."""
+
+    @property
+    def node_metadata(self) -> Mapping[str, Any]:
+        """`node.metadata` of this sidecar; with Istio its workload's labels are in LABELS."""
+
     @property
     def service_cluster(self) -> bytes:
         """Our own cluster's name (`node.cluster`)."""

@@ -73,6 +73,9 @@ class Stream(Protocol):
     """response flags, see above"""
     details: str
     """`%RESPONSE_CODE_DETAILS%`; set by local replies and by the router"""
+    labels: tuple[tuple[str, str], ...] | None
+    """(key, value) that the endpoint must have in its `envoy.lb` metadata; `@region`, `@zone`, `@sub_zone` stand for its
+    locality, an empty value for the absence of a label. None: any endpoint"""
     health_check: bool
     """the request is a probe of the local service"""
     is_internal: bool
@@ -123,6 +126,9 @@ class Stream(Protocol):
 
     def target_cluster(self) -> str:
         """The cluster that the route has chosen; empty when it has none."""
+
+    def use_cluster(self, name: str) -> None:
+        """Send the request to this cluster instead of the route's. No effect when the route does not forward."""
 
     def start_task(self, work: Coroutine[Any, Any, None], name: str) -> Task[None]:
         """Run something that waits. An error in it is logged."""

@@ -48,6 +48,8 @@ BUILT_IN: dict[str, str] = {
     f"{_HTTP}.header_mutation.v3.HeaderMutation": f"{_FILTERS}.header_mutation",
     f"{_HTTP}.header_mutation.v3.HeaderMutationPerRoute": f"{_FILTERS}.header_mutation",
     f"{_HTTP}.health_check.v3.HealthCheck": f"{_FILTERS}.health_check",
+    "mesh_proxy.filters.TrafficLabel": "mesh_filters.traffic_label:definition",
+    "mesh_proxy.filters.TagRouter": "mesh_filters.tag_router:definition",
 }
 """type of a configuration (also of one per route) → module whose import registers it, or `module:definition`"""
 _plugins: set[str] = set()

@@ -98,6 +98,24 @@ class WorkerFilterContext:
         stats = cluster.stats
         return stats.membership_healthy, stats.membership_degraded, stats.membership_total
 
+    def labelled(self, cluster: str, labels: tuple[tuple[str, str], ...]) -> tuple[int, int] | None:
+        """See the interface."""
+        found = self._worker.clusters.get(cluster)
+        return None if found is None else found.label_index().health(labels)
+
+    def remember(self, name: bytes, trace_id: bytes, label: bytes, ttl_s: float) -> bool:
+        """See the interface."""
+        return self._worker.trace_memory.remember(name, trace_id, label, self.now(), ttl_s)
+
+    def recall(self, name: bytes, trace_id: bytes) -> bytes | None:
+        """See the interface."""
+        return self._worker.trace_memory.recall(name, trace_id, self.now())
+
+    @property
+    def node_metadata(self) -> Mapping[str, Any]:
+        """See the interface."""
+        return self._worker.node.metadata
+
     @property
     def service_cluster(self) -> bytes:
         """See the interface."""

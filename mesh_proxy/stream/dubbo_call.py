@@ -123,7 +123,10 @@ class DubboCall:
             self._set_timeout(message, options, now)
             if options.mirrors:
                 mirror(self.manager, message, options.mirrors, now)
-        self._dispatch(message, target.cluster, now)
+        name = target.cluster
+        if self.stream is not None and self.stream.forced_cluster:
+            name = self.stream.forced_cluster
+        self._dispatch(message, name, now)
 
     def _set_timeout(self, message: DubboMessage, options: DubboRouteOptions, now: float) -> None:
         if not self.two_way:
@@ -159,7 +162,7 @@ class DubboCall:
             target = self.target
             assert target is not None
             context = None
-            if cluster.needs_context or self.avoid is not None or target.metadata_match is not None:
+            if cluster.needs_context or self.avoid is not None or target.metadata_match is not None or self._asks():
                 context = self._lb_context(target)
             found = cluster.pick(context)
             if found is None:
@@ -185,9 +188,20 @@ class DubboCall:
         else:
             pool.acquire(self, len(message.frame), now)
 
+    def _asks(self) -> bool:
+        stream = self.stream
+        return stream is not None and (stream.labels is not None or stream.dynamic_metadata is not None)
+
     def _lb_context(self, target: DubboTarget) -> LbContext:
         context = LbContext()
         context.metadata_match = target.metadata_match
+        stream = self.stream
+        if stream is not None:
+            # What filters have found out about the call.
+            context.labels = stream.labels
+            asked = stream.dynamic_metadata.get("envoy.lb") if stream.dynamic_metadata is not None else None
+            if asked:
+                context.metadata_match = {**(context.metadata_match or {}), **asked}
         context.original_destination = self.connection.info.original_destination
         if self.avoid is not None:
             context.avoid = self.avoid

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class DubboStream(StreamInfo):
     """`StreamInfo` for logs, `mesh_filters.filter.Stream` for filters, `filter_run.Owner` for the walk through them."""
 
-    __slots__ = ("_answer", "_frame", "call", "manager", "message", "run", "stream_id")
+    __slots__ = ("_answer", "_frame", "call", "forced_cluster", "manager", "message", "run", "stream_id")
 
     def __init__(self, call: DubboCall, message: DubboMessage, now: float) -> None:
         super().__init__(call.connection.info, now)
@@ -39,6 +39,8 @@ class DubboStream(StreamInfo):
         self.manager = call.manager
         self.message = message
         self.stream_id = 0
+        self.forced_cluster = ""
+        """a filter sends the call there, whatever the route says"""
         self.protocol = PROTOCOL
         self.bytes_received = self.wire_bytes_received = len(message.frame)
         self.request_end_time = now
@@ -196,6 +198,23 @@ class DubboStream(StreamInfo):
     def route_metadata(self) -> Any:
         """Routes of Dubbo have none."""
         return {}
+
+    def target_cluster(self) -> str:
+        """Where the route would send the call as it is now."""
+        if self.forced_cluster:
+            return self.forced_cluster
+        headers = self.request.headers if self.request is not None else None
+        if isinstance(headers, AttachmentHeaders):
+            headers.apply()
+        try:
+            target = self.manager.routes.find(self.message)
+        except RemoteProtocolError:
+            return ""
+        return "" if target is None else target.cluster
+
+    def use_cluster(self, name: str) -> None:
+        """Go there instead."""
+        self.forced_cluster = name
 
     def start_task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """A filter waits for something; what it sends when that has come is flushed."""

@@ -122,6 +122,12 @@ class FilteredStream(UpstreamStream):
             self.choice = route.select(self.request, self)
         return "" if self.choice is None else self.choice.name
 
+    def use_cluster(self, name: str) -> None:
+        """A filter sends the request to another cluster than its route."""
+        if self.target_cluster():
+            assert self.choice is not None
+            self.choice = self.choice.named(name)
+
     def start_task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """A filter waits for something; what it sends when that has come is flushed."""
         task = create_task(work, name=name)

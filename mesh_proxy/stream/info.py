@@ -81,6 +81,7 @@ class StreamInfo:
         "flags",
         "health_check",
         "is_internal",
+        "labels",
         "last_upstream_rx_time",
         "last_upstream_tx_time",
         "local_reply_body",
@@ -179,6 +180,8 @@ class StreamInfo:
         self.dynamic_metadata: dict[str, Any] | None = None
         """filter name -> its metadata"""
         self.filter_state: dict[str, Any] | None = None
+        self.labels: tuple[tuple[str, str], ...] | None = None
+        """what filters narrow the cluster's endpoints to (`mesh_proxy.upstream.labels`)"""
 
     def wall(self, monotonic: float) -> float:
         """Wall-clock seconds for a monotonic time of this stream."""

@@ -51,7 +51,9 @@ class UpstreamStream(TimedStream):
         cluster = self.cluster
         assert cluster is not None
         self.attempts += 1
-        endpoint = cluster.pick(self._lb_context() if cluster.needs_context or self.retry is not None else None)
+        endpoint = cluster.pick(
+            self._lb_context() if cluster.needs_context or self.retry is not None or self.labels is not None else None
+        )
         if endpoint is None:
             self._charge(503)
             self.send_local_reply(503, b"no healthy upstream", details="no_healthy_upstream", flag=flags.NO_HEALTHY_UPSTREAM)
@@ -113,6 +115,7 @@ class UpstreamStream(TimedStream):
         context.original_destination = self.connection.original_destination
         if self.choice is not None:
             context.metadata_match = self.choice.metadata_match
+        context.labels = self.labels
         if self.dynamic_metadata is not None:
             # What filters have found out about the request, as with Envoy.
             asked = self.dynamic_metadata.get("envoy.lb")

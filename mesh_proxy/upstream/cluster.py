@@ -22,6 +22,7 @@ from mesh_proxy.upstream.health.checker import HealthChecker
 from mesh_proxy.upstream.health.flags import FAILED, REMOVAL
 from mesh_proxy.upstream.health.follower import HealthFollower, HealthWatch
 from mesh_proxy.upstream.host_sets import HostSet, distribute, split
+from mesh_proxy.upstream.labels import LabelIndex, Labels
 from mesh_proxy.upstream.outlier import OutlierDetector
 from mesh_proxy.upstream.resource_table import SharedResources
 from mesh_proxy.upstream.resources import CircuitBreakerStats, RemainingStats, Resources
@@ -55,7 +56,7 @@ CONNECTION_FIELDS = (
 class LbContext:
     """What a choice may depend on beside the cluster. Made only for a cluster with `needs_context`, or for a retry."""
 
-    __slots__ = ("attempts", "avoid", "hash", "headers", "metadata_match", "original_destination")
+    __slots__ = ("attempts", "avoid", "hash", "headers", "labels", "metadata_match", "original_destination")
 
     def __init__(self) -> None:
         self.avoid: set[Endpoint] | None = None
@@ -66,6 +67,8 @@ class LbContext:
         """of the request, by the route's hash policy"""
         self.metadata_match: Mapping[str, Any] | None = None
         """the `envoy.lb` metadata that the endpoint shall have, for clusters with subsets"""
+        self.labels: Labels | None = None
+        """what a filter narrows the cluster to; goes before subsets"""
         self.original_destination: tuple[str, int] | None = None
         """where the intercepted connection was going"""
         self.headers: Headers | None = None
@@ -89,6 +92,7 @@ class Cluster:
         "_choose",
         "_hash_input",
         "_health_prefix",
+        "_labels",
         "_matches",
         "config",
         "default",
@@ -112,6 +116,7 @@ class Cluster:
         self.needs_context = config.lb_policy in HASH_POLICIES or config.subsets is not None
         """`pick` wants an LbContext"""
         self.subsets: SubsetIndex | None = None
+        self._labels: LabelIndex | None = None
         self._hash_input = HashInput(environment.random)
         self.tracks_results = False
         """`on_result` wants to know how requests ended"""
@@ -139,15 +144,18 @@ class Cluster:
     def _pick_with(self, context: LbContext) -> Endpoint | None:
         source = self._hash_input
         source.value = context.hash
-        match = context.metadata_match
-        subsets = self.subsets
-        endpoint = self._choose() if subsets is None else subsets.choose(match)
+        choose = self._choose
+        if context.labels is not None:
+            choose = partial(self.label_index().choose, context.labels)
+        elif self.subsets is not None:
+            choose = partial(self.subsets.choose, context.metadata_match)
+        endpoint = choose()
         avoid = context.avoid
         if avoid:
             for source.attempt in range(1, context.attempts + 1):
                 if endpoint is None or endpoint not in avoid:
                     break
-                endpoint = self._choose() if subsets is None else subsets.choose(match)
+                endpoint = choose()
             source.attempt = 0
         source.value = None
         return endpoint
@@ -350,6 +358,14 @@ class Cluster:
         stats.membership_excluded = sum(one.excluded for one in sets)
         if self.subsets is not None:
             self.subsets.rebuild(self.endpoints)
+        self._labels = None
+
+    def label_index(self) -> LabelIndex:
+        """Endpoints by labels."""
+        index = self._labels
+        if index is None:
+            index = self._labels = LabelIndex(self.endpoints, self._choose_among)
+        return index
 
     def _choose_among(self, endpoints: Sequence[Endpoint]) -> Choose:
         """The balancer of a subset."""

@@ -43,6 +43,7 @@ from mesh_proxy.upstream.resource_table import ResourceTable
 from mesh_proxy.worker.interface import SocketKey
 from mesh_proxy.worker.options import WorkerOptions
 from mesh_proxy.worker.shared import SharedTables
+from mesh_proxy.worker.trace_memory import TraceMemory
 
 _log = logging.getLogger("main")
 
@@ -74,6 +75,7 @@ class DataPlane:
             board=EjectionBoard.of(shared, worker_index),
             health_board=HealthBoard.of(shared, worker_index),
         )
+        self._context.trace_memory = TraceMemory(shared)
         self._context.workers = shared.worker_count if shared is not None else 1
         self._context.codec_engine = options.codec_engine
         self._context.service_cluster = options.service_cluster.encode()
@@ -88,6 +90,7 @@ class DataPlane:
     async def apply(self, snapshot: WorkerSnapshot, sockets: dict[SocketKey, socket.socket]) -> None:
         """Make a version live. New listeners are compiled before anything changes, so that a bad one changes nothing."""
         context = self._context
+        context.node = snapshot.node
         fresh: dict[str, Listener] = {}
         for config in snapshot.listeners:
             old = self._listeners.get(config.name)

@@ -1,0 +1,187 @@
+"""Conditions on a request as one line of text: `header user-id % 100 == 20 and not cookie beta == off`.
+
+    condition  = term { "or" term }
+    term       = factor { "and" factor }
+    factor     = "not" factor | "(" condition ")" | comparison
+    comparison = value [ "%" number ] operator literal | value "in" "(" literal { "," literal } ")" | value "exists"
+    value      = ( "header" | "attachment" | "cookie" | "query" | "baggage" | "tracestate" | "jwt" ) name
+               | "path" | "method" | "authority" | "source_ip"
+    operator   = "==" | "!=" | "<" | "<=" | ">" | ">=" | "startswith" | "endswith" | "contains"
+
+A value that the request does not have makes its comparison false, also `!=`. `<` and the like, and `%`, compare whole
+numbers; a value that is none makes them false. There is no way to call or to compute anything else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from mesh_filters.definition import FieldError
+from mesh_filters.filter import Stream
+from mesh_filters.values import PLAIN, Value, value_source
+
+Condition = Callable[[Stream], bool]
+_TOKEN: Final = re.compile(r"""\s*(?:("(?:[^"\\]|\\.)*"|'[^']*')|(==|!=|<=|>=|<|>|%|\(|\)|,)|([^\s()<>=!%,"']+))""")
+_NAMED: Final = frozenset({"header", "attachment", "cookie", "query", "baggage", "tracestate", "jwt"})
+_ORDERED: Final[dict[str, Callable[[int, int], bool]]] = {
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+}
+_TEXTUAL: Final[dict[str, Callable[[bytes, bytes], bool]]] = {
+    "==": lambda a, b: a == b,
+    "!=": lambda a, b: a != b,
+    "startswith": lambda a, b: a.startswith(b),
+    "endswith": lambda a, b: a.endswith(b),
+    "contains": lambda a, b: b in a,
+}
+DEEPEST: Final = 32
+"""parentheses and `not` within each other"""
+
+
+def compile_condition(text: str, path: str) -> Condition:
+    """A condition.
+
+    Raises:
+        FieldError: the text is none; says where it went wrong.
+    """
+    return _Parser(text, path).whole()
+
+
+def whole_number(value: bytes) -> int | None:
+    """A decimal number of at most 18 digits."""
+    digits = value[1:] if value[:1] == b"-" else value
+    return int(value) if digits.isdigit() and len(digits) <= 18 else None
+
+
+class _Parser:
+    def __init__(self, text: str, path: str) -> None:
+        self.path = path
+        self.tokens: list[tuple[str, bool]] = []
+        """(text, quoted)"""
+        position = 0
+        while text[position:].strip():
+            match = _TOKEN.match(text, position)
+            if match is None:
+                raise FieldError(path, f"cannot be understood from {text[position:].strip()[:20]!r} on")
+            quoted, sign, word = match.groups()
+            self.tokens.append((re.sub(r"\\(.)", r"\1", quoted[1:-1]), True) if quoted is not None else (sign or word, False))
+            position = match.end()
+        self.position = 0
+        self.depth = 0
+
+    def _peek(self) -> str:
+        return self.tokens[self.position][0] if self.position < len(self.tokens) and not self.tokens[self.position][1] else ""
+
+    def _next(self, what: str) -> str:
+        if self.position >= len(self.tokens):
+            raise FieldError(self.path, f"ends where {what} should stand")
+        self.position += 1
+        return self.tokens[self.position - 1][0]
+
+    def _expect(self, sign: str) -> None:
+        found = self._next(repr(sign))
+        if found != sign:
+            raise FieldError(self.path, f"has {found!r} where {sign!r} should stand")
+
+    def whole(self) -> Condition:
+        condition = self._any()
+        if self.position < len(self.tokens):
+            raise FieldError(self.path, f"goes on with {self.tokens[self.position][0]!r} after its end")
+        return condition
+
+    def _any(self) -> Condition:
+        terms = [self._all()]
+        while self._peek() == "or":
+            self.position += 1
+            terms.append(self._all())
+        return terms[0] if len(terms) == 1 else lambda stream: any(term(stream) for term in terms)
+
+    def _all(self) -> Condition:
+        factors = [self._factor()]
+        while self._peek() == "and":
+            self.position += 1
+            factors.append(self._factor())
+        return factors[0] if len(factors) == 1 else lambda stream: all(factor(stream) for factor in factors)
+
+    def _factor(self) -> Condition:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise FieldError(self.path, "is nested too deeply")
+        try:
+            if self._peek() == "not":
+                self.position += 1
+                inner = self._factor()
+                return lambda stream: not inner(stream)
+            if self._peek() == "(":
+                self.position += 1
+                condition = self._any()
+                self._expect(")")
+                return condition
+            return self._comparison()
+        finally:
+            self.depth -= 1
+
+    def _comparison(self) -> Condition:
+        kind = self._next("a value")
+        if kind in _NAMED:
+            value = value_source({kind: self._next("a name")}, self.path)
+        elif kind in PLAIN:
+            value = value_source({kind: True}, self.path)
+        else:
+            raise FieldError(self.path, f"has {kind!r} where a value such as `header name` should stand")
+        if self._peek() == "%":
+            self.position += 1
+            value = _modulo(value, self._number())
+        operator = self._next("an operator")
+        if operator == "exists":
+            return lambda stream: value(stream) is not None
+        if operator == "in":
+            self._expect("(")
+            wanted = {self._next("a value").encode()}
+            while self._peek() == ",":
+                self.position += 1
+                wanted.add(self._next("a value").encode())
+            self._expect(")")
+            return lambda stream: value(stream) in wanted
+        if operator in _ORDERED:
+            return _ordered(value, _ORDERED[operator], self._number())
+        if operator in _TEXTUAL:
+            return _textual(value, _TEXTUAL[operator], self._next("a value").encode())
+        raise FieldError(self.path, f"has {operator!r} where an operator should stand")
+
+    def _number(self) -> int:
+        text = self._next("a number")
+        number = whole_number(text.encode())
+        if number is None:
+            raise FieldError(self.path, f"has {text!r} where a whole number should stand")
+        return number
+
+
+def _modulo(value: Value, divisor: int) -> Value:
+    def rest(stream: Stream) -> bytes | None:
+        found = value(stream)
+        number = None if found is None else whole_number(found)
+        return None if number is None or not divisor else b"%d" % (number % divisor)
+
+    return rest
+
+
+def _ordered(value: Value, compare: Callable[[int, int], bool], limit: int) -> Condition:
+    def test(stream: Stream) -> bool:
+        found = value(stream)
+        number = None if found is None else whole_number(found)
+        return number is not None and compare(number, limit)
+
+    return test
+
+
+def _textual(value: Value, compare: Callable[[bytes, bytes], bool], wanted: bytes) -> Condition:
+    def test(stream: Stream) -> bool:
+        found = value(stream)
+        return found is not None and compare(found, wanted)
+
+    return test

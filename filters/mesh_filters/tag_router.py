@@ -1,0 +1,221 @@
+"""`mesh_proxy.filters.TagRouter`: sends a request to the endpoints, or the cluster, of its label, and elsewhere when there are
+none.
+
+    label: x-mesh-tag          # header (attachment) that traffic_label has written
+    key: version               # the endpoints' label in their envoy.lb metadata
+    base: ""                   # value of endpoints for everybody; empty: those without the label
+    mode: permissive           # permissive | strict | dubbo
+    clusters: {mock: mock-all} # labels that have a cluster of their own
+    fallback:                  # tried in this order, from the request's label on
+    - {from: gray, to: trunk, case: [no_instances, no_healthy]}
+
+**permissive** goes from the label along the fallbacks to the base, and at last to any endpoint. **strict** goes along the
+fallbacks and then answers 503. `no_instances` means that nobody has the label, `no_healthy` that nobody who has it may be
+called; a fallback without `case` is for both.
+
+**dubbo** is Dubbo's tag router: `dubbo.tag` and `dubbo.force.tag`, levels `a|b|c` that fall back to `a|b` and `a`, then to
+untagged providers unless forced; an untagged call never reaches a tagged provider. Only `no_instances` counts there, as in
+Dubbo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from mesh_codecs.events import RequestHeaders
+from mesh_filters.definition import FieldError, FilterContext, FilterDefinition
+from mesh_filters.filter import Filter, FilterStatus, Stream
+
+TYPE: Final = "mesh_proxy.filters.TagRouter"
+METADATA: Final = "mesh_proxy.tag_router"
+NO_HEALTHY_UPSTREAM: Final = 1 << 0
+"""response flag UH"""
+NO_INSTANCES: Final = "no_instances"
+NO_HEALTHY: Final = "no_healthy"
+_MODES: Final = ("permissive", "strict", "dubbo")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FallbackConfig:
+    """One step."""
+
+    origin: str
+    target: str
+    cases: frozenset[str] = frozenset({NO_INSTANCES, NO_HEALTHY})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagRouterConfig:
+    """The whole filter."""
+
+    label: str = "x-mesh-tag"
+    key: str = "version"
+    base: str = ""
+    mode: str = "permissive"
+    clusters: Mapping[str, str] = field(default_factory=dict, hash=False)
+    fallbacks: tuple[FallbackConfig, ...] = ()
+
+    def factory(self, context: FilterContext) -> Filter:
+        """One filter for all streams."""
+        return TagRouterFilter(self, context)
+
+
+class TagRouterFilter(Filter):
+    """Holds nothing of a stream."""
+
+    __slots__ = ("_base", "_clusters", "_context", "_dubbo", "_fallbacks", "_header", "_key", "_stats", "_strict")
+
+    def __init__(self, config: TagRouterConfig, context: FilterContext) -> None:
+        self._context = context
+        self._header = config.label.lower().encode()
+        self._key = config.key
+        self._base = config.base
+        self._dubbo = config.mode == "dubbo"
+        self._strict = config.mode == "strict"
+        self._clusters = dict(config.clusters)
+        self._fallbacks: dict[str, list[FallbackConfig]] = {}
+        for one in config.fallbacks:
+            self._fallbacks.setdefault(one.origin, []).append(one)
+        self._stats = context.stats(
+            context.stat_prefix + "tag_router.", counters=("tagged", "untagged", "exact", "fallback", "base", "any", "refused")
+        )
+
+    def on_request_headers(self, stream: Stream, event: RequestHeaders) -> FilterStatus:
+        """Narrow the cluster."""
+        cluster = stream.target_cluster()
+        if not cluster:
+            return FilterStatus.CONTINUE
+        first = event.headers.first
+        tag = (first.get(self._header) or b"").decode("latin-1")
+        if tag:
+            self._stats.tagged += 1
+        else:
+            self._stats.untagged += 1
+        if self._dubbo:
+            found = self._by_dubbo(cluster, tag, first.get(b"dubbo.force.tag") == b"true")
+        else:
+            found = self._by_chain(cluster, tag)
+        if found is None:
+            self._stats.refused += 1
+            stream.send_local_reply(
+                503,
+                b"no endpoint for label " + (tag or "(none)").encode("latin-1"),
+                details="tag_router_no_endpoint",
+                flag=NO_HEALTHY_UPSTREAM,
+            )
+            return FilterStatus.STOP
+        value, other, why = found
+        if other:
+            stream.use_cluster(other)
+        elif value is not None:
+            stream.labels = (*(stream.labels or ()), (self._key, value))
+        if stream.dynamic_metadata is None:
+            stream.dynamic_metadata = {}
+        stream.dynamic_metadata[METADATA] = {"label": tag, "to": other or value or "", "why": why}
+        return FilterStatus.CONTINUE
+
+    def _state(self, cluster: str, value: str) -> str:
+        """Empty when a label can be served; else what is the matter."""
+        other = self._clusters.get(value)
+        if other is not None:
+            health = self._context.cluster_health(other)
+            healthy, total = (0, 0) if health is None else (health[0] + health[1], health[2])
+        else:
+            healthy, total = self._context.labelled(cluster, ((self._key, value),)) or (0, 0)
+        if not total:
+            return NO_INSTANCES
+        return "" if healthy else NO_HEALTHY
+
+    def _by_chain(self, cluster: str, tag: str) -> tuple[str | None, str, str] | None:
+        """(value to narrow to or None, cluster instead, why); None = nowhere."""
+        value = tag or self._base
+        state = self._state(cluster, value)
+        seen = {value}
+        while state:
+            step = next((one for one in self._fallbacks.get(value, ()) if state in one.cases and one.target not in seen), None)
+            if step is None:
+                break
+            value = step.target
+            seen.add(value)
+            state = self._state(cluster, value)
+        if not state:
+            if tag and value == tag:
+                self._stats.exact += 1
+                return value, self._clusters.get(value, ""), "exact"
+            if not tag and value == self._base:
+                self._stats.base += 1
+                return value, self._clusters.get(value, ""), "base"
+            self._stats.fallback += 1
+            return value, self._clusters.get(value, ""), "fallback"
+        if self._strict:
+            return None
+        if self._base not in seen and not self._state(cluster, self._base):
+            self._stats.base += 1
+            return self._base, self._clusters.get(self._base, ""), "base"
+        self._stats.any += 1
+        return None, "", "any"
+
+    def _by_dubbo(self, cluster: str, tag: str, force: bool) -> tuple[str | None, str, str] | None:
+        level = tag
+        while level:
+            if self._state(cluster, level) != NO_INSTANCES:
+                if level == tag:
+                    self._stats.exact += 1
+                else:
+                    self._stats.fallback += 1
+                return level, self._clusters.get(level, ""), "exact" if level == tag else "level"
+            if force:
+                return None
+            level = level.rpartition("|")[0]
+        if self._state(cluster, "") == NO_INSTANCES:
+            return None
+        self._stats.base += 1
+        return "", "", "base"
+
+
+def _texts(value: Any, path: str) -> str:
+    if not isinstance(value, str):
+        raise FieldError(path, "must be a text")
+    return value
+
+
+def configure(values: Mapping[str, Any]) -> TagRouterConfig:
+    """The configuration from plain values."""
+    mode = values.get("mode", "permissive")
+    if mode not in _MODES:
+        raise FieldError("mode", f"must be one of {', '.join(_MODES)}")
+    clusters = values.get("clusters", {})
+    if not isinstance(clusters, Mapping) or not all(isinstance(one, str) and one for one in clusters.values()):
+        raise FieldError("clusters", "must map labels to names of clusters")
+    fallbacks = []
+    entries = values.get("fallback", [])
+    if not isinstance(entries, list):
+        raise FieldError("fallback", "must be a list")
+    if entries and mode == "dubbo":
+        raise FieldError("fallback", "is not for the mode dubbo, which has its own")
+    for i, one in enumerate(entries):
+        path = f"fallback[{i}]"
+        if not isinstance(one, Mapping) or set(one) - {"from", "to", "case"} or "to" not in one or "from" not in one:
+            raise FieldError(path, "needs from and to, and may have case")
+        cases = one.get("case", [NO_INSTANCES, NO_HEALTHY])
+        cases = [cases] if isinstance(cases, str) else cases
+        if not cases or set(cases) - {NO_INSTANCES, NO_HEALTHY}:
+            raise FieldError(f"{path}.case", f"must be of {NO_INSTANCES}, {NO_HEALTHY}")
+        fallbacks.append(
+            FallbackConfig(
+                origin=_texts(one["from"], f"{path}.from"), target=_texts(one["to"], f"{path}.to"), cases=frozenset(cases)
+            )
+        )
+    return TagRouterConfig(
+        label=_texts(values.get("label", "dubbo.tag" if mode == "dubbo" else "x-mesh-tag"), "label"),
+        key=_texts(values.get("key", "dubbo.tag" if mode == "dubbo" else "version"), "key"),
+        base=_texts(values.get("base", ""), "base"),
+        mode=mode,
+        clusters=dict(clusters),
+        fallbacks=tuple(fallbacks),
+    )
+
+
+definition = FilterDefinition(type_url=TYPE, fields=("label", "key", "base", "mode", "clusters", "fallback"), configure=configure)

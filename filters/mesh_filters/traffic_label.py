@@ -1,0 +1,364 @@
+"""`mesh_proxy.filters.TrafficLabel`: colours a request once, and carries the colour from hop to hop.
+
+    labels:
+    - name: x-mesh-tag                       # the label, and the header (attachment) that carries it
+      sources:                               # the first that says something
+      - header: x-mesh-tag
+      - baggage: mesh-tag
+      - trace: true                          # what this sidecar has learnt for the request's trace id
+      - {expression: "header user-id % 100 == 20", value: gray}
+      - {percentage: 5, hash: {cookie: user}, value: gray}
+      - own_label: version                   # of this sidecar's workload (node.metadata.LABELS)
+      - constant: base
+      attach_to: [header, baggage]           # header, baggage, tracestate; default header
+      remember: true                         # inbound: keep it for the trace id
+    trace_ids: [traceparent, b3, x-b3-traceid, x-request-id]
+    ttl: 60                                  # seconds for which a trace is remembered
+    trust: {identities: [spiffe://cluster.local/ns/edge/*], addresses: [10.0.0.0/8]}
+
+On the way into a service the filter remembers which label the trace has; on the way out it restores it, although the service
+passed on nothing but the trace id, and also when another worker carries the outbound call. Who is not trusted has his labels
+stripped before anything else.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from hashlib import blake2b
+from typing import Any, Final
+
+from mesh_codecs.events import RequestHeaders
+from mesh_filters.definition import FieldError, FilterContext, FilterDefinition
+from mesh_filters.expression import compile_condition
+from mesh_filters.filter import Filter, FilterStatus, Stream
+from mesh_filters.values import Value, baggage_member, value_source, with_baggage, with_tracestate
+from mesh_filters.view import RequestView
+
+TYPE: Final = "mesh_proxy.filters.TrafficLabel"
+METADATA: Final = "mesh_proxy.traffic_label"
+"""where later filters and logs find the labels: name -> value"""
+TRACE_IDS: Final = ("traceparent", "b3", "x-b3-traceid", "x-request-id")
+LONGEST: Final = 43
+"""bytes of a label; what shared memory takes"""
+_LABEL: Final = re.compile(rb"[!-~]{1,%d}" % LONGEST)
+_NAME: Final = re.compile(r"[a-z0-9_.-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelConfig:
+    """One label."""
+
+    name: str
+    header: str
+    member: str
+    """key in baggage and tracestate"""
+    sources: tuple[Mapping[str, Any], ...] = field(hash=False)
+    attach_to: tuple[str, ...] = ("header",)
+    remember: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficLabelConfig:
+    """The whole filter."""
+
+    labels: tuple[LabelConfig, ...]
+    trace_ids: tuple[str, ...] = TRACE_IDS
+    ttl_s: float = 60.0
+    identities: tuple[str, ...] | None = None
+    """patterns of URI names whose labels are trusted; None with `addresses` None: everybody's"""
+    addresses: tuple[str, ...] | None = None
+    clear_route: bool = True
+
+    def factory(self, context: FilterContext) -> Filter:
+        """One filter for all streams."""
+        return TrafficLabelFilter(self, context)
+
+
+class _Label:
+    """One label, compiled."""
+
+    __slots__ = ("attach_baggage", "attach_header", "attach_tracestate", "header", "key", "member", "name", "remember", "sources")
+
+    def __init__(self, config: LabelConfig, owner: TrafficLabelFilter) -> None:
+        self.name = config.name
+        self.key = config.name.encode()
+        self.header = config.header.encode()
+        self.member = config.member.encode()
+        self.sources = tuple(
+            (_name_of(one), _source(one, f"labels.{config.name}.sources[{i}]", owner, self.key))
+            for i, one in enumerate(config.sources)
+        )
+        self.attach_header = "header" in config.attach_to
+        self.attach_baggage = "baggage" in config.attach_to
+        self.attach_tracestate = "tracestate" in config.attach_to
+        self.remember = config.remember
+
+
+class TrafficLabelFilter(Filter):
+    """Holds nothing of a stream."""
+
+    __slots__ = (
+        "_clear_route",
+        "_identities",
+        "_labels",
+        "_networks",
+        "_remembers",
+        "_stats",
+        "_trace_ids",
+        "_trusted",
+        "_ttl_s",
+        "context",
+    )
+
+    def __init__(self, config: TrafficLabelConfig, context: FilterContext) -> None:
+        self.context = context
+        self._trace_ids = tuple(name.encode() for name in config.trace_ids)
+        self._ttl_s = config.ttl_s
+        self._clear_route = config.clear_route
+        self._identities = config.identities
+        self._networks = tuple(ipaddress.ip_network(one, strict=False) for one in config.addresses or ())
+        self._trusted = config.identities is None and config.addresses is None
+        self._labels = tuple(_Label(one, self) for one in config.labels)
+        self._remembers = any(one.remember for one in self._labels)
+        self._stats = context.stats(
+            context.stat_prefix + "traffic_label.",
+            counters=("labelled", "unlabelled", "restored", "remembered", "stripped", "invalid"),
+        )
+
+    def trace_ids(self, request: RequestHeaders) -> list[bytes]:
+        """The request's trace ids, under whatever header."""
+        first = request.headers.first
+        found = []
+        for name in self._trace_ids:
+            value = first.get(name)
+            if not value:
+                continue
+            if name == b"traceparent":
+                parts = value.split(b"-")
+                value = parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else b""
+            elif name == b"b3":
+                value = value.partition(b"-")[0]
+            if value and value not in found:
+                found.append(value)
+        return found
+
+    def restore(self, stream: Stream, key: bytes) -> bytes | None:
+        """What this sidecar has learnt about the request's trace."""
+        for trace_id in self.trace_ids(stream.request):
+            label = self.context.recall(key, trace_id)
+            if label is not None:
+                self._stats.restored += 1
+                return label
+        return None
+
+    def _may_label(self, stream: Stream) -> bool:
+        if self._trusted:
+            return True
+        view = RequestView(stream)
+        if self._identities and any(fnmatchcase(name, one) for name in view.source_identities for one in self._identities):
+            return True
+        if self._networks and view.source_ip:
+            address = ipaddress.ip_address(view.source_ip.decode())
+            return any(address in network for network in self._networks)
+        return False
+
+    def _strip(self, request: RequestHeaders) -> None:
+        headers = request.headers
+        for label in self._labels:
+            stripped = headers.remove(label.header) is not None
+            for name, separate in ((b"baggage", b","), (b"tracestate", b",")):
+                value = headers.get_joined(name)
+                if value and label.member in value:
+                    kept = [one for one in value.split(separate) if one.partition(b"=")[0].strip() != label.member]
+                    stripped = stripped or len(kept) < value.count(separate) + 1
+                    headers.set(name, separate.join(kept)) if kept else headers.remove(name)
+            if stripped:
+                self._stats.stripped += 1
+
+    def on_request_headers(self, stream: Stream, event: RequestHeaders) -> FilterStatus:
+        """Find the labels, write them on the request, remember them."""
+        if not self._trusted and not self._may_label(stream):
+            self._strip(event)
+        headers = event.headers
+        changed = False
+        trace_ids: list[bytes] | None = None
+        for label in self._labels:
+            value: bytes | None = None
+            source = ""
+            for kind, find in label.sources:
+                value = find(stream)
+                if value:
+                    source = kind
+                    break
+            if not value:
+                self._stats.unlabelled += 1
+                continue
+            if _LABEL.fullmatch(value) is None or b"," in value or b";" in value:
+                self._stats.invalid += 1
+                continue
+            self._stats.labelled += 1
+            if label.attach_header and headers.first.get(label.header) != value:
+                headers.set(label.header, value)
+                changed = True
+            if label.attach_baggage and baggage_member(headers.get_joined(b"baggage"), label.member) != value:
+                headers.set(b"baggage", with_baggage(headers.get_joined(b"baggage"), label.member, value))
+            if label.attach_tracestate:
+                headers.set(b"tracestate", with_tracestate(headers.get_joined(b"tracestate"), label.member, value))
+            if label.remember:
+                if trace_ids is None:
+                    trace_ids = self.trace_ids(event)
+                for trace_id in trace_ids:
+                    self.context.remember(label.key, trace_id, value, self._ttl_s)
+                    self._stats.remembered += 1
+            if stream.dynamic_metadata is None:
+                stream.dynamic_metadata = {}
+            found = stream.dynamic_metadata.setdefault(METADATA, {})
+            found[label.name] = value.decode("latin-1")
+            found[label.name + ".source"] = source
+        if changed and self._clear_route:
+            stream.clear_route()
+        return FilterStatus.CONTINUE
+
+
+def _name_of(source: Mapping[str, Any]) -> str:
+    return next((key for key in source if key not in ("value", "hash", "salt")), "")
+
+
+def _source(config: Mapping[str, Any], path: str, owner: TrafficLabelFilter, key: bytes) -> Value:
+    kind = _name_of(config)
+    if kind == "trace":
+        return lambda stream: owner.restore(stream, key)
+    if kind == "constant":
+        constant = str(config["constant"]).encode()
+        return lambda stream: constant
+    if kind == "own_label":
+        labels = owner.context.node_metadata.get("LABELS")
+        own = (
+            labels.get(config["own_label"])
+            if isinstance(labels, Mapping)
+            else owner.context.node_metadata.get(config["own_label"])
+        )
+        found = None if own is None else str(own).encode()
+        return lambda stream: found
+    if kind == "expression":
+        value = str(config["value"]).encode()
+        condition = compile_condition(str(config["expression"]), f"{path}.expression")
+        return lambda stream: value if condition(stream) else None
+    if kind == "percentage":
+        return _share(config, path, owner.context.random)
+    return value_source(config, path)
+
+
+def _share(config: Mapping[str, Any], path: str, random: Callable[[], float]) -> Value:
+    """A share of the users: who is in it stays in it, also when the share grows."""
+    limit = float(config["percentage"]) * 100
+    value = str(config["value"]).encode()
+    salt = str(config.get("salt", "")).encode()
+    if "hash" not in config:
+        return lambda stream: value if random() * 10_000 < limit else None
+    source = value_source(config["hash"], f"{path}.hash")
+
+    def find(stream: Stream) -> bytes | None:
+        user = source(stream)
+        if user is None:
+            return None
+        bucket = int.from_bytes(blake2b(salt + user, digest_size=8).digest(), "big") % 10_000
+        return value if bucket < limit else None
+
+    return find
+
+
+_FIELDS: Final = ("labels", "trace_ids", "ttl", "trust", "clear_route")
+_LABEL_FIELDS: Final = {"name", "header", "member", "sources", "attach_to", "remember"}
+
+
+def _texts(values: Mapping[str, Any], name: str, path: str) -> tuple[str, ...]:
+    given = values[name]
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise FieldError(path, "must be a list of texts")
+    return tuple(given)
+
+
+def configure(values: Mapping[str, Any]) -> TrafficLabelConfig:
+    """The configuration from plain values."""
+    labels = values.get("labels")
+    if not isinstance(labels, list) or not labels:
+        raise FieldError("labels", "needs at least one label")
+    more: dict[str, Any] = {}
+    if "trace_ids" in values:
+        more["trace_ids"] = tuple(name.lower() for name in _texts(values, "trace_ids", "trace_ids"))
+    ttl = values.get("ttl", 60)
+    if not isinstance(ttl, (int, float)) or isinstance(ttl, bool) or not 0 < ttl <= 86_400:
+        raise FieldError("ttl", "must be seconds, more than 0 and at most a day")
+    trust = values.get("trust")
+    if trust is not None:
+        if not isinstance(trust, Mapping) or set(trust) - {"identities", "addresses"}:
+            raise FieldError("trust", "may have identities and addresses")
+        if "identities" in trust:
+            more["identities"] = _texts(trust, "identities", "trust.identities")
+        more["addresses"] = _texts(trust, "addresses", "trust.addresses") if "addresses" in trust else ()
+        for i, one in enumerate(more["addresses"]):
+            try:
+                ipaddress.ip_network(one, strict=False)
+            except ValueError as error:
+                raise FieldError(f"trust.addresses[{i}]", f"must be an address or a network: {error}") from None
+    return TrafficLabelConfig(
+        labels=tuple(_label(one, f"labels[{i}]") for i, one in enumerate(labels)),
+        ttl_s=float(ttl),
+        clear_route=bool(values.get("clear_route", True)),
+        **more,
+    )
+
+
+def _label(values: Any, path: str) -> LabelConfig:
+    if not isinstance(values, Mapping):
+        raise FieldError(path, "must be a mapping")
+    if unknown := set(values) - _LABEL_FIELDS:
+        raise FieldError(f"{path}.{min(unknown)}", "unknown field")
+    name = values.get("name")
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        raise FieldError(f"{path}.name", "must be the name of a header, in lower case")
+    sources = values.get("sources")
+    if not isinstance(sources, list) or not sources:
+        raise FieldError(f"{path}.sources", "needs at least one source")
+    for i, source in enumerate(sources):
+        _check_source(source, f"{path}.sources[{i}]")
+    attach = _texts(values, "attach_to", f"{path}.attach_to") if "attach_to" in values else ("header",)
+    if unknown := set(attach) - {"header", "attachment", "baggage", "tracestate"}:
+        raise FieldError(f"{path}.attach_to", f"{min(unknown)} is none of header, attachment, baggage, tracestate")
+    return LabelConfig(
+        name=name,
+        header=str(values.get("header", name)).lower(),
+        member=str(values.get("member", name)),
+        sources=tuple(sources),
+        attach_to=tuple("header" if one == "attachment" else one for one in attach),
+        remember=bool(values.get("remember", False)),
+    )
+
+
+def _check_source(source: Any, path: str) -> None:
+    if not isinstance(source, Mapping):
+        raise FieldError(path, "must be a mapping")
+    kind = _name_of(source)
+    allowed = {"expression": {"value"}, "percentage": {"value", "hash", "salt"}}.get(kind, set())
+    if unknown := set(source) - {kind} - allowed:
+        raise FieldError(f"{path}.{min(unknown)}", "unknown field")
+    if kind in ("expression", "percentage") and not source.get("value"):
+        raise FieldError(f"{path}.value", "is required")
+    if kind == "expression":
+        compile_condition(str(source["expression"]), f"{path}.expression")
+    elif kind == "percentage":
+        share = source["percentage"]
+        if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 <= share <= 100:
+            raise FieldError(f"{path}.percentage", "must be between 0 and 100")
+        if "hash" in source:
+            value_source(source["hash"], f"{path}.hash")
+    elif kind not in ("trace", "constant", "own_label"):
+        value_source(source, path)
+
+
+definition = FilterDefinition(type_url=TYPE, fields=_FIELDS, configure=configure)
