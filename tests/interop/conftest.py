@@ -10,6 +10,7 @@ import pytest
 from e2e_support import Sidecar
 from interop_support.dubbo_java import Consumer, JavaPeers, Provider
 from interop_support.grpc_go import build_programs
+from parity.proxy import StartError
 
 Start = Callable[..., Sidecar]
 
@@ -38,10 +39,18 @@ class Cast:
         return one
 
     def sidecar(self, config: dict[str, Any], **options: Any) -> Sidecar:
-        one = Sidecar(config, **options)
-        self._sidecars.append(one)
-        one.start()
-        return one
+        for _ in range(3):
+            one = Sidecar(config, **options)
+            try:
+                one.start()
+            except StartError as error:
+                one.stop()
+                if "Address already in use" not in str(error):
+                    raise
+            else:
+                self._sidecars.append(one)
+                return one
+        raise AssertionError("three times a port was taken by somebody else")
 
     def close(self) -> None:
         for peer in self._peers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from e2e_support import at
+from e2e_support import at, http_listener
 from parity.config import NETWORK, TYPE, bootstrap, listener
 
 Tree = Any
@@ -48,9 +48,32 @@ def provider_cluster(name: str, *ports: int, options: Tree = None, **fields: Tre
     } | fields
 
 
-def in_front_of(*ports: int, route_options: Tree = None, cluster_options: Tree = None, manager: Tree = None) -> dict[str, Tree]:
+def in_front_of(
+    *ports: int, route_options: Tree = None, cluster_options: Tree = None, cluster_fields: Tree = None, manager: Tree = None
+) -> dict[str, Tree]:
     """Listener `dubbo`, everything to cluster `providers`."""
     return bootstrap(
         [dubbo_listener("dubbo", route("providers", **(route_options or {})), manager=manager)],
-        [provider_cluster("providers", *ports, options=cluster_options)],
+        [provider_cluster("providers", *ports, options=cluster_options, **(cluster_fields or {}))],
+    )
+
+
+HTTP2 = {
+    "typed_extension_protocol_options": {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": TYPE + "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        }
+    }
+}
+
+
+def triple_in_front_of(*ports: int) -> dict[str, Tree]:
+    """Listener `dubbo` for Dubbo 2, listener `tri` for Triple, and providers that speak both on one port."""
+    return bootstrap(
+        [
+            dubbo_listener("dubbo", route("providers")),
+            http_listener("tri", "triple-providers", "{codec_type: AUTO, stream_idle_timeout: 60s}", timeout="0s"),
+        ],
+        [provider_cluster("providers", *ports), provider_cluster("triple-providers", *ports, **HTTP2)],
     )

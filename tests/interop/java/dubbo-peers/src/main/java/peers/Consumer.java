@@ -75,7 +75,7 @@ public final class Consumer {
 
     /** One run: its options, its references, its lines. */
     public static final class Session {
-        public final Options options;
+        Options options;
         private final String id;
         private final List<ReferenceConfig<?>> references = new ArrayList<>();
 

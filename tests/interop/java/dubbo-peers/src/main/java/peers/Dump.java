@@ -8,11 +8,15 @@ import java.util.Collection;
 import java.util.Date;
 import java.util.IdentityHashMap;
 import java.util.Map;
+import java.util.Set;
 import java.util.TreeMap;
 import org.apache.dubbo.rpc.RpcException;
 
 /** Values as one line of ASCII, the same for equal values: classes, contents, shared parts and cycles. */
 final class Dump {
+    /** Sizes of frames, and headers that every HTTP proxy adds (Triple's attachments are headers). */
+    private static final Set<String> IGNORED = Set.of("input", "output", "x-forwarded-proto", "x-request-id");
+
     private final Map<Object, Integer> seen = new IdentityHashMap<>();
     private final StringBuilder out = new StringBuilder();
 
@@ -35,8 +39,7 @@ final class Dump {
     static String attachments(Map<String, ?> attachments, String prefix) {
         TreeMap<String, String> sorted = new TreeMap<>();
         for (Map.Entry<String, ?> entry : attachments.entrySet()) {
-            // A callback's or a tracer's objects would differ between runs; sizes of frames are of no interest.
-            if (entry.getKey().startsWith(prefix) && !"input".equals(entry.getKey()) && !"output".equals(entry.getKey())) {
+            if (entry.getKey().startsWith(prefix) && !IGNORED.contains(entry.getKey())) {
                 sorted.put(of(entry.getKey()), of(entry.getValue()));
             }
         }

@@ -20,6 +20,14 @@ final class Options {
         return values.getOrDefault(name, otherwise);
     }
 
+    /** The same with one value more. */
+    Options and(String name, String value) {
+        Options more = new Options();
+        more.values.putAll(values);
+        more.values.put(name, value);
+        return more;
+    }
+
     int number(String name, int otherwise) {
         return Integer.parseInt(get(name, String.valueOf(otherwise)));
     }
