@@ -81,6 +81,11 @@ class Service:
                 _add_pattern(self._methods, method, route.order)
 
     @property
+    def kept(self) -> Mapping[bytes, Decision]:
+        """Decisions by method, as far as they are kept."""
+        return self._by_method
+
+    @property
     def tells_methods_apart(self) -> bool:
         """Whether any route asks for the method."""
         return bool(self._methods)
@@ -144,6 +149,16 @@ class DubboRouteTable:
         if config.opaque_cluster:
             opaque = DubboTarget(config.opaque_cluster, None, config.default_options, "opaque_cluster")
         return cls(config.routes, opaque=opaque, counter=counter)
+
+    @property
+    def services(self) -> Mapping[tuple[int, ...], Service]:
+        """By the route configurations that match, as far as they are kept."""
+        return self._by_match
+
+    @property
+    def compiled(self) -> list[CompiledRoute]:
+        """All routes in configured order."""
+        return [route for routes in self._routes for route, _ in routes]
 
     def find(self, message: DubboMessage, pick: int | None = None) -> DubboTarget | None:
         """Where a request goes; None when no route takes it.

@@ -78,7 +78,7 @@ def _wanted(conditions: tuple[Condition, ...], name: bytes) -> bytes | None:
 class Decision:
     """For all calls whose heads match the same routes."""
 
-    __slots__ = ("_tree", "target")
+    __slots__ = ("target", "tree")
 
     def __init__(self, routes: Iterable[CompiledRoute]) -> None:
         leaf = _until_certain((route, route.conditions) for route in routes)
@@ -86,11 +86,11 @@ class Decision:
         """set when the head decides alone"""
         if leaf and not leaf[0][1] and not leaf[0][0].parameters:
             self.target = leaf[0][0].target
-        self._tree = _grow(leaf)
+        self.tree = _grow(leaf)
 
     def decide(self, table: DubboRouteTable, message: DubboMessage, pick: int | None) -> DubboTarget | None:
         """The target of one call; None when no route takes it."""
-        node = self._tree
+        node = self.tree
         values: Mapping[bytes, bytes] | None = None
         folded: Mapping[bytes, bytes] | None = None
         while isinstance(node, Branch):

@@ -80,6 +80,11 @@ class CompiledRoute:
         self.target = self._targets[0] if len(self._targets) == 1 else None
         """set when every call goes to the same place"""
 
+    @property
+    def named_targets(self) -> list[Mapping[bytes, DubboTarget]]:
+        """Of each cluster that calls name (`cluster_header`), the targets that are remembered."""
+        return [named[1] for named in self._named if named is not None]
+
     def takes(self, message: DubboMessage) -> bool:
         """Whether the arguments are as the route wants them."""
         return all(_parameter_matches(wanted, message) for wanted in self.parameters)
