@@ -64,7 +64,7 @@ class CompiledRoute:
         self.conditions = tuple(_condition(header) for header in config.headers)
         if group:
             wanted = group.encode()
-            self.conditions = (Condition(b"group", wanted.__eq__, wanted), *self.conditions)
+            self.conditions = (Condition(b"group", lambda value: value == wanted, wanted), *self.conditions)
         self.parameters = config.parameters
         lb = config.metadata_match.get(ENVOY_LB) or {}
         weights = [one.weight for one in config.clusters]
