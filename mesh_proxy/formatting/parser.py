@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from mesh_proxy.formatting import facts, headers, metadata, timing, tls  # noqa: F401  they fill the table
+from mesh_proxy.formatting import dubbo, facts, headers, metadata, timing, tls  # noqa: F401  they fill the table
 from mesh_proxy.formatting.operator import OPERATORS, Operator, Syntax
 
 COMMAND: Final = re.compile(r"%([A-Z0-9_]+)(?:\((.*?)\))?(?::([0-9]+))?%")

@@ -54,6 +54,16 @@ class DubboStream(StreamInfo):
         except RemoteProtocolError:
             pass  # the route will refuse it
 
+    @property
+    def dubbo_request(self) -> DubboMessage:
+        """The call."""
+        return self.message
+
+    @property
+    def dubbo_response_frame(self) -> bytes:
+        """What the consumer got; empty if nothing."""
+        return self._frame if self.call.two_way else b""
+
     def start(self, now: float) -> None:
         """Enter the first filter, if there is one."""
         chains = self.manager.filter_chains

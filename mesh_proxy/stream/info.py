@@ -8,6 +8,7 @@ from mesh_codecs.events import RequestHeaders, ResponseHeaders
 from mesh_codecs.headers import Headers
 
 if TYPE_CHECKING:
+    from mesh_codecs.dubbo import DubboMessage
     from mesh_proxy.upstream.cluster import Cluster
     from mesh_proxy.upstream.endpoint import Endpoint
 
@@ -182,6 +183,16 @@ class StreamInfo:
         self.filter_state: dict[str, Any] | None = None
         self.labels: tuple[tuple[str, str], ...] | None = None
         """what filters narrow the cluster's endpoints to (`mesh_proxy.upstream.labels`)"""
+
+    @property
+    def dubbo_request(self) -> DubboMessage | None:
+        """The call, if it is one of Dubbo."""
+        return None
+
+    @property
+    def dubbo_response_frame(self) -> bytes:
+        """What a Dubbo consumer got; empty if nothing."""
+        return b""
 
     def wall(self, monotonic: float) -> float:
         """Wall-clock seconds for a monotonic time of this stream."""
