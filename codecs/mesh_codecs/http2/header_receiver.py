@@ -237,7 +237,7 @@ class HeaderReceiver(ControlReceiver):
             self._guard.answer_queued()
             if self._settings_acknowledged:  # until then the peer cannot know better
                 self._guard.premature_end()
-                self._glitch()
+            self._glitch()
             return
         flags = TUNNEL if head.protocol else 0
         size += FRAME_HEADER_SIZE
