@@ -4,7 +4,8 @@ Ids of consumers are unique within their process only, so every call gets an id 
 and finds its call in `calls`. That dict is ordered by the time of sending, so the oldest call is always its first.
 
 An endpoint that takes no more (a full send buffer) holds back the consumers that write to it, for as long as it makes progress.
-One that takes nothing for STALL_S counts as stalled: its consumers go on, and no new call is given to it until it drains.
+One that takes nothing for STALL_S counts as stalled: its consumers go on, and until it drains it gets new calls only if
+there is no other endpoint, and not without bound.
 """
 
 from __future__ import annotations

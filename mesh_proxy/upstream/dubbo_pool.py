@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 MAX_PENDING_BYTES: Final = 32 * 1024 * 1024
 """Of calls that wait for a connection, together."""
+MAX_UNSENT: Final = 32 * 1024 * 1024
+"""Bytes that wait for an endpoint that takes nothing; beyond it calls are refused."""
 LOOKS_PER_INTERVAL: Final = 2
 """How often a connection is looked at within its heartbeat interval."""
 
@@ -119,7 +121,7 @@ class DubboPool:
         current = self.current
         stats = self.cluster.stats
         if current is not None:
-            if current.stalled:
+            if current.stalled and current.transport.get_write_buffer_size() > MAX_UNSENT:
                 stats.upstream_rq_active_overflow += 1
                 call.on_pool_failure(Refusal.OVERFLOW, "stalled", self.endpoint)
             elif not self.resources.can_create_request():

@@ -189,6 +189,32 @@ def test_a_provider_that_takes_nothing_is_avoided_and_holds_nobody(monkeypatch: 
     run(test())
 
 
+def test_what_waits_for_the_only_provider_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mesh_proxy.upstream.dubbo_pool.STALL_S", 0.05)
+    monkeypatch.setattr("mesh_proxy.upstream.dubbo_pool.MAX_UNSENT", 20 * MIB)
+
+    async def test() -> None:
+        provider = Stalled()
+        async with proxied(provider) as (_, [(reader, writer)]):
+            first = asyncio.create_task(read_frame(reader))  # noqa: TID251
+            number = 0
+            while not first.done():
+                writer.write(large_call(number))
+                number += 1
+                await writer.drain()
+            refused = first.result()
+            assert refused[3] == 80
+            assert b"overflow" in refused
+            assert 20 <= id_of(refused) < 60
+            provider.answer = lambda frame: wire.answer(id_of(frame))
+            provider.go.set()
+            statuses = [(await read_frame(reader))[3] for _ in range(number - 1)]
+            assert set(statuses) <= {20, 80}
+            assert statuses.count(20) >= 20
+
+    run(test())
+
+
 def test_calls_that_wait_for_a_connection_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mesh_proxy.upstream.dubbo_pool.MAX_PENDING_BYTES", 3 * MIB)
 
