@@ -10,7 +10,7 @@ SHARE_OF_V2: Final = 10
 """per cent of the requests without a version header"""
 
 _TEMPLATE: Final = Template("""\
-# One HTTP listener in front of two versions of a service. This is an Envoy v3 bootstrap: Envoy reads it as well.
+# An HTTP and a Dubbo listener, each in front of two versions of a service. This is an Envoy v3 bootstrap: Envoy reads it as well.
 #   $command
 admin:
   address: {socket_address: {address: 127.0.0.1, port_value: $admin_port}}
@@ -68,6 +68,29 @@ static_resources:
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
 
+  - name: demo-dubbo
+    address: {socket_address: {address: 127.0.0.1, port_value: $dubbo_port}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.dubbo_proxy
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.dubbo_proxy.v3.DubboProxy
+          stat_prefix: demo
+          multiple_route_config:
+            name: demo
+            route_config:
+            - name: shop
+              interface: demo.Shop
+              routes:                               # the first match wins
+              - match:
+                  method: {name: {safe_regex: {regex: ".*"}}}
+                  headers: [{name: dubbo.tag, string_match: {exact: v2}}]   # an attachment of the call
+                route: {cluster: dubbo-v2}
+              - match: {method: {name: {safe_regex: {regex: ".*"}}}}
+                route: {cluster: dubbo-v1}
+          dubbo_filters:
+          - name: envoy.filters.dubbo.router
+
   clusters:
   - name: shop-v1
     type: STATIC
@@ -94,6 +117,22 @@ static_resources:
       endpoints:
       - lb_endpoints:
         - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $flaky_port}}}
+  - name: dubbo-v1
+    type: STATIC
+    connect_timeout: 1s
+    load_assignment:
+      cluster_name: dubbo-v1
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $dubbo_v1_port}}}
+  - name: dubbo-v2
+    type: STATIC
+    connect_timeout: 1s
+    load_assignment:
+      cluster_name: dubbo-v2
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $dubbo_v2_port}}}
 """)
 
 
@@ -107,6 +146,10 @@ class Ports:
     v1: int = 8081
     v2: int = 8082
     flaky: int = 8083
+    dubbo: int = 10880
+    """the sidecar's Dubbo listener"""
+    dubbo_v1: int = 20881
+    dubbo_v2: int = 20882
 
 
 def bootstrap_yaml(ports: Ports, *, access_log: str = "/dev/stdout", command: str = "mesh-proxy -c demo.yaml") -> str:
@@ -119,6 +162,9 @@ def bootstrap_yaml(ports: Ports, *, access_log: str = "/dev/stdout", command: st
         v1_port=ports.v1,
         v2_port=ports.v2,
         flaky_port=ports.flaky,
+        dubbo_port=ports.dubbo,
+        dubbo_v1_port=ports.dubbo_v1,
+        dubbo_v2_port=ports.dubbo_v2,
         weight_v1=100 - SHARE_OF_V2,
         weight_v2=SHARE_OF_V2,
     )

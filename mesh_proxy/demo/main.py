@@ -16,9 +16,10 @@ from typing import Final
 import uvloop
 
 from mesh_proxy.demo.bootstrap import Ports, bootstrap_yaml
+from mesh_proxy.demo.dubbo_traffic import send_calls
 from mesh_proxy.demo.processes import AddressTaken, Processes, StartFailed, fetch, free_port, is_free
 from mesh_proxy.demo.report import Report, hints
-from mesh_proxy.demo.scenario import FLAKY_EVERY, WEIGHTED, plan
+from mesh_proxy.demo.scenario import DUBBO_RULES, FLAKY_EVERY, WEIGHTED, plan
 from mesh_proxy.demo.traffic import send
 
 DIRECT_REQUESTS: Final = 300
@@ -56,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--admin-port", type=_count(1, 65535), metavar="PORT", help="of its admin interface [15000, or a free one]"
     )
+    found.add_argument("--dubbo-port", type=_count(1, 65535), metavar="PORT", help="of the Dubbo listener [10880, or a free one]")
     found.add_argument("--json", action="store_true", help="the result as JSON on standard output, all else on standard error")
     return found
 
@@ -99,27 +101,41 @@ async def _demo(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="mesh-proxy-demo-") as name:
         folder = Path(name)
         async with Processes(folder) as processes:
-            say("Starting shop v1, shop v2 and a flaky service …")
-            v1, v2, flaky = await asyncio.gather(
+            say("Starting shop v1, shop v2, a flaky service, and the shop as Dubbo v1 and v2 …")
+            v1, v2, flaky, dubbo_v1, dubbo_v2 = await asyncio.gather(
                 processes.service("v1"),
                 processes.service("v2"),
                 processes.service("flaky", "--fail-every", str(FLAKY_EVERY)),
+                processes.provider("v1"),
+                processes.provider("v2"),
             )
             bootstrap, access_log = folder / "bootstrap.yaml", folder / "access.log"
             command = f"mesh-proxy -c {bootstrap} --concurrency {options.concurrency}"
             say(f"Starting the sidecar: {command}")
             for usual in (True, False):
-                listen, admin = _ports(options, usual)
-                ports = Ports(listen=listen, admin=admin, v1=v1, v2=v2, flaky=flaky)
+                listen, admin, dubbo = _ports(options, usual)
+                ports = Ports(
+                    listen=listen,
+                    admin=admin,
+                    dubbo=dubbo,
+                    v1=v1,
+                    v2=v2,
+                    flaky=flaky,
+                    dubbo_v1=dubbo_v1,
+                    dubbo_v2=dubbo_v2,
+                )
                 bootstrap.write_text(bootstrap_yaml(ports, access_log=str(access_log), command=command))
                 try:
                     await processes.sidecar(bootstrap, ports.admin, options.concurrency)
                     break
                 except AddressTaken:  # between our look and its bind, by a demo that started at the same moment
-                    if not usual or options.listen_port or options.admin_port:
+                    if not usual or options.listen_port or options.admin_port or options.dubbo_port:
                         raise
-            say(f"It listens on 127.0.0.1:{ports.listen}; admin interface: http://127.0.0.1:{ports.admin}/")
-            say(f"Sending {options.requests} requests over {options.connections} keep-alive connections …")
+            say(
+                f"It listens on 127.0.0.1:{ports.listen} (HTTP) and {ports.dubbo} (Dubbo); "
+                f"admin interface: http://127.0.0.1:{ports.admin}/"
+            )
+            say(f"Sending {options.requests} requests and as many Dubbo calls over {options.connections} connections each …")
             report = await _traffic(options, ports)
             if options.json:
                 print(json.dumps(report.as_json(), indent=1), flush=True)
@@ -130,18 +146,21 @@ async def _demo(options: argparse.Namespace) -> int:
             raise StartFailed(await processes.first_end())
 
 
-def _ports(options: argparse.Namespace, usual: bool) -> tuple[int, int]:
-    """Listener and admin interface: as told, else the usual ones if both are free, else any. Raises StartFailed.
+def _ports(options: argparse.Namespace, usual: bool) -> tuple[int, int, int]:
+    """Listener, admin interface and Dubbo listener: as told, else the usual ones if all are free, else any. Raises StartFailed.
 
     Never one of the usual and one other: two sidecars could then share a listening port (SO_REUSEPORT) without either noticing.
     """
-    for port in (options.listen_port, options.admin_port):
+    for port in (options.listen_port, options.admin_port, options.dubbo_port):
         if port and not is_free(port):
             raise StartFailed(f"cannot bind 127.0.0.1:{port}: somebody listens there already, or it is not for us")
-    listen, admin = options.listen_port or Ports().listen, options.admin_port or Ports().admin
-    if usual and is_free(listen) and is_free(admin):
-        return listen, admin
-    return options.listen_port or free_port(), options.admin_port or free_port()
+    told = options.listen_port, options.admin_port, options.dubbo_port
+    if usual and not any(told):
+        wanted = Ports().listen, Ports().admin, Ports().dubbo
+        if all(is_free(port) for port in wanted):
+            return wanted
+    listen, admin, dubbo = (port or free_port() for port in told)
+    return listen, admin, dubbo
 
 
 async def _traffic(options: argparse.Namespace, ports: Ports) -> Report:
@@ -150,6 +169,7 @@ async def _traffic(options: argparse.Namespace, ports: Ports) -> Report:
     straight = await send([WEIGHTED] * DIRECT_REQUESTS, ports.v1, connections)
     began = time.monotonic()
     results = await send(plan(options.requests, SEED), ports.listen, connections, _progress(options.requests))
+    calls = await send_calls(plan(options.requests, SEED, DUBBO_RULES), ports.dubbo, connections)
     seconds = time.monotonic() - began
     stats = _numbers(await asyncio.to_thread(fetch, ports.admin, "/stats"))
     memory = await asyncio.to_thread(fetch, ports.admin, "/memory?by_process")
@@ -160,6 +180,9 @@ async def _traffic(options: argparse.Namespace, ports: Ports) -> Report:
         retries=stats.get("cluster.flaky.upstream_rq_retry", 0),
         counted=stats.get("http.demo.downstream_rq_total", 0),
         memory=_memory(memory),
+        dubbo=calls,
+        dubbo_counted=stats.get("dubbo.demo.request", 0),
+        dubbo_connections=sum(stats.get(f"cluster.dubbo-{name}.upstream_cx_total", 0) for name in ("v1", "v2")),
     )
     report.check()
     return report

@@ -66,9 +66,16 @@ class Processes:
         self._running.clear()
 
     async def service(self, name: str, *flags: str) -> int:
-        """Start one version of the service; its port. Raises StartFailed."""
+        """Start one version of the HTTP service; its port. Raises StartFailed."""
+        return await self._service(name, "mesh_proxy.demo.service", name, *flags)
+
+    async def provider(self, name: str) -> int:
+        """Start one version of the Dubbo service; its port. Raises StartFailed."""
+        return await self._service(f"dubbo-{name}", "mesh_proxy.demo.dubbo_service", name)
+
+    async def _service(self, name: str, module: str, *arguments: str) -> int:
         with self.log(name).open("wb") as log:
-            process = await self._start(name, [*_python("mesh_proxy.demo.service"), name, *flags], PIPE, PIPE, log.fileno())
+            process = await self._start(name, [*_python(module), *arguments], PIPE, PIPE, log.fileno())
         assert process.stdout is not None
         try:
             async with asyncio.timeout(START_TIMEOUT_S):

@@ -30,16 +30,25 @@ class Report:
     """requests by the sidecar's own counter"""
     memory: Mapping[str, int]
     """role -> PSS in bytes"""
+    dubbo: Mapping[str, Result] = field(default_factory=dict)
+    """the same for Dubbo calls"""
+    dubbo_counted: int = 0
+    """Dubbo calls by the sidecar's own counter"""
+    dubbo_connections: int = 0
+    """upstream connections that it opened for them"""
     problems: list[str] = field(default_factory=list)
     """what is not as it must be"""
 
     def check(self) -> None:
         """Compare with the rules, and the caller's count with the sidecar's."""
-        for result in self.results.values():
+        for result in (*self.results.values(), *self.dubbo.values()):
             self.problems += result.problems()
         sent = sum(result.sent for result in self.results.values())
         if self.counted != sent:
             self.problems.append(f"the sidecar counted {self.counted} requests, {sent} were sent")
+        calls = sum(result.sent for result in self.dubbo.values())
+        if self.dubbo_counted != calls:
+            self.problems.append(f"the sidecar counted {self.dubbo_counted} Dubbo calls, {calls} were sent")
         wanted = self.results[RETRIED.name].sent // FLAKY_EVERY
         if self.retries != wanted:
             self.problems.append(f"{self.retries} retries by the sidecar's count, {wanted} were needed")
@@ -50,7 +59,7 @@ class Report:
             _COLUMNS.format("rule", "requests", "answered by", "expected", "p50 ms", "p95 ms", "p99 ms", "failures"),
             _COLUMNS.format("-" * 24, "-" * 8, "-" * 22, "-" * 12, *["-" * 7] * 3, "-" * 8),
         ]
-        for result in self.results.values():
+        for result in (*self.results.values(), *self.dubbo.values()):
             times = _milliseconds(result.latencies)
             names = list(result.rule.shares)
             for index, name in enumerate(names):
@@ -70,6 +79,7 @@ class Report:
             "",
             f"{sent} requests in {self.seconds:.1f} s. By its own counters the sidecar had {self.counted} requests"
             f" and made {self.retries} retries that no caller saw.",
+            f"Dubbo calls by its counters: {self.dubbo_counted}, over {self.dubbo_connections} connections to the providers.",
         ]
         if self.memory:
             parts = ", ".join(f"{name} {size / 2**20:.1f}" for name, size in self.memory.items())
@@ -96,8 +106,9 @@ class Report:
                     "failures": dict(result.failures),
                     "latency_ms": _quantiles(result.latencies),
                 }
-                for result in self.results.values()
+                for result in (*self.results.values(), *self.dubbo.values())
             ],
+            "dubbo_calls_counted_by_sidecar": self.dubbo_counted,
         }
 
 
@@ -121,6 +132,7 @@ The sidecar is up. Try it:
   curl -i {at}/old/cart                 # a redirect
   curl {at}/flaky                       # never a 503
   curl '{admin}/stats?filter=upstream_rq'  # counters, by Envoy's names
+  curl '{admin}/stats?filter=dubbo'        # calls of demo.Shop, on port {ports.dubbo}
   tail {access_log}
   less {bootstrap}
 Admin interface for the browser: {admin}/

@@ -54,6 +54,14 @@ RULES: Final = (
 )
 
 
+DUBBO_RULES: Final = (
+    Rule("dubbo.tag: v2 -> v2", "demo.Shop/cart", {"v2": 1.0}, 40, headers=(("dubbo.tag", "v2"),), status=20),
+    Rule("no tag -> v1", "demo.Shop/cart", {"v1": 1.0}, 55, status=20),
+    Rule("unknown service", "demo.Nowhere/cart", {SIDECAR: 1.0}, 5, status=60),
+)
+"""paths are `service/method`, headers attachments, statuses Dubbo's"""
+
+
 @dataclass(slots=True)
 class Result:
     """What the requests of one rule met."""
@@ -86,10 +94,10 @@ def tolerance(total: int, share: float) -> float:
     return SIGMAS * math.sqrt(total * share * (1 - share)) + 1
 
 
-def plan(requests: int, seed: int) -> list[Rule]:
+def plan(requests: int, seed: int, of: Sequence[Rule] = RULES) -> list[Rule]:
     """Which rule each request tries: every rule its portion and at least one, in a shuffled order."""
-    rules = [rule for rule in RULES for _ in range(max(1, requests * rule.portion // 100))]
-    rules += [WEIGHTED] * (requests - len(rules))
+    rules = [rule for rule in of for _ in range(max(1, requests * rule.portion // 100))]
+    rules += [of[1]] * (requests - len(rules))
     random.Random(seed).shuffle(rules)
     return rules
 

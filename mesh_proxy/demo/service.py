@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import re
 import sys
+from collections.abc import Callable
 from typing import Final, cast
 
 import uvloop
@@ -82,8 +83,13 @@ class ServiceProtocol(asyncio.Protocol):
 
 async def serve(service: Service) -> None:
     """Until standard input ends."""
+    await until_input_ends(lambda: ServiceProtocol(service))
+
+
+async def until_input_ends(protocol: Callable[[], asyncio.Protocol]) -> None:
+    """Serve on a free port, and say which, until whoever started us ends our standard input."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: ServiceProtocol(service), "127.0.0.1", 0)
+    server = await loop.create_server(protocol, "127.0.0.1", 0)
     print(f"listening {server.sockets[0].getsockname()[1]}", flush=True)
     reader = asyncio.StreamReader()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

@@ -72,6 +72,9 @@ def test_once(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert "All as expected." in done.stdout
     assert re.search(r"x-version: v2 -> v2 +500  v2 +500 +100\.0%  v2 100%", done.stdout)
+    assert re.search(r"dubbo\.tag: v2 -> v2 +800  v2 +800 +100\.0%  v2 100%", done.stdout)
+    assert re.search(r"unknown service +100  sidecar +100 +100\.0%", done.stdout)
+    assert "Dubbo calls by its counters: 2000, over 2 connections" in done.stdout
     assert list(tmp_path.iterdir()) == []
     assert left_over(str(tmp_path)) == []
 
