@@ -103,6 +103,9 @@ class FilterContext(Protocol):
     def node_metadata(self) -> Mapping[str, Any]:
         """`node.metadata` of this sidecar; with Istio its workload's labels are in LABELS."""
 
+    def cluster_stat_prefix(self, name: str) -> str | None:
+        """`cluster.<name>.` of a cluster's statistics. None: there is no such cluster."""
+
     @property
     def service_cluster(self) -> bytes:
         """Our own cluster's name (`node.cluster`)."""

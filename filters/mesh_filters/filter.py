@@ -84,6 +84,12 @@ class Stream(Protocol):
     """the trusted address of the client, with its port"""
     start_time: float
     """monotonic seconds"""
+    first_upstream_tx_time: float
+    """when the request began to go upstream; 0.0 until then"""
+    last_upstream_rx_time: float
+    """when something last came from the upstream; 0.0 until then"""
+    plain_replies: bool
+    """local replies are made as for HTTP, although the content type says gRPC: a filter translates"""
 
     @property
     def connection(self) -> Connection:
@@ -94,6 +100,10 @@ class Stream(Protocol):
 
     def continue_response(self, who: Filter | None = None) -> None:
         """Let a stopped response go on."""
+
+    def add_response_data(self, who: Filter, data: bytes) -> None:
+        """Put more body behind what `who` has let pass; to be called from its hook of the trailers. Trailers that a filter leaves
+        empty are not sent."""
 
     def limit_request_buffer(self, size: int) -> None:
         """How many bytes STOP_AND_BUFFER may collect of this request."""

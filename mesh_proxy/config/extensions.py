@@ -39,6 +39,8 @@ MODULES: dict[str, str] = {
             ("buffer", "buffer", ("Buffer", "BufferPerRoute")),
             ("cors", "cors", ("Cors", "CorsPolicy")),
             ("fault", "fault", ("HTTPFault",)),
+            ("grpc_stats", "config", ("FilterConfig",)),
+            ("grpc_web", "grpc_web", ("GrpcWeb",)),
             ("header_mutation", "header_mutation", ("HeaderMutation", "HeaderMutationPerRoute")),
             ("health_check", "health_check", ("HealthCheck",)),
         )

@@ -45,6 +45,8 @@ BUILT_IN: dict[str, str] = {
     f"{_HTTP}.cors.v3.Cors": f"{_FILTERS}.cors",
     f"{_HTTP}.cors.v3.CorsPolicy": f"{_FILTERS}.cors",
     f"{_HTTP}.fault.v3.HTTPFault": f"{_FILTERS}.fault",
+    f"{_HTTP}.grpc_stats.v3.FilterConfig": f"{_FILTERS}.grpc",
+    f"{_HTTP}.grpc_web.v3.GrpcWeb": f"{_FILTERS}.grpc",
     f"{_HTTP}.header_mutation.v3.HeaderMutation": f"{_FILTERS}.header_mutation",
     f"{_HTTP}.header_mutation.v3.HeaderMutationPerRoute": f"{_FILTERS}.header_mutation",
     f"{_HTTP}.health_check.v3.HealthCheck": f"{_FILTERS}.health_check",

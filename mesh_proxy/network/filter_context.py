@@ -32,8 +32,12 @@ def stat_kind(counters: _Names, gauges: _Names, histograms: _Names) -> type[Stat
     key = (counters, gauges, histograms)
     kind = _kinds.get(key)
     if kind is None:
-        tables = {"COUNTERS": counters, "GAUGES": gauges, "HISTOGRAMS": histograms}
-        kind = _kinds[key] = type("FilterStats", (StatGroup,), {**tables, "__slots__": (*counters, *gauges, *histograms)})
+        tables: dict[str, Any] = {"COUNTERS": counters, "GAUGES": gauges, "HISTOGRAMS": histograms}
+        names = (*counters, *gauges, *histograms)
+        if all(name.isidentifier() for name in names):  # a gRPC status is none
+            tables["__slots__"] = names
+        # Among processes a group is known by its prefix and the name of its class: each class has one of its own.
+        kind = _kinds[key] = type(f"FilterStats({','.join(names)})", (StatGroup,), tables)
     return kind
 
 
@@ -115,6 +119,11 @@ class WorkerFilterContext:
     def node_metadata(self) -> Mapping[str, Any]:
         """See the interface."""
         return self._worker.node.metadata
+
+    def cluster_stat_prefix(self, name: str) -> str | None:
+        """See the interface."""
+        cluster = self._worker.clusters.get(name)
+        return None if cluster is None else cluster.stat_prefix
 
     @property
     def service_cluster(self) -> bytes:

@@ -35,6 +35,7 @@ class DownstreamStream(StreamInfo):
         "force_trace",
         "last_downstream_time",
         "manager",
+        "plain_replies",
         "request_done",
         "response_done",
         "run",
@@ -69,6 +70,8 @@ class DownstreamStream(StreamInfo):
         """the request carried x-envoy-force-trace: its id goes back in the response"""
         self.tunnel = False
         """an upgrade or CONNECT was accepted: bytes go both ways until either side ends"""
+        self.plain_replies = False
+        """local replies are not made for a gRPC caller, whatever the content type says: a filter translates them"""
         self.run: FilterRun | None = None
         """the filters of this stream; None when none are configured"""
 
@@ -189,6 +192,9 @@ class DownstreamStream(StreamInfo):
         """After the filters: trailers to the codec."""
         if self.done:
             return
+        if not event.headers.first:
+            self.encode_data(Data(self.stream_id, b"", True))  # a filter has put them elsewhere
+            return
         self.response_trailers = event.headers
         event.stream_id = self.stream_id
         try:
@@ -246,7 +252,7 @@ class DownstreamStream(StreamInfo):
             self.downstream.close_after_response()
         pairs: _Pairs = []
         request = self.request
-        if is_grpc_content_type(request.headers.first.get(b"content-type")):
+        if is_grpc_content_type(request.headers.first.get(b"content-type")) and not self.plain_replies:
             code = status_of_http(status) if grpc_status is None else grpc_status
             pairs = [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % code)]
             if body:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class DubboStream(StreamInfo):
     """`StreamInfo` for logs, `mesh_filters.filter.Stream` for filters, `filter_run.Owner` for the walk through them."""
 
-    __slots__ = ("_answer", "_frame", "call", "forced_cluster", "manager", "message", "run", "stream_id")
+    __slots__ = ("_answer", "_frame", "call", "forced_cluster", "manager", "message", "plain_replies", "run", "stream_id")
 
     def __init__(self, call: DubboCall, message: DubboMessage, now: float) -> None:
         super().__init__(call.connection.info, now)
@@ -41,6 +41,7 @@ class DubboStream(StreamInfo):
         self.stream_id = 0
         self.forced_cluster = ""
         """a filter sends the call there, whatever the route says"""
+        self.plain_replies = False
         self.protocol = PROTOCOL
         self.bytes_received = self.wire_bytes_received = len(message.frame)
         self.request_end_time = now
@@ -169,6 +170,9 @@ class DubboStream(StreamInfo):
         if self.run is not None:
             self.run.resume_response(who)
             self.manager.context.flush()
+
+    def add_response_data(self, who: Filter, data: bytes) -> None:
+        """There is no body to add to."""
 
     def limit_request_buffer(self, size: int) -> None:
         """There is no body to collect."""

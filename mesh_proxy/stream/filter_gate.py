@@ -207,6 +207,13 @@ class Flow:
             return _CONTINUE if ended else FilterStatus.STOP_AND_BUFFER
         return _CONTINUE
 
+    def add(self, who: Filter, event: Data) -> None:
+        """More body from a filter on the way."""
+        indexes = self.direction.indexes
+        position = next(position for position, index in enumerate(indexes) if self.filters[index] is who)
+        if not self.over:
+            self._walk(DATA, event, position + 1)
+
     # -- opening
 
     def resume(self, who: Filter | None) -> None:

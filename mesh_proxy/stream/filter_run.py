@@ -114,6 +114,11 @@ class FilterRun:
         if self.response is not None:
             self.response.resume(who)
 
+    def add_response_data(self, who: Filter, data: bytes) -> None:
+        """A filter adds to the body that it let pass."""
+        if self.response is not None:
+            self.response.add(who, Data(self.owner.stream_id, data, False))
+
     # -- answers of our own
 
     def take_back_response(self) -> bool:
@@ -153,6 +158,8 @@ class FilterRun:
     def deliver(self, flow: Flow, kind: int, event: Message) -> None:
         """An event has passed all filters."""
         owner = self.owner
+        if kind == DATA and not event.data and not event.end_stream:  # type: ignore[union-attr]
+            return  # a filter has kept all of it
         if flow is self.request:
             if kind == HEADERS:
                 owner.route_request()

@@ -71,6 +71,11 @@ class FilteredStream(UpstreamStream):
             self.run.resume_response(who)
             self.manager.context.flush()
 
+    def add_response_data(self, who: Filter, data: bytes) -> None:
+        """A filter makes body of what was none."""
+        if self.run is not None:
+            self.run.add_response_data(who, data)
+
     def limit_request_buffer(self, size: int) -> None:
         """How much of the request filters may collect."""
         if self.run is not None:
