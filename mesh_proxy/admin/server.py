@@ -79,10 +79,18 @@ class AdminServer:
             self._server = await self.loop.create_server(lambda: AdminConnection(self), sock=sock)
 
     def stop_accepting(self) -> None:
-        """Give the socket up."""
+        """Give the socket up. Idle connections end, and the others with their answer."""
         if self._server is not None:
             self._server.close()
             self._server = None
+        for connection in list(self.connections):
+            connection.end()
+
+    async def ended(self, timeout_s: float) -> None:
+        """Wait for the connections that are open, so long at most."""
+        deadline = self.loop.time() + timeout_s
+        while self.connections and self.loop.time() < deadline:  # noqa: ASYNC110 - for this one moment an event is not worth it
+            await asyncio.sleep(0.01)
 
     def close(self) -> None:
         """Stop and cut what is open."""
@@ -171,6 +179,13 @@ class AdminConnection(asyncio.Protocol):
             else:
                 stats.http.downstream_cx_destroy_remote += 1
             stats.http.downstream_cx_http1_active -= 1
+
+    def end(self) -> None:
+        """After the answer in progress, or the first one, or now if one was given before."""
+        self._codec.shutdown()
+        if not self._reading_request:
+            self._closed_by_us = True
+            self._transport.close()
 
     def abort(self) -> None:
         """Cut it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import add
+from types import MappingProxyType
 from typing import Final
 
 from mesh_proxy.stats.group import BUCKETS_MS, StatGroup
@@ -85,6 +86,23 @@ class GroupSum:
         for index in self.shape.shared:
             self.ints[index] = max(old[index], values[index])
 
+    def add_named(self, other: GroupSum) -> None:
+        """Add a sum of the same class in another version of the program: statistics are matched by name; one that this version
+        does not have is left out."""
+        shape = self.shape
+        places = {name: index for index, name in enumerate((*shape.counters, *shape.gauges))}
+        for name, value in zip((*other.shape.counters, *other.shape.gauges), other.ints, strict=True):
+            if (place := places.get(name)) is not None:
+                self.ints[place] += value
+        for name, (counts, total) in zip(other.shape.histograms, other.histograms, strict=True):
+            if name in shape.histograms:
+                place = shape.histograms.index(name)
+                mine, sum_of_mine = self.histograms[place]
+                self.histograms[place] = (list(map(add, mine, counts)), sum_of_mine + total)
+        for name, table in zip(other.shape.code_tables, other.codes, strict=True):
+            if name in shape.code_tables:
+                _add_codes(self.codes[shape.code_tables.index(name)], table.items())
+
 
 def _add_codes(table: dict[int, int], pairs: Iterable[tuple[int, int]]) -> None:
     for code, count in pairs:
@@ -131,6 +149,8 @@ class StatsAggregator:
         self._workers: dict[int, WorkerStats] = {}
         """by token"""
         self._retired: dict[GroupKey, GroupSum] = {}
+        self.inherited: dict[GroupKey, GroupSum] = {}
+        """of the processes before this one"""
 
     def add_worker(self, token: int, index: int, reader: PageReader) -> None:
         """A worker was asked for."""
@@ -167,14 +187,14 @@ class StatsAggregator:
 
     def reset_counters(self) -> None:
         """Forget what the dead counted, except in histograms (`/reset_counters`)."""
-        for retired in self._retired.values():
+        for retired in (*self._retired.values(), *self.inherited.values()):
             retired.ints = [0] * len(retired.ints)
             retired.codes = [dict.fromkeys(table, 0) for table in retired.codes]
 
     def snapshot(self, local: Iterable[StatGroup] = (), zeros: ZeroGroups | None = None) -> StatsSnapshot:
         """The sums of this moment, with groups of this process and groups that nobody has touched yet."""
         pages = [(worker, worker.reader.read()) for worker in self._workers.values()]
-        return StatsSnapshot(pages, self._retired, local, zeros)
+        return StatsSnapshot(pages, self._retired, local, zeros, self.inherited)
 
 
 class ZeroGroups:
@@ -194,14 +214,16 @@ class StatsSnapshot:
         retired: Mapping[GroupKey, GroupSum],
         local: Iterable[StatGroup],
         zeros: ZeroGroups | None,
+        inherited: Mapping[GroupKey, GroupSum] = MappingProxyType({}),
     ) -> None:
         self._pages = [(worker, dict(worker.regions), data) for worker, data in pages]
         self._retired = dict(retired)
         self._local: dict[GroupKey, StatGroup] = {(group.prefix, type(group).__name__): group for group in local}
         self._zeros = zeros
+        self._inherited = inherited
 
     def __iter__(self) -> Iterator[GroupSum]:
-        keys = self._retired.keys() | self._local.keys()
+        keys = self._retired.keys() | self._local.keys() | self._inherited.keys()
         for _, regions, _ in self._pages:
             keys |= regions.keys()
         zero_keys: set[GroupKey] = set()
@@ -232,5 +254,9 @@ class StatsSnapshot:
             if total is None:
                 total = GroupSum(retired.shape, key[0])
             total.add_sum(retired)
+        if (inherited := self._inherited.get(key)) is not None:
+            if total is None:
+                total = GroupSum(inherited.shape, key[0])
+            total.add_named(inherited)
         assert total is not None
         return total

@@ -91,6 +91,10 @@ class AdminListener:
         self._path = ""
         self._server.stop_accepting()
 
+    async def ended(self, timeout_s: float) -> None:
+        """After `give_away`: wait for the answers in progress."""
+        await self._server.ended(timeout_s)
+
     async def take_back(self) -> None:
         """Accept, at the start or again."""
         if self._socket is None:

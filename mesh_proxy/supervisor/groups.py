@@ -18,6 +18,31 @@ class SupervisorStats(StatGroup):
     worker_hangs: int
 
 
+class HotRestartStats(StatGroup):
+    """`hot_restart.*`: ours. What happened when this process took over, and when those before it did."""
+
+    COUNTERS: ClassVar[tuple[str, ...]] = (
+        "connections_cut",
+        "connections_drained",
+        "connections_moved",
+        "upgrades",
+        "upgrades_failed",
+    )
+    GAUGES: ClassVar[tuple[str, ...]] = ("last_duration_ms",)
+    __slots__ = (*COUNTERS, *GAUGES)
+
+    connections_cut: int
+    """at `--parent-shutdown-time-s`"""
+    connections_drained: int
+    """ended in the old process, by their callers or by the protocol's words"""
+    connections_moved: int
+    upgrades: int
+    upgrades_failed: int
+    """a new process did not make it, and the old one went on"""
+    last_duration_ms: int
+    """from the moment when this process accepted to the end of the one before"""
+
+
 class ListenerManagerStats(StatGroup):
     """`listener_manager.*`."""
 

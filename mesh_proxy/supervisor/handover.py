@@ -33,6 +33,10 @@ from mesh_proxy.tasks import create_task
 if TYPE_CHECKING:
     from mesh_proxy.supervisor.supervisor import Supervisor
 
+STATS_INTERVAL_S: Final = 1.0
+"""how old the old process's part of the statistics may be"""
+ADMIN_GRACE_S: Final = 2.0
+"""how long somebody who has just connected to the admin interface here may take for his request"""
 FAREWELL_S: Final = 5.0
 """how long the last messages may wait for a new process that reads slowly"""
 
@@ -228,11 +232,13 @@ class Handover:
         if not handed_over:
             self._conversation.end()
             _log.error("hot upgrade by pid %d failed: %s; this process goes on serving", pid, why)
+            self._supervisor.stats.hot_restart.upgrades_failed += 1
             self._supervisor.pool.share_sockets(False)
         elif self._moving is not None and not self._supervisor.ending:
             self._conversation.end()
             self._moving.cancel()
             self._moving = None
+            self._supervisor.stats.hot_restart.upgrades_failed += 1
             _log.error("hot upgrade: the new process (pid %d) failed after it took over: %s; serving again", pid, why)
             create_task(self._resume(), name="resume")
 
@@ -270,16 +276,36 @@ class Handover:
 
     async def _move(self) -> None:
         supervisor = self._supervisor
-        counts = await supervisor.pool.hand_over(self._passed, float(supervisor.options.parent_shutdown_time_s))
-        await self._finish(*counts)
+        moving = create_task(
+            supervisor.pool.hand_over(self._passed, float(supervisor.options.parent_shutdown_time_s)), name="hand over"
+        )
+        try:
+            while not moving.done():
+                await self._tell_statistics()
+                await asyncio.wait([moving], timeout=STATS_INTERVAL_S)
+        except asyncio.CancelledError:
+            moving.cancel()
+            raise
+        await self._finish(*moving.result())
+
+    async def _tell_statistics(self, *, final: bool = False) -> None:
+        """The new process shows our counts and its own as one."""
+        supervisor = self._supervisor
+        if not final:
+            await supervisor.fresh_stats()
+        if self._link is not None and self._link.queued < MAX_DESCRIPTORS:
+            connections = 0 if final else supervisor.pool.active_connections
+            self._link.send(hr.Stats(groups=supervisor.stats.export(), connections=connections, final=final))
 
     async def _finish(self, moved: int, drained: int, cut: int) -> None:
         supervisor = self._supervisor
         supervisor.ending = True
         await supervisor.pool.stop_now()
+        await self._tell_statistics(final=True)
         if self._link is not None:
             self._link.send(hr.Finished(moved=moved, drained=drained, cut=cut))
             await self._link.sent(FAREWELL_S)
+        await supervisor.admin.ended(ADMIN_GRACE_S)
         took = time.monotonic() - self._began
         counts = f"{moved} connections moved, {drained} drained, {cut} cut"
         _log.info("hot upgrade: handed over to pid %d in %.3f s: %s", self._child.pid, took, counts)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from mesh_proxy.cli.version import version_number
 from mesh_proxy.config.model.cluster import ClusterConfig
 from mesh_proxy.stats.aggregate import StatsAggregator, StatsSnapshot, ZeroGroups
 from mesh_proxy.stats.cluster_group import ClusterStats
 from mesh_proxy.stats.group import StatGroup, reset_group, sanitize
+from mesh_proxy.stats.inheritance import export_sums, import_sums
 from mesh_proxy.stats.names import HistogramStat
 from mesh_proxy.supervisor.groups import (
     ClusterManagerStats,
+    HotRestartStats,
     ListenerManagerStats,
     RuntimeStats,
     ServerStats,
@@ -36,6 +38,9 @@ class PublishedStats:
         self.clusters = ClusterManagerStats("cluster_manager.")
         self.server = ServerStats("server.")
         self.runtime = RuntimeStats("runtime.")
+        self.hot_restart = HotRestartStats("hot_restart.")
+        self.parent_connections = 0
+        """downstream connections that the process before us still has"""
         self.extra: list[StatGroup] = [WatchdogStats("main_thread."), WatchdogStats("workers.")]
         """other groups of this process (the admin interface's)"""
         self._aggregator = aggregator
@@ -48,7 +53,7 @@ class PublishedStats:
 
     def snapshot(self) -> StatsSnapshot:
         """The sums of this moment."""
-        local = (self.supervisor, self.listeners, self.clusters, self.server, self.runtime, *self.extra)
+        local = (self.supervisor, self.listeners, self.clusters, self.server, self.runtime, self.hot_restart, *self.extra)
         return self._aggregator.snapshot(local, self._zeros)
 
     def look(
@@ -70,17 +75,27 @@ class PublishedStats:
         server.hot_restart_epoch = epoch
         server.hot_restart_generation = generation
         server.uptime = uptime_s
-        server.total_connections = connections
+        server.total_connections = connections + self.parent_connections
+        server.parent_connections = self.parent_connections
         server.version = version_number()
         server.days_until_first_cert_expiring = NO_CERTIFICATE_DAYS
         measured = list(memory)
         server.memory_allocated = sum(process.private for process in measured)
         server.memory_heap_size = server.memory_physical_size = sum(process.pss for process in measured)
 
+    def inherit(self, groups: Sequence[dict[str, Any]], connections: int, *, final: bool) -> None:
+        """What the process before us has counted until now; when it has ended, nothing is active there. Raises ValueError."""
+        self._aggregator.inherited = import_sums(groups, gauges=not final)
+        self.parent_connections = 0 if final else connections
+
+    def export(self) -> list[dict[str, Any]]:
+        """For the process after us."""
+        return export_sums(self.snapshot())
+
     def reset_counters(self) -> None:
         """Zero, in this process and of the dead."""
         self._aggregator.reset_counters()
-        for group in (self.supervisor, self.listeners, self.clusters, self.server, self.runtime, *self.extra):
+        for group in (self.supervisor, self.listeners, self.clusters, self.server, self.runtime, self.hot_restart, *self.extra):
             reset_group(group)
 
 

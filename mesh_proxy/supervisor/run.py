@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib
+import logging
 import sys
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from mesh_proxy.cli.options import Options
 from mesh_proxy.config.model.bootstrap import BootstrapConfig
 from mesh_proxy.listener import connection_table
 from mesh_proxy.logs import configure_logging
+from mesh_proxy.supervisor import guardian
 from mesh_proxy.supervisor.loading import Loading
 from mesh_proxy.supervisor.spawner import start_spawner
 from mesh_proxy.upstream import ejection_board, resource_table
@@ -23,6 +25,7 @@ from mesh_proxy.worker.interface import DataPlaneFactory
 from mesh_proxy.worker.main import run_worker
 from mesh_proxy.worker.shared import SharedTables
 
+_log = logging.getLogger("main")
 Loader = Callable[[Options], BootstrapConfig]
 
 
@@ -70,12 +73,17 @@ def run(options: Options, *, factory: DataPlaneFactory | None = None, load: Load
     asyncio.set_event_loop(loop)
     spawner = SpawnerClient(loop, spawner_socket, spawner_pid)
 
-    async def serve() -> int:
-        return await Supervisor(loop, options, spawner, loading).run()
+    async def serve() -> tuple[int, Supervisor]:
+        supervisor = Supervisor(loop, options, spawner, loading)
+        return await supervisor.run(), supervisor
 
     try:
-        return loop.run_until_complete(serve())
+        code, supervisor = loop.run_until_complete(serve())
     except KeyboardInterrupt:  # between the start and the signal handlers
         return 130
     finally:
         loop.close()
+    if supervisor.restarter.living:
+        _log.info("hot upgrade: staying as the guardian of pid %s", ", ".join(map(str, supervisor.restarter.living)))
+        guardian.become(supervisor.restarter.living, supervisor.restarter.command)
+    return code

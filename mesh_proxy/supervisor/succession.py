@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import random
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +19,8 @@ from mesh_proxy.supervisor.takeover import Takeover, TakeoverError
 if TYPE_CHECKING:
     from mesh_proxy.supervisor.supervisor import Supervisor
 
+STATS_TIMEOUT_S: Final = 5.0
+"""how long the admin interface waits for the old process's counts"""
 BASE_ID_ATTEMPTS: Final = 100
 """how often `--use-dynamic-base-id` tries; a collision is one in two billion"""
 
@@ -31,6 +35,11 @@ class Succession:
         self._supervisor = supervisor
         self._takeover: Takeover | None = None
         self._name = ""
+        self._arrivals: Arrivals | None = None
+        self._last_counted: hr.Stats | None = None
+        self._counted: asyncio.Future[None] = loop.create_future()
+        """the old process has said its counts, or will not any more"""
+        self._began = 0.0
 
     async def meet(self) -> None:
         """Find the process that serves now, or become the one whom others find. Raises TakeoverError or RendezvousError."""
@@ -39,7 +48,9 @@ class Succession:
         if options.disable_hot_restart:
             return
         if options.use_dynamic_base_id:
-            self._write_base_id(self._choose_base_id())
+            base_id = self._choose_base_id()
+            self._write_base_id(base_id)
+            supervisor.restarter.use_base_id(base_id)
             return
         self._write_base_id(options.base_id)
         name = self._name = socket_name(options.socket_path, options.base_id)
@@ -67,7 +78,8 @@ class Succession:
         supervisor = self._supervisor
         bootstrap = supervisor.bootstrap
         admin = bootstrap.admin.address if bootstrap.admin is not None else None
-        await takeover.take_sockets(bootstrap.listeners, admin, forced=supervisor.options.epoch_given)
+        forced = supervisor.options.epoch_given or supervisor.restarter.guarded
+        await takeover.take_sockets(bootstrap.listeners, admin, forced=forced)
         count = takeover.give_sockets(supervisor.sockets)
         _log.info("hot upgrade: got %d listening sockets from pid %d", count, takeover.parent.pid)
         return takeover.take_admin_socket()
@@ -81,29 +93,68 @@ class Succession:
         await takeover.ready()
         supervisor.sockets.release()
         await supervisor.apply_again()
-        await supervisor.admin.take_back()
         control = takeover.take_control_socket()
         if control is not None:
             supervisor.handover.serve(self._name, control, takeover.control_inode)
         else:
             supervisor.handover.listen(self._name, supervisor.options.socket_mode)
-        arrivals = supervisor.pool.arrivals = Arrivals(supervisor.pool, takeover.send)
-
-        def receive(message: Message, descriptors: list[int]) -> None:
-            match message:
-                case hr.Connection():
-                    arrivals.arrive(message, descriptors)
-                case hr.Late():
-                    arrivals.late(message)
-                case hr.Finished():
-                    _log.info("hot upgrade: the old process (pid %d) is done", takeover.parent.pid)
-                case _:
-                    pass
-            close_all(descriptors)
-
-        takeover.on_message = receive
+        self._arrivals = supervisor.pool.arrivals = Arrivals(supervisor.pool, takeover.send)
+        takeover.on_message = self._receive
+        takeover.on_alone = self._alone
+        self._began = time.monotonic()
         takeover.accepting()
         supervisor.sockets.own()
+        supervisor.stats.hot_restart.upgrades += 1
+        # Our first answer to a scrape must not show less than the old process's last one.
+        if not takeover.alone:
+            await asyncio.wait([self._counted], timeout=STATS_TIMEOUT_S)
+        await supervisor.admin.take_back()
+
+    def _receive(self, message: Message, descriptors: list[int]) -> None:
+        """From the old process, while both live."""
+        assert self._arrivals is not None
+        match message:
+            case hr.Connection():
+                self._arrivals.arrive(message, descriptors)
+            case hr.Late():
+                self._arrivals.late(message)
+            case hr.Stats():
+                self._inherit(message)
+            case hr.Finished():
+                self._finished(message)
+            case _:
+                pass
+        close_all(descriptors)
+
+    def _inherit(self, counted: hr.Stats) -> None:
+        stats = self._supervisor.stats
+        self._last_counted = counted
+        if not self._supervisor.options.skip_hot_restart_parent_stats:
+            try:
+                stats.inherit(counted.groups, counted.connections, final=counted.final)
+            except ValueError as error:
+                _log.error("hot upgrade: the old process's statistics are lost: %s", error)
+        if not self._counted.done():
+            self._counted.set_result(None)
+
+    def _finished(self, counts: hr.Finished) -> None:
+        took = time.monotonic() - self._began
+        stats = self._supervisor.stats.hot_restart
+        stats.connections_moved += counts.moved
+        stats.connections_drained += counts.drained
+        stats.connections_cut += counts.cut
+        stats.last_duration_ms = int(took * 1000)
+        assert self._takeover is not None
+        pid = self._takeover.parent.pid
+        text = f"{counts.moved} connections moved, {counts.drained} drained, {counts.cut} cut"
+        _log.info("hot upgrade: took over from pid %d in %.3f s: %s", pid, took, text)
+
+    def _alone(self) -> None:
+        """The old process is gone; if it could not say its last counts, those before must do."""
+        if self._last_counted is not None and not self._last_counted.final:
+            self._inherit(dataclasses.replace(self._last_counted, final=True))
+        if not self._counted.done():
+            self._counted.set_result(None)
 
     def give_up(self, why: str) -> None:
         """We cannot start: the old process goes on."""

@@ -25,6 +25,7 @@ from mesh_proxy.supervisor.loading import LoadError, Loading
 from mesh_proxy.supervisor.memory import ProcessMemory, measure
 from mesh_proxy.supervisor.pool import StartError, WorkerPool
 from mesh_proxy.supervisor.published import HistogramIntervals, PublishedStats
+from mesh_proxy.supervisor.restarter import Restarter
 from mesh_proxy.supervisor.sockets import ListenSockets
 from mesh_proxy.supervisor.spawner_client import SpawnerClient
 from mesh_proxy.supervisor.stage import Stage
@@ -57,6 +58,8 @@ class Command(enum.Enum):
     DRAINED = enum.auto()
     STOPPED = enum.auto()
     REOPEN_LOGS = enum.auto()
+    RESTART = enum.auto()
+    """SIGHUP: start a new process, which takes over"""
     SPAWNER_LOST = enum.auto()
 
 
@@ -91,6 +94,7 @@ class Supervisor:
         self.pool = WorkerPool(loop, spawner, self.sockets, aggregator, self.stats.supervisor, concurrency=options.concurrency)
         self.admin = AdminListener(loop, self)
         self.handover = Handover(loop, self)
+        self.restarter = Restarter(loop)
         self._succession = Succession(loop, self)
         self._measured: list[ProcessMemory] = []
         self._measured_at = float("-inf")
@@ -114,9 +118,9 @@ class Supervisor:
             (signal.SIGTERM, Command.DRAIN),
             (signal.SIGINT, Command.STOP),
             (signal.SIGUSR1, Command.REOPEN_LOGS),
+            (signal.SIGHUP, Command.RESTART),
         ):
             self._loop.add_signal_handler(sig, self.submit, command)
-        self._loop.add_signal_handler(signal.SIGHUP, lambda: None)  # Envoy ignores it too
         self.pool.start()
         starting = create_task(self._start(), name="start")
         try:
@@ -144,10 +148,18 @@ class Supervisor:
                     _log.critical("%s", self._failure)
                     self._begin_stop()
             case Command.DRAIN if self.handover.handed_over:
+                self.restarter.forward(signal.SIGTERM)
                 self.handover.end_now(float(self.options.drain_time_s))
             case Command.STOP if self.handover.handed_over:
+                self.restarter.forward(signal.SIGINT)
                 self.handover.end_now(0.0)
+            case Command.RESTART:
+                if self.options.disable_hot_restart:
+                    _log.warning("SIGHUP: --disable-hot-restart was given")
+                else:
+                    self.restarter.restart()
             case Command.DRAIN:
+                self.restarter.forward(signal.SIGTERM)
                 if self.stage is Stage.LIVE:
                     self.stage = Stage.DRAINING
                     _log.info("draining %d connections, at most %d s", self.pool.active_connections, self.options.drain_time_s)
@@ -156,10 +168,12 @@ class Supervisor:
                 elif self.stage is not Stage.DRAINING:
                     self._begin_stop()
             case Command.STOP:
+                self.restarter.forward(signal.SIGINT)
                 self._begin_stop()
             case Command.DRAINED | Command.STOPPED:
                 self.stage = Stage.STOPPED
             case Command.REOPEN_LOGS:
+                self.restarter.forward(signal.SIGUSR1)
                 self.reopen_logs()
             case Command.SPAWNER_LOST:
                 if self.stage is not Stage.STOPPED:
@@ -188,6 +202,7 @@ class Supervisor:
 
     async def _close(self) -> None:
         self._loading.close()
+        self.restarter.close()
         self.handover.close()
         self._succession.close()
         self.admin.close()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,17 +53,92 @@ def test_fresh_connections_over_three_upgrades(chain: Chain) -> None:
     assert proxy.stats()["server.hot_restart_epoch"] == 3
 
 
+class Watch:
+    """Asks the admin interface all the time, as a scraper would, and keeps what it said."""
+
+    def __init__(self, proxy: Upgrades, name: str) -> None:
+        self.values: list[int] = []
+        self.generations: set[int] = set()
+        self._proxy = proxy
+        self._name = name
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch")
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.02):
+            stats = self._proxy.stats()
+            self.values.append(stats.get(self._name, 0))
+            self.generations.add(stats["server.hot_restart_generation"])
+
+
 def test_kept_connections_move(chain: Chain) -> None:
-    """Keep-alive connections under load: no request fails and no connection is made anew."""
+    """Keep-alive connections under load: nothing fails, no connection is made anew, counters go on, gauges do not double."""
     proxy = chain(one_listener("back"))
     kept = 12
-    with Load(proxy.port("in"), kept=kept, fresh=2, pause=0.002) as load:
+    with (
+        Load(proxy.port("in"), kept=kept, fresh=2, pause=0.005) as load,
+        Watch(proxy, "http.in.downstream_rq_completed") as watch,
+    ):
         load.wait_for(100, 60)
         for workers in (2, 1, 2):
             proxy.upgrade(concurrency=workers)
             load.wait_for(100, 60)
+        load.stop()
+        total = len(load.outcomes)
+        until("all are counted", lambda: proxy.settled({"http.in.downstream_rq_completed": total}))
     print(load.summary())
     assert not load.failed()
     assert not any(one.close for one in load.outcomes)
     again = [one for one in load.outcomes if not one.first]
     assert len({one.local_port for one in again}) == kept
+    assert watch.values == sorted(watch.values)
+    assert watch.generations == {1, 2, 3, 4}
+    until(
+        "nothing is active", lambda: proxy.settled({"http.in.downstream_cx_active": 0, "http.in.downstream_cx_http1_active": 0})
+    )
+    stats = proxy.stats()
+    fresh = sum(one.first for one in load.outcomes)
+    assert stats["http.in.downstream_cx_total"] == stats["http.in.downstream_cx_destroy"] == fresh
+    assert stats["hot_restart.upgrades"] == 3
+    assert stats["hot_restart.connections_moved"] >= 3 * kept
+    assert stats["hot_restart.connections_cut"] == 0
+    assert stats["cluster.back.membership_total"] == 1
+
+
+def test_sighup_upgrades_and_the_first_process_stays(chain: Chain) -> None:
+    """The process that was started first is there as long as any successor; it takes the signals for all of them."""
+    proxy = chain(one_listener("back"), concurrency=2)
+    first = proxy.newest
+    good = proxy.config_file.read_text()
+    with Load(proxy.port("in"), kept=6, fresh=2, pause=0.01) as load:
+        load.wait_for(30, 60)
+        os.kill(first.pid, signal.SIGHUP)
+        first.wait_log("staying as the guardian")
+        load.wait_for(30, 60)
+        os.kill(first.pid, signal.SIGHUP)
+        until("the third generation", lambda: proxy.settled({"server.hot_restart_generation": 3}), 60)
+        first.wait_log(r"ended with exit code 0")
+        proxy.config_file.write_text("no: configuration")
+        os.kill(first.pid, signal.SIGHUP)
+        first.wait_log("ended with exit code 1")
+        proxy.config_file.write_text(good)
+        load.wait_for(30, 60)
+        os.kill(first.pid, signal.SIGHUP)
+        until("the fourth generation", lambda: proxy.settled({"server.hot_restart_generation": 4}), 60)
+        load.wait_for(30, 60)
+        load.stop()
+    assert not load.failed()
+    assert proxy.settled({"hot_restart.upgrades": 3, "hot_restart.upgrades_failed": 1})
+    assert first.process.poll() is None
+    below = [pid for pid in first.tree() if pid != first.pid]
+    os.kill(first.pid, signal.SIGTERM)
+    assert first.wait_exit() == 0
+    assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
