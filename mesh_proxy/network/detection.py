@@ -50,14 +50,16 @@ class Detection(HttpShell):
             self._drain_timer.cancel()
         if self.manager.head_queue is not None:
             self.manager.head_queue.discard(self)
+        self.closed = True  # this object; it may still stand in line for moving to another process
         connection = kind(self.manager, self.info, self.owner)
-        connection.follow(self._mover)
         connection.attach(self.transport)
         self.owner.connection_replaced(self, connection)
         self.transport.set_protocol(connection)
         if self._drain_timer is not None:
             connection.close_when_idle()
         connection.data_received(data)
+        if self._mover is not None:
+            connection.move(self._mover)
 
     def eof_received(self) -> bool:
         """An incomplete preface is no request."""
@@ -79,9 +81,13 @@ class Detection(HttpShell):
     def _codec_state(self) -> tuple[str, bytes] | None:
         return "detect", getattr(self, "_prefix", b"")
 
+    def _go_on(self) -> None:
+        """Nothing waits: what came is no request yet."""
+
     def take_over(self, moved: MovingState) -> None:
         super().take_over(moved)
-        self._prefix = moved.state
+        if moved.state:
+            self._prefix = moved.state
 
     def close_when_idle(self) -> None:
         """The caller may be sending its first request at this very moment."""

@@ -224,10 +224,6 @@ class HttpShell(asyncio.Protocol):
         self._mover = mover
         self._offer()
 
-    def follow(self, mover: Mover | None) -> None:
-        """This connection is what became of one that was to move."""
-        self._mover = mover
-
     def _offer(self) -> None:
         """Offer the connection to the mover if nothing is in progress."""
         raise NotImplementedError
