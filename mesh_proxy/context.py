@@ -44,6 +44,7 @@ class WorkerContext:
         "connection_counts",
         "deadlines",
         "dirty",
+        "dirty_later",
         "draining",
         "fd_budget",
         "health_check_failed",
@@ -74,6 +75,8 @@ class WorkerContext:
         """downstream connections of all workers"""
         self.dirty: list[Flushable] = []
         """connections to flush at the end of this callback"""
+        self.dirty_later: list[Flushable] = []
+        """connections to flush when the loop has called back everyone who is ready now"""
         self.deadlines = Deadlines(loop, self.flush)
         self.runtime: Mapping[str, Any] = {}
         self.trace_memory = TraceMemory(None)
@@ -118,6 +121,19 @@ class WorkerContext:
         while dirty:
             # One by one: if one of them raises, the others are still in the list for the next flush.
             dirty.pop().flush()
+
+    def flush_later(self, connection: Flushable) -> None:
+        """Flush a connection once in this turn of the loop: for one that many others feed, which would else be written once for
+        each of them."""
+        later = self.dirty_later
+        if not later:
+            self.loop.call_soon(self._flush_later)
+        later.append(connection)
+
+    def _flush_later(self) -> None:
+        later = self.dirty_later
+        while later:
+            later.pop().flush()
 
     def date(self) -> bytes:
         """The Date header's value, made once a second."""

@@ -112,7 +112,7 @@ class Http2UpstreamShell(PooledConnection):
         """There is something to write at the end of this turn."""
         if not self._dirty:
             self._dirty = True
-            self.context.dirty.append(self)
+            self.context.flush_later(self)
 
     def flush(self) -> None:
         """Write what the codec gathered."""

@@ -28,7 +28,7 @@ from mesh_codecs.http2.frames import (
     StreamFault,
 )
 from mesh_codecs.http2.heads import Head, Malformed, request_head, response_head, trailers_head
-from mesh_codecs.http2.hpack_decoder import HeaderBomb, HeaderListTooLarge, HpackError
+from mesh_codecs.http2.hpack_decoder import ENTRY_OVERHEAD, HeaderBomb, HeaderListTooLarge, HpackError
 from mesh_codecs.http2.settings import Http2Settings
 from mesh_codecs.http2.state import BODILESS, HALF_CLOSED_REMOTE, HEAD_RECEIVED, IDLE, OPEN, RECV_END_STREAM, TUNNEL, Stream
 
@@ -52,6 +52,9 @@ class HeaderReceiver(ControlReceiver):
         """the next frame must be a certain one: SETTINGS at the start, CONTINUATION within a header block"""
         self._memo_in: list[dict[bytes, Head]] = [{}, {}, {}]
         """heads by block, for requests, responses and trailers; void when the peer's dynamic table changes"""
+        self._memo_alone: list[dict[bytes, tuple[Head, Pairs, int]]] = [{}, {}, {}]
+        """heads by block, of blocks that add to the table without looking at it (nginx writes them all so), with the entries that
+        they add and the size of those"""
         self._memo_generation = 0
         self._memo_changed = False
         """the block just decoded changed the table"""
@@ -175,10 +178,7 @@ class HeaderReceiver(ControlReceiver):
             return None
         finally:
             if self._decoder.generation != self._memo_generation:
-                self._memo_generation = self._decoder.generation
-                self._memo_changed = True
-                for memo in self._memo_in:
-                    memo.clear()
+                self._table_changed()
 
     def _head(self, kind: int, stream_id: int, block: bytes) -> Head:
         """Decode and check a block, by look-up where possible."""
@@ -186,9 +186,15 @@ class HeaderReceiver(ControlReceiver):
         head = memo.get(block)
         if head is not None:
             return head
+        decoder = self._decoder
+        alone = self._memo_alone[kind]
+        known = alone.get(block)
+        if known is not None and decoder.table_size <= decoder.limit:
+            decoder.repeat(known[1], known[2])
+            self._table_changed()
+            return known[0]
         self._memo_changed = False
         pairs = self._decode(block)
-        decoder = self._decoder
         if pairs is None:
             decoder.suspect = True
             self._note_opened(kind, stream_id)
@@ -207,11 +213,24 @@ class HeaderReceiver(ControlReceiver):
             if not self.settings.stream_error_on_invalid_http_message:
                 raise ConnectionFault(PROTOCOL_ERROR, fault.code) from None
             raise StreamFault(stream_id, PROTOCOL_ERROR, fault.code) from None
-        if not self._memo_changed and len(block) <= _MEMO_LONGEST:
-            if len(memo) >= _MEMO_SIZE:
-                memo.clear()
-            memo[block] = head
+        if len(block) <= _MEMO_LONGEST:
+            if not self._memo_changed:
+                if len(memo) >= _MEMO_SIZE:
+                    memo.clear()
+                memo[block] = head
+            elif decoder.alone:
+                if len(alone) >= _MEMO_SIZE:
+                    alone.clear()
+                added = decoder.added
+                alone[block] = head, added, sum([len(name) + len(value) + ENTRY_OVERHEAD for name, value in added])
         return head
+
+    def _table_changed(self) -> None:
+        self._memo_generation = self._decoder.generation
+        self._memo_changed = True
+        for memo in self._memo_in:
+            if memo:
+                memo.clear()
 
     def _note_opened(self, kind: int, stream_id: int) -> None:
         """A request with a faulty head has opened and used up its stream all the same."""

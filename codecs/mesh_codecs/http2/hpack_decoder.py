@@ -41,6 +41,8 @@ class HpackDecoder:
         "_entries",
         "_largest",
         "_size",
+        "added",
+        "alone",
         "fresh",
         "generation",
         "limit",
@@ -64,6 +66,10 @@ class HpackDecoder:
         self.max_list_size = max_list_size
         self.fresh: Pairs = []
         """the literal fields of the last block: all others came from a table and were seen before"""
+        self.added: Pairs = []
+        """those of them that the last block put into the table"""
+        self.alone = True
+        """the last block did not depend on the table: the same bytes always mean the same, and add the same"""
         self.suspect = False
         """for the user: the table may hold fields that were never checked, or failed"""
         self.generation = 0
@@ -81,11 +87,15 @@ class HpackDecoder:
             raise HpackError("the table was not shrunk to the acknowledged size")
         if self.fresh:
             self.fresh = []
+        if self.added:
+            self.added = []
+        self.alone = True
         pairs: Pairs = []
         pos = 0
         end = len(block)
         try:
             if end and block[0] & 0xE0 == 0x20:
+                self.alone = False
                 pos = self._size_updates(block)
             # A field takes a byte at least, so that many bytes cannot break the limit on fields: it is looked at in between.
             while pos < end:
@@ -111,6 +121,7 @@ class HpackDecoder:
                 if index == 0x7F:
                     index, pos = _integer(block, pos, 0x7F)
                 if index > STATIC_COUNT:
+                    self.alone = False
                     pairs.append(entries[STATIC_COUNT - index])
                 elif index:
                     pairs.append(STATIC[index])
@@ -128,11 +139,13 @@ class HpackDecoder:
                 elif index <= STATIC_COUNT:
                     name = STATIC[index][0]
                 else:
+                    self.alone = False
                     name = entries[STATIC_COUNT - index][0]
                 value, pos = _string(block, pos)
                 pair = (name, value)
                 if byte & 0x40:
                     self._add(pair)
+                    self.added.append(pair)
                 self.fresh.append(pair)
                 pairs.append(pair)
         return pos
@@ -184,6 +197,18 @@ class HpackDecoder:
         self._entries.append(pair)
         if size > self._largest:
             self._largest = size
+
+    def repeat(self, pairs: Pairs, size: int) -> None:
+        """Do to the table what a block did that is known to stand `alone`: `size` is that of its `added` entries together."""
+        self.generation += 1
+        if size > self.table_size:
+            for pair in pairs:
+                self._add(pair)
+            return
+        if self._size + size > self.table_size:
+            self._evict(self.table_size - size)
+        self._size += size
+        self._entries += pairs
 
     def _evict(self, target: int) -> None:
         """Drop the oldest entries until the table takes at most `target` bytes."""
