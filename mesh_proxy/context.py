@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mesh_proxy.deadlines import Deadlines
 from mesh_proxy.listener.connection_table import ConnectionTable
+from mesh_proxy.worker.shared_cells import SharedCells
 from mesh_proxy.worker.trace_memory import TraceMemory
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class WorkerContext:
         "runtime",
         "service_cluster",
         "service_node",
+        "shared_cells",
         "sockets_shared",
         "total_connections",
         "trace_memory",
@@ -79,6 +81,8 @@ class WorkerContext:
         """connections to flush when the loop has called back everyone who is ready now"""
         self.deadlines = Deadlines(loop, self.flush)
         self.runtime: Mapping[str, Any] = {}
+        self.shared_cells = SharedCells(None)
+        """numbers of all workers, by name"""
         self.trace_memory = TraceMemory(None)
         """trace id → traffic label, of all workers"""
         self.node: NodeConfig

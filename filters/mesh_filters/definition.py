@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 from mesh_codecs.events import RequestHeaders
 from mesh_codecs.headers import Headers
 from mesh_filters.filter import Filter, Stream
+from mesh_filters.token_bucket import Cell
 
 ENTRY_POINT_GROUP: Final = "mesh_proxy.filters"
 FilterFactory = Callable[[], Filter] | Filter
@@ -98,6 +99,9 @@ class FilterContext(Protocol):
 
     def recall(self, name: bytes, trace_id: bytes) -> bytes | None:
         """The label that was kept for a trace."""
+
+    def shared_cell(self, name: str) -> Cell:
+        """A number that all workers share under this name, which is the same in all of them."""
 
     @property
     def node_metadata(self) -> Mapping[str, Any]:

@@ -52,6 +52,8 @@ class Connection(Protocol):
     local_ip: bytes
     local_port: int
     requested_server_name: bytes
+    filter_state: dict[Any, Any]
+    """what filters keep for the connection"""
     tls: Any
     """facts about the peer's certificate; None on plain text"""
 
@@ -133,6 +135,9 @@ class Stream(Protocol):
 
     def route_metadata(self) -> Any:
         """The route's `metadata.filter_metadata`: name -> values."""
+
+    def rate_limits(self, vh_rate_limits: str) -> list[Any]:
+        """`rate_limits` of the route and its virtual host, by the rules OVERRIDE, INCLUDE or IGNORE."""
 
     def target_cluster(self) -> str:
         """The cluster that the route has chosen; empty when it has none."""

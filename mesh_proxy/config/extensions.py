@@ -43,6 +43,7 @@ MODULES: dict[str, str] = {
             ("grpc_web", "grpc_web", ("GrpcWeb",)),
             ("header_mutation", "header_mutation", ("HeaderMutation", "HeaderMutationPerRoute")),
             ("health_check", "health_check", ("HealthCheck",)),
+            ("local_ratelimit", "local_rate_limit", ("LocalRateLimit",)),
         )
         for message in messages
     },

@@ -49,6 +49,7 @@ BUILT_IN: dict[str, str] = {
     f"{_HTTP}.grpc_web.v3.GrpcWeb": f"{_FILTERS}.grpc",
     f"{_HTTP}.header_mutation.v3.HeaderMutation": f"{_FILTERS}.header_mutation",
     f"{_HTTP}.header_mutation.v3.HeaderMutationPerRoute": f"{_FILTERS}.header_mutation",
+    f"{_HTTP}.local_ratelimit.v3.LocalRateLimit": f"{_FILTERS}.local_ratelimit",
     f"{_HTTP}.health_check.v3.HealthCheck": f"{_FILTERS}.health_check",
     "mesh_proxy.filters.TrafficLabel": "mesh_filters.traffic_label:definition",
     "mesh_proxy.filters.TagRouter": "mesh_filters.tag_router:definition",

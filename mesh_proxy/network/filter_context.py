@@ -15,6 +15,7 @@ from mesh_proxy.routing.matchers import compile_fraction, compile_header_matcher
 from mesh_proxy.routing.mutations import UNSAFE, HeaderMutation
 from mesh_proxy.stats.group import StatGroup
 from mesh_proxy.stream.filter_chain import FilterChains
+from mesh_proxy.worker.shared_cells import SharedCell
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -115,6 +116,10 @@ class WorkerFilterContext:
         """See the interface."""
         return self._worker.trace_memory.recall(name, trace_id, self.now())
 
+    def shared_cell(self, name: str) -> SharedCell:
+        """See the interface."""
+        return self._worker.shared_cells.cell(name)
+
     @property
     def node_metadata(self) -> Mapping[str, Any]:
         """See the interface."""
@@ -128,7 +133,7 @@ class WorkerFilterContext:
     @property
     def service_cluster(self) -> bytes:
         """See the interface."""
-        return self._worker.service_cluster
+        return self._worker.service_cluster or self._worker.node.cluster.encode()
 
     def call_later(self, seconds: float, callback: Callable[..., None], *arguments: Any) -> TimerHandle:
         """See the interface."""

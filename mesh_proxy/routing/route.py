@@ -117,6 +117,7 @@ class Route:
         "config",
         "direct_response",
         "filter_levels",
+        "host_rate_limits",
         "include_attempt_count_in_response",
         "include_is_timeout_retry_header",
         "include_request_attempt_count",
@@ -156,6 +157,7 @@ class Route:
         """filter name -> the most specific configuration, weighted clusters apart"""
         self.filter_levels = (table.config.per_filter_config, host.per_filter_config, config.per_filter_config)
         """what table, virtual host and route say to filters, each by itself"""
+        self.host_rate_limits = host.rate_limits
         self.choices_differ = False
         """weighted clusters say something to filters of their own"""
         self.conditions: tuple[RequestTest, ...] | None = self._compile_conditions(path)

@@ -213,6 +213,10 @@ class DubboStream(StreamInfo):
         """Routes of Dubbo have none."""
         return {}
 
+    def rate_limits(self, vh_rate_limits: str) -> list[Any]:
+        """Routes of Dubbo have none."""
+        return []
+
     def target_cluster(self) -> str:
         """Where the route would send the call as it is now."""
         if self.forced_cluster:

@@ -120,6 +120,16 @@ class FilteredStream(UpstreamStream):
         route = self.current_route()
         return {} if route is None else route.config.metadata
 
+    def rate_limits(self, vh_rate_limits: str) -> list[Any]:
+        """What route and virtual host say of rate limits."""
+        route = self.current_route()
+        if route is None:
+            return []
+        own = route.action.rate_limits if route.action is not None else ()
+        if own and vh_rate_limits != "INCLUDE" and not (route.action is not None and route.action.include_vh_rate_limits):
+            return list(own)
+        return [*own, *(route.host_rate_limits if vh_rate_limits != "IGNORE" else ())]
+
     def target_cluster(self) -> str:
         """The cluster that the route sends the request to."""
         route = self.current_route()

@@ -20,6 +20,7 @@ class ConnectionInfo:
         "connection_id",
         "direct_remote_address",
         "filter_chain_name",
+        "filter_state",
         "listener_direction",
         "local_address",
         "local_ip",
@@ -55,6 +56,8 @@ class ConnectionInfo:
         self.requested_server_name = b""
         """SNI"""
         self.filter_chain_name = ""
+        self.filter_state: dict[Any, Any] = {}
+        """what filters keep for the connection"""
         self.listener_direction = "UNSPECIFIED"
         self.tls: Any = None
         """facts about the peer's certificate once TLS exists; None on plain text"""

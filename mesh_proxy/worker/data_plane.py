@@ -43,6 +43,7 @@ from mesh_proxy.upstream.resource_table import ResourceTable
 from mesh_proxy.worker.interface import SocketKey
 from mesh_proxy.worker.options import WorkerOptions
 from mesh_proxy.worker.shared import SharedTables
+from mesh_proxy.worker.shared_cells import SharedCells
 from mesh_proxy.worker.trace_memory import TraceMemory
 
 _log = logging.getLogger("main")
@@ -75,6 +76,7 @@ class DataPlane:
             board=EjectionBoard.of(shared, worker_index),
             health_board=HealthBoard.of(shared, worker_index),
         )
+        self._context.shared_cells = SharedCells(shared)
         self._context.trace_memory = TraceMemory(shared)
         self._context.workers = shared.worker_count if shared is not None else 1
         self._context.codec_engine = options.codec_engine

@@ -843,6 +843,27 @@ ACTIONS = [
         {f"{A}.regex_rewrite.pattern": "(a)b", f"{A}.regex_rewrite.substitution": "\\1\\\\x"},
     ),
     Good(
+        "rate limits",
+        web(
+            action="rate_limits: [{stage: 1, disable_key: k, actions: [{source_cluster: {}}, {destination_cluster: {}}, {remote_address: {}}, "
+            "{request_headers: {header_name: x, descriptor_key: k, skip_if_absent: true}}, "
+            "{query_parameters: {query_parameter_name: q, descriptor_key: k, skip_if_absent: true}}, "
+            "{generic_key: {descriptor_key: k, descriptor_value: v}}, {masked_remote_address: {v4_prefix_mask_len: 8, v6_prefix_mask_len: 64}}, "
+            "{header_value_match: {descriptor_key: k, descriptor_value: v, expect_match: false, headers: [{name: x}]}}, "
+            "{query_parameter_value_match: {descriptor_key: k, descriptor_value: v, expect_match: false, query_parameters: [{name: q}]}}, "
+            "{metadata: {descriptor_key: k, metadata_key: {key: f, path: [{key: a}]}, default_value: d, source: ROUTE_ENTRY, skip_if_absent: true}}, "
+            "{dynamic_metadata: {descriptor_key: k, metadata_key: {key: f, path: [{key: a}]}, default_value: d}}]}], include_vh_rate_limits: true",
+            host="rate_limits: [{actions: [{remote_address: {}}]}]",
+        ),
+        {
+            f"{A}.rate_limits.0.stage": 1,
+            f"{A}.rate_limits.0.actions.9.path": ("f", "a"),
+            f"{A}.rate_limits.0.actions.4.name": "q",
+            f"{A}.include_vh_rate_limits": True,
+            f"{V}.rate_limits.0.actions.0.kind": "remote_address",
+        },
+    ),
+    Good(
         "mirrors",
         web(
             action="request_mirror_policies: [{cluster: b, runtime_fraction: {default_value: {numerator: 1}}}]",

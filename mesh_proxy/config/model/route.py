@@ -170,6 +170,9 @@ class ClusterActionConfig:
     upgrades: tuple[UpgradeConfig, ...] = ()
     hash_policies: tuple[HashPolicyConfig, ...] = ()
     mirrors: tuple[MirrorPolicyConfig, ...] = ()
+    rate_limits: tuple[Any, ...] = ()
+    """`mesh_filters.rate_limit_actions.RateLimitConfig`s, for filters"""
+    include_vh_rate_limits: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +235,7 @@ class VirtualHostConfig:
     retry_policy: RetryPolicyConfig | None = None
     per_filter_config: Mapping[str, Any] = field(default_factory=dict, hash=False)
     per_request_buffer_limit_bytes: int | None = None
+    rate_limits: tuple[Any, ...] = ()
     mirrors: tuple[MirrorPolicyConfig, ...] = ()
 
 

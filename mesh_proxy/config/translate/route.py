@@ -20,6 +20,7 @@ from mesh_proxy.config.translate.context import Context, run
 from mesh_proxy.config.translate.formats import regex
 from mesh_proxy.config.translate.matchers import header_matcher, query_parameter_matcher
 from mesh_proxy.config.translate.per_filter import per_filter_config
+from mesh_proxy.config.translate.rate_limit import rate_limit
 from mesh_proxy.config.translate.route_action import (
     Scope,
     cluster_action,
@@ -88,6 +89,7 @@ def _virtual_host(reader: Reader, scope: Scope) -> VirtualHostConfig:
         retry_policy=retry_policy(policy) if policy is not None else None,
         per_filter_config=per_filter_config(reader, scope.context),
         per_request_buffer_limit_bytes=limit,
+        rate_limits=reader.each("rate_limits", rate_limit),
         mirrors=mirrors(reader, scope),
     )
 

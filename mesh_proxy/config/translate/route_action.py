@@ -23,6 +23,7 @@ from mesh_proxy.config.translate.context import Context
 from mesh_proxy.config.translate.formats import compiled, regex
 from mesh_proxy.config.translate.matchers import header_matcher
 from mesh_proxy.config.translate.per_filter import per_filter_config
+from mesh_proxy.config.translate.rate_limit import rate_limit
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,6 +88,8 @@ def cluster_action(reader: Reader, scope: Scope) -> ClusterActionConfig:
         upgrades=reader.each("upgrade_configs", _upgrade),
         hash_policies=tuple(policy for policy in reader.each("hash_policy", _hash_policy) if policy is not None),
         mirrors=mirrors(reader, scope),
+        rate_limits=reader.each("rate_limits", rate_limit),
+        include_vh_rate_limits=reader.flag("include_vh_rate_limits"),
     )
 
 
