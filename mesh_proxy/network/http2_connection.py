@@ -1,51 +1,36 @@
 """A downstream HTTP/2 connection: many streams over one transport, written once per turn.
 
-A request whose upstream takes no more keeps its flow-control credit until it does (`pause_reading`); a response whose caller
-takes no more waits in an `Outbox`. When the caller does not even read what is not flow-controlled, the output stays in the codec,
-which counts its frames.
+Theory of operation: `HttpShell` has the transport, `Http2Flow` the flow control, `Http2Clock` the time-outs; here are the events.
+They are one object, because the way of a request touches all of them.
 """
 
 from __future__ import annotations
 
-import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from mesh_codecs.errors import ResetReason
 from mesh_codecs.events import (
     ConnectionFailed,
     Data,
     Event,
-    GoAway,
-    InformationalHeaders,
     RequestHeaders,
-    ResponseHeaders,
     StreamReset,
     Trailers,
     WindowOpened,
 )
 from mesh_codecs.http1 import UnderscoreAction
 from mesh_codecs.http2 import Http2Codec, frames
-from mesh_proxy.deadlines import DeadlineQueue
 from mesh_proxy.listener.mover import MovingState
+from mesh_proxy.network.http2_clock import Http2Clock
 from mesh_proxy.network.http2_quiet import Http2Quiet
-from mesh_proxy.network.http_shell import HttpShell
-from mesh_proxy.network.outbox import Outbox
-from mesh_proxy.network.transport import set_limits, write_all
-from mesh_proxy.stats.http2_group import Http2Stats
 from mesh_proxy.stream import flags
 from mesh_proxy.stream.http_stream import HttpStream
 
 if TYPE_CHECKING:
-    from mesh_codecs.http2 import Http2Engine
     from mesh_proxy.listener.connection import ConnectionOwner
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.stream.downstream_stream import DownstreamStream
     from mesh_proxy.stream.info import ConnectionInfo
-
-TURN_BYTES: Final = 65_536
-"""what one response may take of a freshly opened connection window before the next one gets its share"""
-
 
 MALFORMED_HEADS: Final = frozenset(
     {
@@ -73,40 +58,14 @@ def details_of(code: str) -> str:
     return "http2.invalid.header.field" if code in MALFORMED_HEADS else code
 
 
-class Http2Connection(HttpShell):
-    """Feeds the codec, hands its events to their streams, and keeps the connection's time-outs."""
+class Http2Connection(Http2Clock):
+    """Feeds the codec and hands its events to their streams."""
 
-    __slots__ = (
-        "_draining",
-        "_head_since",
-        "_holds",
-        "_outboxes",
-        "_quiet",
-        "_timer",
-        "_timer_at",
-        "codec",
-        "codec_stats",
-        "requests",
-        "streams",
-    )
+    __slots__ = ("_quiet",)
 
     def __init__(self, manager: HttpManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
         super().__init__(manager, info, owner)
-        self.codec: Http2Engine = manager.new_http2_codec()
-        self.codec_stats = manager.context.registry.get(Http2Stats, "http2.")
-        self.streams: dict[int, HttpStream] = {}
-        self.requests = 0
-        self._outboxes: dict[int, Outbox] = {}
-        """responses that wait for credit"""
-        self._holds: dict[int, list[int]] = {}
-        """requests that nobody takes now -> [by how many they are held, bytes whose credit is kept back]"""
-        self._draining = False
-        self._head_since = 0.0
-        """when the header block began that is incomplete; 0.0: there is none"""
         self._quiet = Http2Quiet(self)
-        self._timer: asyncio.TimerHandle | None = None
-        """the codec's, see `next_timer`"""
-        self._timer_at = 0.0
 
     # -- the loop's side
 
@@ -159,32 +118,6 @@ class Http2Connection(HttpShell):
         if self._head_since and self.manager.head_queue is not None:
             self.manager.head_queue.discard(self)
 
-    def pause_writing(self) -> None:
-        self.write_blocked = True
-        for stream in tuple(self.streams.values()):
-            stream.on_downstream_writable(False)
-
-    def resume_writing(self) -> None:
-        self.write_blocked = False
-        if self._mover is not None:
-            set_limits(self.transport, self.owner.buffer_limit)
-            self._offer()
-        for stream in tuple(self.streams.values()):
-            stream.on_downstream_writable(True)
-        self.flush()
-        self.context.flush()
-
-    def flush(self) -> None:
-        """Write what the codec gathered; while the transport takes nothing it stays there and its frames are counted."""
-        self._dirty = False
-        if self.closed or (self.write_blocked and not self._closing):
-            return
-        size = write_all(self.transport, self.codec.data_to_send())
-        self.manager.stats.downstream_cx_tx_bytes_total += size
-        self.sent += size
-        if not self.streams and self.codec.closed:
-            self._close_after_flush(linger=not self._remote_closed)
-
     # -- events of the codec
 
     def _dispatch(self, events: list[Event], now: float) -> None:
@@ -206,19 +139,6 @@ class Http2Connection(HttpShell):
             elif isinstance(event, ConnectionFailed):
                 self._connection_failed(event, now)
             # GoAway: the caller opens no more streams; those that are open end as usual.
-
-    def _watch_head(self, now: float) -> None:
-        """Time header blocks that come in pieces: nothing else can come before their end."""
-        queue = self.manager.head_queue
-        started = self.codec.head_started
-        if started == bool(self._head_since):
-            return
-        self._head_since = now if started else 0.0
-        if queue is not None:
-            if started:
-                queue.add(self, now)
-            else:
-                queue.discard(self)
 
     def _count_request(self) -> None:
         stats = self.manager.stats
@@ -313,83 +233,6 @@ class Http2Connection(HttpShell):
 
     # -- the stream's side
 
-    def send(self, event: ResponseHeaders | InformationalHeaders | Data | Trailers) -> None:
-        """Give an event to the codec, or let it wait for credit; it is written at the end of this turn."""
-        if isinstance(event, Data):
-            stream_id = event.stream_id
-            if stream_id in self._outboxes or len(event.data) > self.codec.send_window(stream_id):
-                self._wait_for_credit(event)
-            else:
-                self.codec.send(event)
-        elif self._outboxes and isinstance(event, Trailers) and event.stream_id in self._outboxes:
-            self._outboxes[event.stream_id].add(event)
-        else:
-            self.codec.send(event)
-        if not self._dirty:
-            self._dirty = True
-            self.context.dirty.append(self)
-
-    def _wait_for_credit(self, event: Data) -> None:
-        stream_id = event.stream_id
-        outbox = self._outboxes.get(stream_id)
-        if outbox is None:
-            stream = self.streams.get(stream_id)
-            if stream is None:
-                return
-            outbox = self._outboxes[stream_id] = Outbox(stream, self.owner.buffer_limit)
-            stream.undelivered = True
-        self.codec_stats.pending_send_bytes += outbox.add(event)
-        self._pump(outbox, outbox.size)
-
-    def _window_opened(self, stream_id: int, now: float) -> None:
-        if stream_id:
-            outbox = self._outboxes.get(stream_id)
-            if outbox is not None:
-                outbox.stream.last_downstream_time = now
-                self._pump(outbox, outbox.size)
-            return
-        progress = True
-        while progress and self._outboxes:
-            # In turns, so that one long response does not take the whole window.
-            progress = False
-            for outbox in tuple(self._outboxes.values()):
-                if self._pump(outbox, TURN_BYTES):
-                    progress = True
-                    outbox.stream.last_downstream_time = now
-
-    def _pump(self, outbox: Outbox, most: int) -> int:
-        """Send what the windows allow now; the number of bytes."""
-        stream = outbox.stream
-        sent = outbox.pump(self.codec, most)
-        self.codec_stats.pending_send_bytes -= sent
-        if outbox.empty:
-            del self._outboxes[stream.stream_id]
-            stream.undelivered = False
-            outbox.relieve()
-            if stream.response_done:
-                stream.finish()
-        else:
-            outbox.relieve()
-        return sent
-
-    def pause_reading(self, stream: DownstreamStream) -> None:
-        """Counted: what comes of this request keeps its credit until the last one lets go."""
-        hold = self._holds.get(stream.stream_id)
-        if hold is None:
-            self._holds[stream.stream_id] = [1, 0]
-        else:
-            hold[0] += 1
-
-    def resume_reading(self, stream: DownstreamStream) -> None:
-        """Undo one `pause_reading`."""
-        hold = self._holds[stream.stream_id]
-        hold[0] -= 1
-        if not hold[0]:
-            del self._holds[stream.stream_id]
-            if hold[1] and not self.closed:
-                self.codec.acknowledge(stream.stream_id, hold[1])
-                self._touch()
-
     def response_begins(self) -> None:
         """Say GOAWAY if this connection ought to end."""
         if (self.context.draining or self.owner.draining or self.context.health_check_failed) and not self._draining:
@@ -409,11 +252,6 @@ class Http2Connection(HttpShell):
         """The response breaks off. An endpoint that cancels is passed on as such, unlike in Envoy: a gRPC caller then sees the
         status CANCELLED, as it would without a proxy."""
         self._send_reset(stream.stream_id, frames.CANCEL if stream.upstream_cancelled else frames.INTERNAL_ERROR)
-
-    def _send_reset(self, stream_id: int, error_code: int = 0) -> None:
-        self.codec.send(StreamReset(stream_id, ResetReason.LOCAL_RESET, None, error_code))
-        self.codec_stats.tx_reset += 1
-        self._touch()
 
     def measure(self, stream: DownstreamStream) -> None:
         """Fill in what the stream took on the wire: frames with their headers, as Envoy counts them."""
@@ -500,116 +338,6 @@ class Http2Connection(HttpShell):
         self._look_at_timer(monotonic())
         self._touch()
         self.context.flush()
-
-    # -- the end, and time
-
-    def _drain(self) -> None:
-        """GOAWAY, in two steps."""
-        self._draining = True
-        self.codec.shutdown()
-        self.codec_stats.goaway_sent += 1
-        self._look_at_timer(monotonic())
-        self._touch()
-
-    def close_when_idle(self) -> None:
-        """Draining: no new streams; the connection ends with the last one that is open."""
-        if not self._draining and not self._closing:
-            self._drain()
-
-    def _look_at_timer(self, now: float) -> None:
-        """Arm the one timer of the codec, if it wants one sooner than it is armed for."""
-        due = self.codec.next_timer()
-        if due is None:
-            return
-        if due <= now:
-            self._codec_time(now)
-            due = self.codec.next_timer()
-            if due is None:
-                return
-        if self._timer is not None:
-            if self._timer_at <= due:
-                return
-            self._timer.cancel()
-        self._timer_at = due
-        self._timer = self.context.loop.call_later(max(due - now, 0.0), self._timer_fired)
-
-    def _timer_fired(self) -> None:
-        self._timer = None
-        if self.closed or self._closing:
-            return
-        now = monotonic()
-        due = self.codec.next_timer()
-        if due is not None and due <= now:
-            self._codec_time(now)
-        self._look_at_timer(now)
-        self.context.flush()
-
-    def _codec_time(self, now: float) -> None:
-        self._dispatch(self.codec.handle_timer(now), now)
-        self._touch()
-
-    def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
-        """One of the connection's time-outs is due, unless something happened since it was set."""
-        manager = self.manager
-        if self._closing:
-            # Only delayed_close_timeout counts now.
-            return
-        if queue is manager.idle_queue:
-            left = self.last_activity + queue.duration_s - now
-            if self.streams:
-                queue.add(self, now)
-            elif left > 0:
-                self.context.loop.call_later(left, self._recheck, queue)
-            elif not self._draining:
-                manager.stats.downstream_cx_idle_timeout += 1
-                self._drain()
-        elif queue is manager.stream_idle_queue:
-            self._check_idle_streams(queue, now)
-        elif queue is manager.head_queue:
-            self._head_timed_out(now)
-        else:
-            manager.stats.downstream_cx_max_duration_reached += 1
-            self.close_when_idle()
-
-    def _check_idle_streams(self, queue: DeadlineQueue, now: float) -> None:
-        """One look at all streams, at the time when the first of them may be idle for too long."""
-        soonest = queue.duration_s
-        if self._head_since:
-            left = self._head_since + queue.duration_s - now
-            if left <= 0:
-                self._head_timed_out(now)
-                return
-            soonest = min(soonest, left)
-        for stream in tuple(self.streams.values()):
-            active = max(stream.last_downstream_time, stream.last_upstream_rx_time)
-            left = active + stream.idle_limit() - now
-            if left <= 0:
-                if stream.response_done:
-                    self.codec_stats.tx_flush_timeout += 1
-                    stream.reset_downstream()
-                else:
-                    stream.on_idle_timeout()
-            elif left < soonest:
-                soonest = left
-        if soonest < queue.duration_s:
-            self.context.loop.call_later(soonest, self._recheck, queue)
-        else:
-            queue.add(self, now)
-
-    def _head_timed_out(self, now: float) -> None:
-        """A header block, or the preface, took too long. Its stream cannot be answered, as nothing else can be read before."""
-        self._head_since = 0.0
-        self.manager.stats.downstream_rq_header_timeout += 1
-        self.codec.send(GoAway(0, 0, frames.PROTOCOL_ERROR, b"request header timeout"))
-        self._close_after_flush(linger=True)
-        self._log_unparsed("request_header_timeout", now)
-        for stream in tuple(self.streams.values()):
-            stream.on_downstream_gone(now, "request_header_timeout")
-
-    def _recheck(self, queue: DeadlineQueue) -> None:
-        if not self.closed:
-            self.on_deadline(queue, monotonic())
-            self.context.flush()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "draining" if self._draining else "open"

@@ -159,7 +159,15 @@ class Http2Codec(Receiver):
     @property
     def exportable(self) -> bool:
         """The connection is between requests: `export_state` works."""
-        return not (self._streams or self._failed or self._ended or self._block_stream or self._draining or self._peer_goaway)
+        return not (
+            self._streams
+            or self._failed
+            or self._ended
+            or self._block_stream
+            or self._draining
+            or self._peer_goaway
+            or self.pending
+        )
 
     def export_state(self) -> bytes:
         """All that another process needs to go on with this connection; this codec must not be used afterwards.

@@ -1,0 +1,157 @@
+"""Flow control of a downstream HTTP/2 connection in both directions (RFC 9113, 5.2).
+
+A request whose upstream takes no more keeps its credit until it does (`pause_reading`); a response whose caller takes no more
+waits in an `Outbox`. When the caller does not even read what is not flow-controlled, the output stays in the codec, which counts
+its frames.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mesh_codecs.errors import ResetReason
+from mesh_codecs.events import Data, InformationalHeaders, ResponseHeaders, StreamReset, Trailers
+from mesh_proxy.network.http_shell import HttpShell
+from mesh_proxy.network.outbox import Outbox
+from mesh_proxy.network.transport import set_limits, write_all
+from mesh_proxy.stats.http2_group import Http2Stats
+
+if TYPE_CHECKING:
+    from mesh_codecs.http2 import Http2Engine
+    from mesh_proxy.listener.connection import ConnectionOwner
+    from mesh_proxy.network.http_manager import HttpManager
+    from mesh_proxy.stream.downstream_stream import DownstreamStream
+    from mesh_proxy.stream.http_stream import HttpStream
+    from mesh_proxy.stream.info import ConnectionInfo
+
+TURN_BYTES: Final = 65_536
+"""what one response may take of a freshly opened connection window before the next one gets its share"""
+
+
+class Http2Flow(HttpShell):
+    """Abstract: `Http2Clock` adds the time-outs."""
+
+    __slots__ = ("_holds", "_outboxes", "codec", "codec_stats", "requests", "streams")
+
+    def __init__(self, manager: HttpManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
+        super().__init__(manager, info, owner)
+        self.codec: Http2Engine = manager.new_http2_codec()
+        self.codec_stats = manager.context.registry.get(Http2Stats, "http2.")
+        self.streams: dict[int, HttpStream] = {}
+        self.requests = 0
+        self._outboxes: dict[int, Outbox] = {}
+        """responses that wait for credit"""
+        self._holds: dict[int, list[int]] = {}
+        """requests that nobody takes now -> [by how many they are held, bytes whose credit is kept back]"""
+
+    def pause_writing(self) -> None:
+        self.write_blocked = True
+        for stream in tuple(self.streams.values()):
+            stream.on_downstream_writable(False)
+
+    def resume_writing(self) -> None:
+        self.write_blocked = False
+        if self._mover is not None:
+            set_limits(self.transport, self.owner.buffer_limit)
+            self._offer()
+        for stream in tuple(self.streams.values()):
+            stream.on_downstream_writable(True)
+        self.flush()
+        self.context.flush()
+
+    def flush(self) -> None:
+        """Write what the codec gathered; while the transport takes nothing it stays there and its frames are counted."""
+        self._dirty = False
+        if self.closed or (self.write_blocked and not self._closing):
+            return
+        size = write_all(self.transport, self.codec.data_to_send())
+        self.manager.stats.downstream_cx_tx_bytes_total += size
+        self.sent += size
+        if not self.streams and self.codec.closed:
+            self._close_after_flush(linger=not self._remote_closed)
+
+    # -- responses
+
+    def send(self, event: ResponseHeaders | InformationalHeaders | Data | Trailers) -> None:
+        """Give an event to the codec, or let it wait for credit; it is written at the end of this turn."""
+        if isinstance(event, Data):
+            stream_id = event.stream_id
+            if stream_id in self._outboxes or len(event.data) > self.codec.send_window(stream_id):
+                self._wait_for_credit(event)
+            else:
+                self.codec.send(event)
+        elif self._outboxes and isinstance(event, Trailers) and event.stream_id in self._outboxes:
+            self._outboxes[event.stream_id].add(event)
+        else:
+            self.codec.send(event)
+        if not self._dirty:
+            self._dirty = True
+            self.context.dirty.append(self)
+
+    def _send_reset(self, stream_id: int, error_code: int = 0) -> None:
+        self.codec.send(StreamReset(stream_id, ResetReason.LOCAL_RESET, None, error_code))
+        self.codec_stats.tx_reset += 1
+        self._touch()
+
+    def _wait_for_credit(self, event: Data) -> None:
+        stream_id = event.stream_id
+        outbox = self._outboxes.get(stream_id)
+        if outbox is None:
+            stream = self.streams.get(stream_id)
+            if stream is None:
+                return
+            outbox = self._outboxes[stream_id] = Outbox(stream, self.owner.buffer_limit)
+            stream.undelivered = True
+        self.codec_stats.pending_send_bytes += outbox.add(event)
+        self._pump(outbox, outbox.size)
+
+    def _window_opened(self, stream_id: int, now: float) -> None:
+        if stream_id:
+            outbox = self._outboxes.get(stream_id)
+            if outbox is not None:
+                outbox.stream.last_downstream_time = now
+                self._pump(outbox, outbox.size)
+            return
+        progress = True
+        while progress and self._outboxes:
+            # In turns, so that one long response does not take the whole window.
+            progress = False
+            for outbox in tuple(self._outboxes.values()):
+                if self._pump(outbox, TURN_BYTES):
+                    progress = True
+                    outbox.stream.last_downstream_time = now
+
+    def _pump(self, outbox: Outbox, most: int) -> int:
+        """Send what the windows allow now; the number of bytes."""
+        stream = outbox.stream
+        sent = outbox.pump(self.codec, most)
+        self.codec_stats.pending_send_bytes -= sent
+        if outbox.empty:
+            del self._outboxes[stream.stream_id]
+            stream.undelivered = False
+            outbox.relieve()
+            if stream.response_done:
+                stream.finish()
+        else:
+            outbox.relieve()
+        return sent
+
+    # -- requests
+
+    def pause_reading(self, stream: DownstreamStream) -> None:
+        """Counted: what comes of this request keeps its credit until the last one lets go."""
+        hold = self._holds.get(stream.stream_id)
+        if hold is None:
+            self._holds[stream.stream_id] = [1, 0]
+        else:
+            hold[0] += 1
+
+    def resume_reading(self, stream: DownstreamStream) -> None:
+        """Undo one `pause_reading`."""
+        hold = self._holds[stream.stream_id]
+        hold[0] -= 1
+        if not hold[0]:
+            del self._holds[stream.stream_id]
+            if hold[1] and not self.closed:
+                self.codec.acknowledge(stream.stream_id, hold[1])
+                self._touch()
