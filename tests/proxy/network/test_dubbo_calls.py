@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dubbo_support import wire
-from dubbo_support.plane import Provider, id_of, proxied, read_frame
+from dubbo_support.plane import Provider, id_of, proxied, read_frame, route
 from plane_support import run
+
+from mesh_codecs.dubbo import Counters
 
 
 def echo(frame: bytes) -> bytes | None:
@@ -30,6 +32,31 @@ def test_a_call_is_answered_under_its_own_id() -> None:
             assert one.stat("dubbo.d.", "request_twoway") == 5
             assert one.stat("dubbo.d.", "response_success") == 5
             assert one.stat("dubbo.d.", "request_active") == 0
+
+    run(test())
+
+
+def test_nothing_is_decoded_that_nobody_asks_for() -> None:
+    """By service and method: no argument and no attachment is touched. By attachment: arguments are stepped over."""
+
+    async def calls(routes: str, count: int) -> Counters:
+        async with proxied(Provider(echo), routes=routes, interface="demo.HelloService") as (one, [(reader, writer)]):
+            for number in range(count):
+                tag = {"dubbo.tag": "gray", "n": str(number)}
+                writer.write(wire.call(request_id=number, types=wire.STRING, arguments=("x",), attachments=tag))
+                await read_frame(reader)
+            (connection,) = one.data._listeners["dubbo"].connections
+            counters = connection.manager.memo.counters  # type: ignore[attr-defined]
+            assert isinstance(counters, Counters)
+            return counters
+
+    async def test() -> None:
+        found = await calls(route(match="{method: {name: {exact: sayHello}}}"), 20)
+        assert (found.heads_parsed, found.heads_from_memo) == (1, 19)
+        assert (found.argument_skips, found.argument_reads, found.attachment_decodes) == (0, 0, 0)
+        found = await calls(route(match="{headers: [{name: dubbo.tag, string_match: {exact: gray}}]}"), 20)
+        assert (found.heads_parsed, found.argument_skips, found.attachment_decodes) == (1, 20, 20)
+        assert found.argument_reads == 0
 
     run(test())
 

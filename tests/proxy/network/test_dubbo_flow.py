@@ -88,6 +88,26 @@ def test_a_slow_consumer_gets_all_of_it() -> None:
     run(test())
 
 
+def test_a_consumer_with_its_own_connection_holds_back_its_provider() -> None:
+    async def test() -> None:
+        provider = Provider(big)
+        async with proxied(provider, cluster_options="pinning: ALWAYS") as (one, [(stalled, writer)]):
+            small_buffers(writer)
+            stalled._transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(b"".join(wire.call(method="big", request_id=number) for number in range(40)))
+            await until(lambda: one.stat("cluster.a.", "upstream_flow_control_paused_reading_total") >= 1)
+            (connection,) = one.data._listeners["dubbo"].connections
+            held = connection.transport.get_write_buffer_size()  # type: ignore[attr-defined]
+            assert held < 4 * MIB
+            stalled._transport.resume_reading()  # type: ignore[attr-defined]
+            assert sorted([id_of(await read_frame(stalled)) for _ in range(40)]) == list(range(40))
+            await until(lambda: one.stat("cluster.a.", "upstream_rq_active") == 0)
+            paused = one.stat("cluster.a.", "upstream_flow_control_paused_reading_total")
+            assert one.stat("cluster.a.", "upstream_flow_control_resumed_reading_total") == paused
+
+    run(test())
+
+
 def test_a_consumer_that_takes_nothing_is_given_up_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mesh_proxy.network.dubbo_manager.WRITE_STALL_S", 0.05)
 

@@ -371,6 +371,31 @@ def test_a_lost_callback_connection_ends_the_consumers_too() -> None:
     run(test())
 
 
+def test_a_pinned_connection_that_cannot_be_made_is_tried_elsewhere() -> None:
+    async def test() -> None:
+        provider = Provider(echo)
+        options = "retry_policy: {retry_on: [connect-failure], num_retries: 3}"
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            dead = AddressConfig(host="127.0.0.1", port=closed.getsockname()[1])
+            async with served(provider) as (good,):
+                routes = route(route_options=options)
+                text = bootstrap({"a": [dead, good]}, routes=routes, cluster_options="pinning: ALWAYS")
+                async with plane(text) as one:
+                    for _ in range(4):
+                        reader, writer = await one.connect("dubbo")
+                        for number in range(2):
+                            writer.write(wire.call(request_id=number))
+                            assert await read_frame(reader) == wire.answer(number)
+                        writer.close()
+                    await until(lambda: one.stat("cluster.a.", "upstream_cx_active") == 0)
+                    assert one.stat("cluster.a.", "upstream_cx_connect_fail") >= 1
+                    ends = one.data._context.clusters.get("a").endpoints  # type: ignore[union-attr]
+                    assert not any(name.startswith("dubbo pinned") for end in ends for name in end.pools)
+
+    run(test())
+
+
 @pytest.mark.parametrize(("pinning", "connections"), [("ALWAYS", 2), ("NEVER", 1)])
 def test_pinning_by_configuration(pinning: str, connections: int) -> None:
     async def test() -> None:
