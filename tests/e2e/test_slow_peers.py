@@ -21,6 +21,8 @@ pytestmark = pytest.mark.slow
 
 Start = Callable[..., Sidecar]
 LARGE = 64 << 20
+SLACK_KB = 4096
+"""What a worker may grow by for other reasons (first use of code, fragments of its heap): a sixteenth of one body."""
 PIECE = os.urandom(1 << 16)
 GET = b"GET / HTTP/1.1\r\nhost: shop\r\n\r\n"
 UPLOAD = b"POST / HTTP/1.1\r\nhost: shop\r\ncontent-length: %d\r\n\r\n"
@@ -200,7 +202,7 @@ def test_slow_reader_of_a_large_answer(start: Start) -> None:
         f"{readers} readers of {LARGE >> 20} MB each stand still: the worker grew by {grown} KB; others served, slowest "
         f"{slowest * 1000:.0f} ms; then one read it all in {took:.2f} s"
     )
-    assert grown < readers * 1024
+    assert grown < readers * 1024 + SLACK_KB
     assert slowest < 1
 
 
@@ -266,7 +268,7 @@ def test_slow_upstream_for_a_large_upload(start: Start) -> None:
     print(f"{uploads} uploads of {LARGE >> 20} MB each stand still: the worker grew by {grown} KB")
     assert statuses == [200] * uploads
     assert set(digests) == {wanted.digest()}
-    assert grown < uploads * 1024
+    assert grown < uploads * 1024 + SLACK_KB
 
 
 def test_upload_before_the_upstream_is_there(start: Start) -> None:
@@ -286,7 +288,7 @@ def test_upload_before_the_upstream_is_there(start: Start) -> None:
         answer = answer_of(sock)
     print(f"an upload to nowhere: the worker grew by {grown} KB")
     assert answer.status == 503
-    assert grown < 1024
+    assert grown < 1024 + SLACK_KB
 
 
 def test_who_never_reads_is_cut(start: Start) -> None:
