@@ -20,7 +20,7 @@ CLUSTER_TYPES: Final[set[str]] = {"STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGIN
 """of these and `EDS`"""
 
 OTHER: Final[set[str]] = {"outlier_detection"}
-"""of `local_reply`, `mirror`, `outlier_detection`, `rds`"""
+"""of `local_reply`, `outlier_detection`, `rds`"""
 
 _LOG = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions"
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"

@@ -210,6 +210,8 @@ class HttpStream(FilteredStream):
         route.finalize_request(request, self, choice)
         if self.timeout_s and self.request_done:
             self._start_timeout(monotonic())
+        if route.mirrors:
+            self.mirror_request(route.mirrors)
         self._attempt()
 
     def _answer_from_route(self, route: Route) -> None:

@@ -104,7 +104,7 @@ def options(fields: str) -> str:
 def everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the translation accept all it understands, also what the data path does not do so far."""
     monkeypatch.setattr(features, "NOT_YET", {})
-    monkeypatch.setattr(features, "OTHER", {"local_reply", "mirror", "outlier_detection"})
+    monkeypatch.setattr(features, "OTHER", {"local_reply", "outlier_detection"})
     monkeypatch.setattr(features, "UPSTREAM_PROTOCOLS", {"HTTP1", "HTTP2", "DOWNSTREAM", "AUTO"})
     monkeypatch.setattr(features, "DOWNSTREAM_CODECS", {"AUTO", "HTTP1", "HTTP2"})
     monkeypatch.setattr(features, "LISTENER_FILTERS", {"original_dst", "tls_inspector", "http_inspector"})

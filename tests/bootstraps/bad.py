@@ -768,7 +768,6 @@ UNSUPPORTED = [
         f"{CLUSTER}.lb_subset_config.subset_selectors[0].fallback_keys_subset",
         "not all",
     ),
-    unsupported("mirroring", web(action="request_mirror_policies: [{cluster: b}]"), f"{ROUTE}.route.request_mirror_policies[0]"),
     unsupported("hedging", web(action="hedge_policy: {hedge_on_per_try_timeout: true}"), f"{ROUTE}.route.hedge_policy"),
     unsupported(
         "host predicate",

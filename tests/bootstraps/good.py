@@ -866,7 +866,7 @@ ACTIONS = [
     Good(
         "mirrors",
         web(
-            action="request_mirror_policies: [{cluster: b, runtime_fraction: {default_value: {numerator: 1}}}]",
+            action="request_mirror_policies: [{cluster: b, runtime_fraction: {default_value: {numerator: 1}}, disable_shadow_host_suffix_append: true}]",
             host="request_mirror_policies: [{cluster: b}]",
             table="request_mirror_policies: [{cluster: b}]",
         ),

@@ -127,6 +127,8 @@ class MirrorPolicyConfig:
 
     cluster: str
     fraction: FractionConfig | None = None
+    keep_host: bool = False
+    """`disable_shadow_host_suffix_append`: no `-shadow` behind the host name"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mesh_proxy.config import features
 from mesh_proxy.config.model.route import (
     ClusterActionConfig,
     DirectResponseConfig,
@@ -229,13 +228,15 @@ def mirrors(reader: Reader, scope: Scope) -> tuple[MirrorPolicyConfig, ...]:
 
 
 def _mirror(reader: Reader, scope: Scope) -> MirrorPolicyConfig:
-    if "mirror" not in features.OTHER:
-        raise reader.error("mirroring is not supported")
     name = reader.text("cluster")
     if not name:
         raise reader.error("is required", "cluster")
     scope.references.append((reader.at("cluster"), name))
-    return MirrorPolicyConfig(cluster=name, fraction=runtime_fraction(reader.sub("runtime_fraction")))
+    return MirrorPolicyConfig(
+        cluster=name,
+        fraction=runtime_fraction(reader.sub("runtime_fraction")),
+        keep_host=reader.flag("disable_shadow_host_suffix_append"),
+    )
 
 
 def redirect(reader: Reader) -> RedirectConfig:

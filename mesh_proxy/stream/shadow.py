@@ -1,0 +1,214 @@
+"""Copies of requests for other clusters (`request_mirror_policies`), whose answers nobody waits for.
+
+A copy leaves after the original's head was made ready for its upstream: with `-shadow` behind its host name, and marked as
+internal like every request that Envoy makes itself (`common/router/shadow_writer_impl.cc`). It is never tried again and never
+holds the original back: a copy whose upstream takes too little is given up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mesh_codecs.errors import LocalProtocolError, ResetReason
+from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, ResponseHeaders, Trailers
+from mesh_codecs.headers import Headers
+from mesh_proxy.upstream.cluster import LbContext
+from mesh_proxy.upstream.pools import pool_for
+
+if TYPE_CHECKING:
+    from mesh_proxy.config.model.route import MirrorPolicyConfig
+    from mesh_proxy.context import WorkerContext
+    from mesh_proxy.deadlines import DeadlineQueue
+    from mesh_proxy.upstream.cluster import Cluster
+    from mesh_proxy.upstream.endpoint import Endpoint
+    from mesh_proxy.upstream.handle import UpstreamHandle
+
+
+class Shadow:
+    """One copy, an `UpstreamCallbacks`."""
+
+    __slots__ = (
+        "_body",
+        "_deadline",
+        "_endpoint",
+        "_handle",
+        "_limit",
+        "_pool",
+        "_size",
+        "cluster",
+        "done",
+        "request",
+        "upstream_cancelled",
+        "upstream_wire_bytes_received",
+        "upstream_wire_bytes_sent",
+    )
+
+    def __init__(self, request: RequestHeaders, cluster: Cluster, endpoint: Endpoint, limit: int) -> None:
+        self.request = request
+        self.cluster = cluster
+        self.done = False
+        self.upstream_wire_bytes_sent = 0
+        self.upstream_wire_bytes_received = 0
+        self.upstream_cancelled = False
+        self._endpoint = endpoint
+        self._pool: Any = None
+        self._handle: UpstreamHandle | None = None
+        self._body: list[Data | Trailers] = []
+        """what came before there was a connection"""
+        self._size = 0
+        self._limit = limit
+        self._deadline: DeadlineQueue | None = None
+
+    def start(self, context: WorkerContext, timeout_s: float | None, now: float) -> None:
+        """Ask for a connection."""
+        if timeout_s:
+            self._deadline = context.deadlines.queue("shadow", timeout_s)
+            self._deadline.add(self, now)
+        self._pool = pool_for(context, self.cluster, self._endpoint, high_priority=False, http_version=self.request.http_version)
+        self._pool.acquire(self)
+
+    # -- from the original
+
+    def data(self, event: Data | Trailers) -> None:
+        """More of the request."""
+        if self.done:
+            return
+        handle = self._handle
+        if handle is None:
+            self._body.append(event)
+            self._size += len(event.data) if isinstance(event, Data) else 0
+            if self._size > self._limit:
+                self.cluster.stats.retry_or_shadow_abandoned += 1
+                self.cancel()
+            return
+        try:
+            self._send(handle, event)
+        except LocalProtocolError:
+            self.cancel()
+
+    def _send(self, handle: UpstreamHandle, event: Data | Trailers) -> None:
+        if isinstance(event, Data):
+            handle.send_data(event.data, event.end_stream)
+        else:
+            handle.send_trailers(event.headers)
+
+    def cancel(self) -> None:
+        """Nobody needs it any more."""
+        if self.done:
+            return
+        pool, handle = self._pool, self._handle
+        self._finish()
+        if handle is not None:
+            handle.reset()
+        elif pool is not None:
+            pool.cancel(self)
+
+    def _finish(self) -> None:
+        self.done = True
+        self._pool = None
+        self._handle = None
+        self._body.clear()
+        if self._deadline is not None:
+            self._deadline.discard(self)
+            self._deadline = None
+
+    def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
+        """It took too long."""
+        self.cluster.stats.upstream_rq_timeout += 1
+        self.cancel()
+
+    # -- from the pool and the upstream connection
+
+    def on_pool_ready(self, handle: UpstreamHandle) -> None:
+        """Send what there is."""
+        self._pool = None
+        self._handle = handle
+        body, self._body = self._body, []
+        try:
+            self.request.end_stream = self.request.end_stream and not body
+            handle.send_request(self.request)
+            for event in body:
+                self._send(handle, event)
+        except LocalProtocolError:
+            self.cancel()
+
+    def on_pool_failure(self, reason: ResetReason, transport_failure: str, endpoint: Endpoint) -> None:
+        """Nobody is told."""
+        self._endpoint.stats.rq_error += 1
+        self._finish()
+
+    def on_upstream_informational(self, event: InformationalHeaders) -> None:
+        """Dropped."""
+
+    def on_upstream_headers(self, event: ResponseHeaders, now: float) -> None:
+        """Counted and dropped."""
+        stats = self.cluster.stats
+        for codes in (stats.codes, stats.internal_codes):
+            codes[event.status] = codes.get(event.status, 0) + 1
+        stats.upstream_rq_completed += 1
+        endpoint = self._endpoint.stats
+        if event.status < 500:
+            endpoint.rq_success += 1
+        else:
+            endpoint.rq_error += 1
+        if event.end_stream:
+            self._finish()
+
+    def on_upstream_data(self, event: Data, now: float) -> None:
+        """Dropped."""
+        if event.end_stream:
+            self._finish()
+
+    def on_upstream_trailers(self, headers: Headers, now: float) -> None:
+        """Dropped."""
+        self._finish()
+
+    def on_upstream_reset(self, reason: ResetReason, transport_failure: str, details: str) -> None:
+        """Nobody is told."""
+        self._endpoint.stats.rq_error += 1
+        self._finish()
+
+    def on_upstream_writable(self, writable: bool) -> None:
+        """A copy is not worth holding the original back."""
+        if not writable and self._handle is not None and not self.request.end_stream:
+            self.cluster.stats.retry_or_shadow_abandoned += 1
+            self.cancel()
+
+
+def shadows_of(
+    policies: tuple[MirrorPolicyConfig, ...],
+    request: RequestHeaders,
+    context: WorkerContext,
+    wins: Any,
+    timeout_s: float | None,
+    limit: int,
+    now: float,
+) -> list[Shadow]:
+    """Start the copies that the policies ask for. `wins` draws the lot of a fraction."""
+    made = []
+    for policy in policies:
+        if policy.fraction is not None and not wins(policy.fraction):
+            continue
+        cluster = context.clusters.get(policy.cluster)
+        endpoint = cluster.pick(LbContext() if cluster.needs_context else None) if cluster is not None else None
+        if cluster is None or endpoint is None:
+            continue
+        headers = request.headers.copy()
+        headers.set(b"x-envoy-internal", b"true")
+        before = headers.get_joined(b"x-forwarded-for")
+        headers.set(b"x-forwarded-for", context.local_ip if before is None else b"%b,%b" % (before, context.local_ip))
+        authority = request.authority if policy.keep_host else _shadow_host(request.authority)
+        shadow = Shadow(replace(request, headers=headers, authority=authority), cluster, endpoint, limit)
+        shadow.start(context, timeout_s, now)
+        if not shadow.done:
+            made.append(shadow)
+    return made
+
+
+def _shadow_host(authority: bytes) -> bytes:
+    """`a.test:80` → `a.test-shadow:80`."""
+    colon = authority.rfind(b":")
+    if colon <= authority.rfind(b"]"):
+        return authority + b"-shadow"
+    return authority[:colon] + b"-shadow" + authority[colon:]
