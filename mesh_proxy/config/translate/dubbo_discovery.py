@@ -33,7 +33,8 @@ def discovered(drds: Reader, context: Context) -> tuple[Any, str]:
         read_message(filename, response, problems)
         problems.check()
     except ConfigError as error:
-        raise ConfigError.of((f"{filename} {path}".strip(), why) for path, why in error.problems) from None
+        located = [(path if path.startswith(filename) else f"{filename} {path}".strip(), why) for path, why in error.problems]
+        raise ConfigError.of(located) from None
     names: list[str] = []
     for i, packed in enumerate(response.resources):
         path = f"{filename} resources[{i}]"
