@@ -854,6 +854,7 @@ ACTIONS = [
             "{metadata: {descriptor_key: k, metadata_key: {key: f, path: [{key: a}]}, default_value: d, source: ROUTE_ENTRY, skip_if_absent: true}}, "
             "{dynamic_metadata: {descriptor_key: k, metadata_key: {key: f, path: [{key: a}]}, default_value: d}}]}], include_vh_rate_limits: true",
             host="rate_limits: [{actions: [{remote_address: {}}]}]",
+            top="layered_runtime: {layers: [{name: old, static_layer: {envoy.features.enable_all_deprecated_features: true}}]}",
         ),
         {
             f"{A}.rate_limits.0.stage": 1,
