@@ -121,7 +121,9 @@ class Decision:
 
 
 def _folded(values: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
-    """Attachments by their lower-case names, which is how routes name them."""
+    """Attachments by their lower-case names, which is how routes name them. Where two differ in case only, lower case counts."""
+    if b"".join(values).islower():
+        return values
     return {name.lower(): value for name, value in values.items()} | {
         name: value for name, value in values.items() if name.islower()
     }

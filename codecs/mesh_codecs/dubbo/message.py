@@ -168,7 +168,7 @@ class DubboMessage:
             return None
         counters = self._memo.counters
         try:
-            head = self.head
+            head = self._head or self.head
             if head is None or head.argument_count:
                 counters.argument_skips += 1
             counters.attachment_decodes += 1
