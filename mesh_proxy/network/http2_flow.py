@@ -86,7 +86,11 @@ class Http2Flow(HttpShell):
             self.codec.send(event)
         if not self._dirty:
             self._dirty = True
-            self.context.dirty.append(self)
+            if len(self.streams) > 1:
+                # Other upstreams probably answer in this turn, too: one write for all.
+                self.context.flush_later(self)
+            else:
+                self.context.dirty.append(self)
 
     def _send_reset(self, stream_id: int, error_code: int = 0) -> None:
         self.codec.send(StreamReset(stream_id, ResetReason.LOCAL_RESET, None, error_code))

@@ -25,5 +25,7 @@ def serve_http2(sock: socket.socket) -> None:
                 codec.acknowledge(event.stream_id, event.flow_size)
             if isinstance(event, Trailers) or (isinstance(event, RequestHeaders | Data) and event.end_stream):
                 fields = Headers([(b"content-length", b"%d" % len(BODY))])
-                codec.send(ResponseHeaders(event.stream_id, 200, fields, False))
-                codec.send(Data(event.stream_id, BODY, True))
+                bare = isinstance(event, RequestHeaders) and event.method == b"HEAD"
+                codec.send(ResponseHeaders(event.stream_id, 200, fields, bare))
+                if not bare:
+                    codec.send(Data(event.stream_id, BODY, True))
