@@ -53,6 +53,7 @@ class DubboConnection(DubboShell):
         "_budget",
         "_drain_timer",
         "_ending",
+        "_frame_begun",
         "_next_id",
         "_reverse",
         "calls",
@@ -71,6 +72,8 @@ class DubboConnection(DubboShell):
         self.draining = False
         self._ending = False
         """nothing more is read; the end comes with the last answer"""
+        self._frame_begun = False
+        """a frame is incomplete, and its time runs"""
         self._begun = b""
         """what the process before us had read of a frame"""
         self._next_id = 0
@@ -114,7 +117,17 @@ class DubboConnection(DubboShell):
                 self._on_failure(event, data)
             if self._ending:
                 break
+        if self.codec.at_boundary is self._frame_begun:
+            self._watch_frame(now)
         self.context.flush()
+
+    def _watch_frame(self, now: float) -> None:
+        """Start the time-out of a frame that has begun and is incomplete; stop it otherwise."""
+        self._frame_begun = not self._frame_begun
+        if self._frame_begun:
+            self.manager.frame_queue.add(self, now)
+        else:
+            self.manager.frame_queue.discard(self)
 
     def eof_received(self) -> bool:
         return False
@@ -137,6 +150,7 @@ class DubboConnection(DubboShell):
             call.abandon(now)
         self._look_at_unsent()
         manager.write_stall_queue.discard(self)
+        manager.frame_queue.discard(self)
         for queue in manager.connection_queues:
             queue.discard(self)
         if self._drain_timer is not None:
@@ -393,6 +407,12 @@ class DubboConnection(DubboShell):
         """Idle, silent, or stalled; unless something happened since."""
         manager = self.manager
         if self._offered or self._late is not None:
+            return
+        if queue is manager.frame_queue:
+            if self._read_pauses or self.last_call + queue.duration_s > now:
+                queue.add(self, now)  # it is we who do not read; or frames come, and reads happen to end within one
+            else:
+                self._protocol_error("dubbo.frame_timeout")
             return
         if queue is manager.write_stall_queue:
             size = self.transport.get_write_buffer_size()

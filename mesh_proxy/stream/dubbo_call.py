@@ -112,6 +112,8 @@ class DubboCall:
             self.refuse(Refusal.MALFORMED, error.code, now)
             return
         stats.request_decoding_success += 1
+        if message.flags & SERIALIZATION_MASK != HESSIAN2 and not message.readable:
+            stats.request_opaque += 1
         if target is None:
             stats.request_no_route += 1
             self.refuse(Refusal.NO_ROUTE, "", now)

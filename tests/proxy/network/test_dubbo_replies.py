@@ -226,6 +226,7 @@ def test_other_serializations_pass_on_the_default_route(number: int) -> None:
                 b"\0\0\0\x03\xff\x00\x01"
             )
             assert one.stat("dubbo.d.", "cx_protocol_error") == 0
+            assert one.stat("dubbo.d.", "request_opaque") == 1
 
     run(test())
 
@@ -251,6 +252,44 @@ def test_a_consumer_that_ends_within_a_frame() -> None:
             writer.write(wire.call(request_id=1))
             assert await read_frame(reader) == wire.answer(1)
             assert len(provider.frames) == 1
+
+    run(test())
+
+
+def test_a_frame_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mesh_proxy.network.dubbo_manager.FRAME_TIMEOUT_S", 0.2)
+
+    async def test() -> None:
+        provider = Provider()
+        async with proxied(provider, consumers=2) as (one, [(reader, writer), (other_reader, other_writer)]):
+            other_writer.write(wire.call(request_id=1))
+            frame, upstream = await provider.next()
+            writer.write(wire.call()[:40])
+            assert await reader.read() == b""
+            assert one.stat("dubbo.d.", "cx_protocol_error") == 1
+            # Who waits for an answer has all the time.
+            upstream.write(wire.answer(id_of(frame)))
+            assert await read_frame(other_reader) == wire.answer(1)
+
+    run(test())
+
+
+def test_frames_that_are_always_cut_are_no_reason() -> None:
+    async def test() -> None:
+        async with proxied(Provider(echo)) as (one, [(reader, writer)]):
+            writer.write(wire.call(request_id=0)[:50])
+            for number in range(3):
+                writer.write(wire.call(request_id=number)[50:] + wire.call(request_id=number + 1)[:50])
+                assert await read_frame(reader) == wire.answer(number)
+            (connection,) = one.data._listeners["dubbo"].connections
+            queue = connection.manager.frame_queue  # type: ignore[attr-defined]
+            assert connection in queue.entries
+            connection.on_deadline(queue, connection.last_call + queue.duration_s / 2)  # type: ignore[attr-defined]
+            assert connection in queue.entries
+            writer.write(wire.call(request_id=3)[50:])
+            assert await read_frame(reader) == wire.answer(3)
+            assert connection not in queue.entries
+            assert one.stat("dubbo.d.", "cx_protocol_error") == 0
 
     run(test())
 
