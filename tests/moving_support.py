@@ -104,10 +104,10 @@ class Handing:
 
 
 @asynccontextmanager
-async def planes(yaml: str, *more: str) -> AsyncIterator[list[Plane]]:
+async def planes(yaml: str, *more: str, **options: Any) -> AsyncIterator[list[Plane]]:
     """Planes with these bootstraps; callers connect to the first, and have left before the planes close."""
     async with AsyncExitStack() as stack:
-        made = [await stack.enter_async_context(plane(text)) for text in (yaml, *more)]
+        made = [await stack.enter_async_context(plane(text, **options)) for text in (yaml, *more)]
         writers: list[asyncio.StreamWriter] = []
         connect = made[0].connect
 

@@ -100,6 +100,8 @@ class DubboConnection(DubboShell):
             # The beginning of a frame; it completes nothing.
             begun, self._begun = self._begun, b""
             self.codec.receive_data(begun)
+        if self._out:
+            self.flush()
 
     def data_received(self, data: bytes) -> None:
         stats = self.manager.stats
@@ -397,7 +399,9 @@ class DubboConnection(DubboShell):
 
     def write_late(self, data: bytes) -> None:
         """Answers to what was asked of the process before us."""
-        if not self.closed:
+        if self._dirty or not hasattr(self, "transport"):
+            self._out.append(data)  # the first one may be here before the transport
+        elif not self.closed:
             self.write(data)
             self.context.flush()
 
