@@ -15,6 +15,8 @@ from typing import Any
 
 from parity.proxy import ROOT
 
+from mesh_hotrestart import socket_name
+
 from .sidecar import Sidecar, children_of, until
 
 DEADLINE_S = 60.0
@@ -78,7 +80,8 @@ class Upgrades(Sidecar):
     def __init__(self, config: dict[str, Any], *, concurrency: int = 1, flags: tuple[str, ...] = ()) -> None:
         super().__init__(config, concurrency=concurrency, flags=flags)
         self.generations: list[Generation] = []
-        self.meeting_point = f"@mesh-test-{os.getpid()}-{next(_serial)}"
+        self._socket_path = f"@mesh-test-{os.getpid()}-{next(_serial)}"
+        self.meeting_point = socket_name(self._socket_path, 0)
 
     @property
     def newest(self) -> Generation:
@@ -92,7 +95,7 @@ class Upgrades(Sidecar):
         return [
             *(sys.executable, "-m", "mesh_proxy", "-c", str(config or self.config_file)),
             *("--concurrency", str(concurrency or self._concurrency)),
-            *("--socket-path", self.meeting_point, "--log-level", "info", "--file-flush-interval-msec", "10"),
+            *("--socket-path", self._socket_path, "--log-level", "info", "--file-flush-interval-msec", "10"),
             *self._flags,
             *flags,
         ]
