@@ -10,7 +10,7 @@ ENVOY_VERSION := 1.40.0
 H2SPEC_VERSION := v2.2.1+incompatible
 
 .DEFAULT_GOAL := help
-.PHONY: help venv envoy demo test h2spec conformance interop interop-all bench-http1 bench-http2 bench-dubbo lint fmt types clean
+.PHONY: help venv envoy demo test soak h2spec conformance interop interop-all bench-http1 bench-http2 bench-dubbo lint fmt types clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ h2spec:  ## install h2spec and h2specd where Go is there (nothing to do if they 
 
 conformance: $(STAMP) h2spec  ## h2spec, strict, and its client suite against the proxy (needs Go, or h2spec and h2specd on the PATH)
 	$(BIN)/python -m pytest -rs tests/conformance $(PYTEST_ARGS)
+
+soak: $(STAMP)  ## a hundred hot upgrades under a million requests; some hours
+	MESH_PROXY_UPGRADES=100 MESH_PROXY_UPGRADE_REQUESTS=1300 $(BIN)/python -m pytest -s tests/e2e/test_hot_upgrade_gate.py -k nothing_is_lost
 
 bench-http1: $(STAMP) envoy  ## CPU per HTTP/1.1 request against Envoy in the same run (needs wrk and nginx); BENCH_ARGS='--rounds 3'
 	@$(BIN)/python bench/http1.py $(BENCH_ARGS) || test $$? -eq 77

@@ -72,7 +72,7 @@ class Handing:
 
     def _send(self, what: str, number: int, content: Any, descriptors: Sequence[int]) -> None:
         if what == "late":
-            self.late += 1
+            self.late += bool(content)
             self.adopted[number].write_late(content)
             return
         state, listener = content

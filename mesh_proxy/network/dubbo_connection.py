@@ -55,6 +55,7 @@ class DubboConnection(DubboShell):
         "_ending",
         "_frame_begun",
         "_next_id",
+        "_owed",
         "_reverse",
         "calls",
         "draining",
@@ -74,6 +75,8 @@ class DubboConnection(DubboShell):
         """nothing more is read; the end comes with the last answer"""
         self._frame_begun = False
         """a frame is incomplete, and its time runs"""
+        self._owed = False
+        """the process before us still has calls of this connection"""
         self._begun = b""
         """what the process before us had read of a frame"""
         self._next_id = 0
@@ -347,24 +350,25 @@ class DubboConnection(DubboShell):
             "last_call": self.last_call,
             "next_id": self._next_id,
             "to_discard": codec.to_discard,
-            "late": len(self.calls),
+            "late": len(self.calls) + self._owed,
         }
         return MovingState("dubbo", codec.pending, facts)
 
     def let_go(self, late: Callable[[bytes], None]) -> None:
-        """See `Movable`. What is left here are the calls in flight; it counts as a connection until they are answered."""
+        """See `Movable`. What is left here are calls in flight, and those that the process before us still has; it counts as
+        a connection until they are answered."""
         self._late = late
         self._offered = False
         self.manager.stats.cx_active -= 1
         self.transport.abort()
         self.flush()
-        if not self.calls:
-            self._all_answered()
+        self._all_answered()
 
     def _all_answered(self) -> None:
         self.flush()
-        if not self.closed and not self.calls:
+        if not self.closed and not self.calls and not self._owed and self._late is not None:
             self.closed = True
+            self._late(b"")
             self.owner.connection_moved(self)
 
     def stay(self) -> None:
@@ -396,10 +400,15 @@ class DubboConnection(DubboShell):
         self._next_id = int(facts["next_id"])
         self.codec.resume(int(facts["to_discard"]))
         self._begun = moved.state
+        self._owed = int(facts["late"]) > 0
 
     def write_late(self, data: bytes) -> None:
-        """Answers to what was asked of the process before us."""
-        if self._dirty or not hasattr(self, "transport"):
+        """Answers to what was asked of the process before us; nothing when there are no more."""
+        if not data:
+            self._owed = False
+            if self._late is not None:
+                self._all_answered()
+        elif self._dirty or not hasattr(self, "transport"):
             self._out.append(data)  # the first one may be here before the transport
         elif not self.closed:
             self.write(data)
@@ -479,6 +488,7 @@ class DubboConnection(DubboShell):
         for call in tuple(self.calls.values()):
             call.stop(now)
         if self._late is not None:
+            self._owed = False
             self._all_answered()
         else:
             self.close()

@@ -15,6 +15,7 @@ from mesh_hotrestart import (
     Link,
     Message,
     ParentConversation,
+    ParentState,
     WireError,
     close_all,
     listen,
@@ -227,6 +228,7 @@ class Handover:
     def _fail(self, why: str) -> None:
         """The new process will not make it; this one goes on."""
         handed_over = self._conversation.handed_over
+        released = self._conversation.state is ParentState.RELEASED
         self._drop_link()
         pid = self._child.pid
         if not handed_over:
@@ -234,6 +236,10 @@ class Handover:
             _log.error("hot upgrade by pid %d failed: %s; this process goes on serving", pid, why)
             self._supervisor.stats.hot_restart.upgrades_failed += 1
             self._supervisor.pool.share_sockets(False)
+        elif released:
+            _log.info("hot upgrade: the new process (pid %d) has ended, as it said it would; what is left here ends here", pid)
+            if self._supervisor.pool.departures is not None:
+                self._supervisor.pool.departures.give_up()
         elif self._moving is not None and not self._supervisor.ending:
             self._conversation.end()
             self._moving.cancel()
@@ -261,6 +267,7 @@ class Handover:
         )
         assert self._control is not None
         self._loop.remove_reader(self._control.fileno())
+        supervisor.succession.release()
         self._inodes = supervisor.sockets.disown(self._passed)
         supervisor.sockets.close_all_but(self._passed)
         supervisor.admin.give_away()
@@ -270,9 +277,8 @@ class Handover:
     def _send(self, message: Message, descriptors: list[int]) -> None:
         if self._link is not None:
             self._link.send(message, descriptors)
-        elif isinstance(message, hr.Connection) and self._supervisor.pool.departures is not None:
-            # The new process ends, and we do not come back: connections end where they are.
-            self._supervisor.pool.departures.answer(hr.NotAdopted(number=message.number, why="the new process is gone"))
+        elif self._supervisor.pool.departures is not None:
+            self._supervisor.pool.departures.give_up()
 
     async def _move(self) -> None:
         supervisor = self._supervisor

@@ -32,10 +32,13 @@ class Departures:
     def __init__(self, pool: WorkerPool, send: Callable[[Message, list[int]], None]) -> None:
         self._pool = pool
         self._send = send
+        self._open: set[int] = set()
+        """numbers that have not been answered"""
 
     def leave(self, handle: WorkerHandle, offer: m.Offer, descriptors: list[int]) -> None:
         """A worker offers a connection."""
         moved = offer.moved
+        self._open.add(number_of(handle, offer.number))
         self._send(
             hr.Connection(
                 number=number_of(handle, offer.number),
@@ -53,11 +56,17 @@ class Departures:
 
     def answer(self, message: hr.Adopted | hr.NotAdopted) -> None:
         """The new process says whether it takes a connection."""
+        self._open.discard(message.number)
         handle = self._pool.by_token(message.number >> _WORKER_BITS)
         if handle is not None:
             adopted = isinstance(message, hr.Adopted)
             why = message.why if isinstance(message, hr.NotAdopted) else ""
             handle.channel.send(m.Settled(message.number & (1 << _WORKER_BITS) - 1, adopted, why))
+
+    def give_up(self) -> None:
+        """The new process is gone, and we do not come back: connections end where they are."""
+        for number in tuple(self._open):
+            self.answer(hr.NotAdopted(number=number, why="the new process is gone"))
 
 
 class Arrivals:
@@ -75,8 +84,9 @@ class Arrivals:
     def arrive(self, message: hr.Connection, descriptors: list[int]) -> None:
         """A connection of the old process."""
         workers = [handle for handle in self._pool.workers if handle.applied_version]
-        if not workers or len(descriptors) != 1:
-            self._send(hr.NotAdopted(number=message.number, why="no worker can take it now"), [])
+        if not workers or self._pool.retiring or len(descriptors) != 1:
+            why = "this process gives way itself" if self._pool.retiring else "no worker can take it now"
+            self._send(hr.NotAdopted(number=message.number, why=why), [])
             return
         self._turn += 1
         handle = workers[self._turn % len(workers)]

@@ -316,6 +316,11 @@ class WorkerPool:
 
     # Giving way to a new process.
 
+    @property
+    def retiring(self) -> bool:
+        """A new process serves."""
+        return self._retiring is not None
+
     def share_sockets(self, shared: bool) -> None:
         """Another process holds the listening sockets too, or no longer."""
         self.broadcast(m.ShareSockets(shared), sticky="share")

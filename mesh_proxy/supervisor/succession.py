@@ -15,6 +15,7 @@ from mesh_hotrestart import Message, RendezvousError, close_all, socket_name
 from mesh_hotrestart import messages as hr
 from mesh_proxy.supervisor.moving import Arrivals
 from mesh_proxy.supervisor.takeover import Takeover, TakeoverError
+from mesh_proxy.worker import messages as m
 
 if TYPE_CHECKING:
     from mesh_proxy.supervisor.supervisor import Supervisor
@@ -155,6 +156,7 @@ class Succession:
             self._inherit(dataclasses.replace(self._last_counted, final=True))
         if not self._counted.done():
             self._counted.set_result(None)
+        self._supervisor.pool.broadcast(m.NothingOwed())
 
     def give_up(self, why: str) -> None:
         """We cannot start: the old process goes on."""

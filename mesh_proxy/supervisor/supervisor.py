@@ -95,7 +95,7 @@ class Supervisor:
         self.admin = AdminListener(loop, self)
         self.handover = Handover(loop, self)
         self.restarter = Restarter(loop)
-        self._succession = Succession(loop, self)
+        self.succession = Succession(loop, self)
         self._measured: list[ProcessMemory] = []
         self._measured_at = float("-inf")
         self._intervals = HistogramIntervals(self.bootstrap.stats_flush_interval_s)
@@ -144,7 +144,7 @@ class Supervisor:
             case Command.START_FAILED:
                 if self.stage in (Stage.PRE_INITIALIZING, Stage.INITIALIZING):
                     self._exit_code = self._exit_code or 1
-                    self._succession.give_up(self._failure)
+                    self.succession.give_up(self._failure)
                     _log.critical("%s", self._failure)
                     self._begin_stop()
             case Command.DRAIN if self.handover.handed_over:
@@ -163,7 +163,7 @@ class Supervisor:
                 if self.stage is Stage.LIVE:
                     self.stage = Stage.DRAINING
                     _log.info("draining %d connections, at most %d s", self.pool.active_connections, self.options.drain_time_s)
-                    self._succession.release()
+                    self.succession.release()
                     create_task(self._drain(), name="drain")
                 elif self.stage is not Stage.DRAINING:
                     self._begin_stop()
@@ -186,7 +186,7 @@ class Supervisor:
         if self.stage is Stage.STOPPED:
             return
         _log.info("shutting down server instance")
-        self._succession.release()
+        self.succession.release()
         self.stage = Stage.DRAINING
         create_task(self._stop(), name="stop")
 
@@ -204,7 +204,7 @@ class Supervisor:
         self._loading.close()
         self.restarter.close()
         self.handover.close()
-        self._succession.close()
+        self.succession.close()
         self.admin.close()
         self.sockets.close()
         self._spawner.close()
@@ -236,14 +236,14 @@ class Supervisor:
     async def _bring_up(self) -> None:
         for reason in self.options.without_effect:
             _log.warning("accepted without effect: %s", reason)
-        await self._succession.meet()
+        await self.succession.meet()
         bootstrap = await self._loading.result()
         self.bootstrap = dataclasses.replace(bootstrap, node=self._node(bootstrap.node))
         for path, text in bootstrap.warnings:
             _log.warning("%s: %s", path, text)
         self.stats.server.static_unknown_fields = bootstrap.unknown_static_fields
         admin = self.bootstrap.admin
-        inherited = await self._succession.inherit()
+        inherited = await self.succession.inherit()
         if admin is not None:
             await self.admin.start(admin, self.options.admin_address_path, inherited)
         self.stats.configure(self.bootstrap.clusters)
@@ -270,7 +270,7 @@ class Supervisor:
         self.stats.listeners.listener_added += len(self.bootstrap.listeners)
         self.stats.listeners.total_listeners_warming = len(self.bootstrap.listeners)
         await self.pool.apply(self.snapshot)
-        await self._succession.replace()
+        await self.succession.replace()
         self.stats.listeners.total_listeners_warming = 0
         self.stats.listeners.total_listeners_active = len(self.bootstrap.listeners)
         # Envoy counts one success per listener and worker.

@@ -58,6 +58,7 @@ class Takeover:
         self._conversation = ChildConversation()
         self._entries: list[tuple[dict[str, Any], int]] = []
         self._problem = ""
+        self._released = False
         self._changed = asyncio.Event()
         self._link = Link(loop, sock, self._receive, self._on_end)
 
@@ -104,7 +105,8 @@ class Takeover:
 
     def release(self) -> None:
         """The old process must not come back to life when we end."""
-        if self._conversation.serving:
+        if self._conversation.serving and not self._released:
+            self._released = True
             self.send(hr.Release())
 
     def take_admin_socket(self) -> socket.socket | None:

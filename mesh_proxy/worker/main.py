@@ -167,6 +167,10 @@ class _Worker:
             case m.Late(number, data):
                 if number in self._adopted:
                     self._adopted[number].write_late(data)
+            case m.NothingOwed():
+                for connection in self._adopted.values():
+                    connection.write_late(b"")
+                self._adopted.clear()
             case m.Resume():
                 if self._handing_over is not None:
                     self._handing_over.cancel()

@@ -88,10 +88,15 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """Bytes that are owed to the caller of a connection that has moved. From the old worker, and on to the new one."""
+    """Bytes that are owed to the caller of a connection that has moved; none at the end. From the old worker, to the new one."""
 
     number: int
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NothingOwed:
+    """The process before us is gone: nothing more will come for connections that were adopted."""
 
 
 @dataclass(frozen=True, slots=True)
