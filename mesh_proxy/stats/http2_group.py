@@ -68,7 +68,7 @@ class Http2Stats(StatGroup):
         name = _FAULTS.get(code)
         if name is not None:
             setattr(self, name, getattr(self, name) + 1)
-        elif not code.startswith("http2.hpack"):
+        elif code.startswith(_MESSAGING):
             self.rx_messaging_error += 1
 
 
@@ -85,3 +85,19 @@ _FAULTS: dict[str, str] = {
     "http2.keepalive_timeout": "keepalive_timeout",
 }
 """codes of the codec that have a counter of their own"""
+
+_MESSAGING: tuple[str, ...] = tuple(
+    "http2." + start
+    for start in (
+        "connection_specific_header",
+        "content_length_mismatch",
+        "data_before_headers",
+        "informational_ends_stream",
+        "invalid_",
+        "pseudo_header_after_fields",
+        "repeated_",
+        "trailers_do_not_end_stream",
+        "unknown_pseudo_header",
+    )
+)
+"""how the codes begin that say that a message is malformed (RFC 9113, 8.1.1), not the frames that carry it"""

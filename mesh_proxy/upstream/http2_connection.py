@@ -183,7 +183,6 @@ class Http2UpstreamConnection(Http2UpstreamShell):
                 self._response_complete(stream)
             callbacks.on_upstream_headers(event, now)
         elif isinstance(event, Trailers):
-            self.http2_stats.trailers += 1
             self._response_complete(stream)
             callbacks.on_upstream_trailers(event.headers, now)
         elif isinstance(event, InformationalHeaders):
@@ -247,7 +246,8 @@ class Http2UpstreamConnection(Http2UpstreamShell):
         else:
             self.failure = ResetReason.PROTOCOL_ERROR
             self.stats.upstream_cx_protocol_error += 1
-        self._count_active_destroy(remote=False)
+        if self.failure is ResetReason.CONNECTION_TERMINATION:
+            self._count_active_destroy(remote=False)
         self._end_all(self.failure, code)
         self.close()
 
