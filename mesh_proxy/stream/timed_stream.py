@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from mesh_codecs.errors import ResetReason
 from mesh_codecs.events import RequestHeaders, ResponseHeaders
 from mesh_codecs.grpc.status import DEADLINE_EXCEEDED
 from mesh_proxy.stream import flags
@@ -20,6 +21,7 @@ class TimedStream(BodyStream):
     """Abstract: `UpstreamStream` adds the attempts."""
 
     __slots__ = (
+        "_attempt_life",
         "_deadline",
         "_try_deadline",
         "_try_idle",
@@ -39,6 +41,8 @@ class TimedStream(BodyStream):
         self._deadline: DeadlineQueue | None = None
         self._try_deadline: DeadlineQueue | None = None
         self._try_idle: DeadlineQueue | None = None
+        self._attempt_life: DeadlineQueue | None = None
+        """where the longest life of a request at the cluster is watched (its `max_stream_duration`)"""
         self.is_grpc = False
         """the request's content type says gRPC; known once the request is being forwarded"""
         self.tells_deadline = False
@@ -94,8 +98,18 @@ class TimedStream(BodyStream):
             self._try_idle.discard(self)
             self._try_idle = None
 
+    def _start_attempt_life(self, seconds: float, now: float) -> None:
+        self._attempt_life = self.manager.context.deadlines.queue("upstream stream duration", seconds)
+        self._attempt_life.add(self, now)
+
+    def _stop_attempt_life(self) -> None:
+        if self._attempt_life is not None:
+            self._attempt_life.discard(self)
+            self._attempt_life = None
+
     def _stop_timers(self) -> None:
         """The upstream's part is over; the manager's own time-outs end with the stream."""
+        self._stop_attempt_life()
         if self._deadline is not None:
             self._deadline.discard(self)
             self._deadline = None
@@ -113,6 +127,9 @@ class TimedStream(BodyStream):
         if queue is self._try_idle:
             self._on_try_idle(queue, now)
             return
+        if queue is self._attempt_life:
+            self._lived_too_long()
+            return
         if queue is not self._deadline and queue is not self._try_deadline:
             # The manager's or the route's max_stream_duration.
             manager.stats.downstream_rq_max_duration_reached += 1
@@ -124,6 +141,22 @@ class TimedStream(BodyStream):
             )
             return
         self._timed_out(queue is self._try_deadline)
+
+    def _lived_too_long(self) -> None:
+        """The cluster's max_stream_duration is over for this attempt."""
+        cluster = self.cluster
+        assert cluster is not None
+        self._attempt_life = None
+        cluster.stats.upstream_rq_max_duration_reached += 1
+        wanted = self.retry is not None and self.response is None and self.retry.wants_reset(ResetReason.LOCAL_RESET, False)
+        if wanted and self._schedule_retry():
+            return
+        self.send_local_reply(
+            504 if self.request_done else 408,
+            b"upstream max stream duration reached",
+            details="upstream_max_stream_duration_reached",
+            flag=flags.UPSTREAM_MAX_STREAM_DURATION_REACHED,
+        )
 
     def _on_try_idle(self, queue: DeadlineQueue, now: float) -> None:
         """The upstream said nothing for too long within one attempt, unless it did meanwhile."""

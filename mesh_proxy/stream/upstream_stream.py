@@ -141,6 +141,10 @@ class UpstreamStream(TimedStream):
             # Before anything is sent: that may block reading again.
             self._unblock_reading()
         now = self.first_upstream_tx_time = monotonic()
+        assert self.cluster is not None
+        longest = self.cluster.config.max_stream_duration_s
+        if longest:
+            self._start_attempt_life(longest, now)
         body = self._body
         request = self.request
         try:
@@ -377,6 +381,7 @@ class UpstreamStream(TimedStream):
             if response is None or not response.end_stream:
                 handle.reset()
         self._stop_try_timeout()
+        self._stop_attempt_life()
         self._retry_timer = self.manager.context.loop.call_later(state.back_off_s(), self._retry_now)
         return True
 

@@ -1185,7 +1185,7 @@ CLUSTERS = [
         "protocol options",
         web(
             cluster=options(
-                "common_http_protocol_options: {idle_timeout: 4s, max_connection_duration: 5s, max_requests_per_connection: 6, max_headers_count: 7, max_response_headers_kb: 8}, "
+                "common_http_protocol_options: {idle_timeout: 4s, max_connection_duration: 5s, max_stream_duration: 9s, headers_with_underscores_action: DROP_HEADER, max_requests_per_connection: 6, max_headers_count: 7, max_response_headers_kb: 8}, "
                 "explicit_http_config: {http_protocol_options: {enable_trailers: true}}"
             )
         ),
@@ -1193,6 +1193,7 @@ CLUSTERS = [
             f"{K}.upstream_protocol": "HTTP1",
             f"{K}.idle_timeout_s": 4.0,
             f"{K}.max_connection_duration_s": 5.0,
+            f"{K}.max_stream_duration_s": 9.0,
             f"{K}.max_requests_per_connection": 6,
             f"{K}.max_response_headers_count": 7,
             f"{K}.max_response_headers_kb": 8,

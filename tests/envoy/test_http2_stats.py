@@ -86,6 +86,7 @@ GROUPS = (
     group("refused", once(get()), endpoint="refused.r"),
     group("blackhole", once(get()), endpoint="blackhole.b", extra="connect_timeout: 0.1s"),
     group("timeout", once(get(), replies=(Reply(delay=1),)), "timeout: 0.1s"),
+    group("life", once(get(), replies=(Reply(delay=1),)), options="common_http_protocol_options: {max_stream_duration: 0.1s}"),
     group("leave", leave),
     group("early", once(req("POST", "/", "content-length: 10", body=b"abc", length=False), replies=(Reply(early=True),), methods=("POST",))),
     group("malformed", once(get(), replies=(Reply(h2="raw " + frame(1, 5, b"\x00\x01x\x011")),)), accept=CLOSING),

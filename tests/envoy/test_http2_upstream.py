@@ -19,6 +19,8 @@ ROUTES = """
 - {match: {prefix: /tunnels}, route: {cluster: tunnels, timeout: 0.5s}}
 - {match: {prefix: /nosettings}, route: {cluster: a, timeout: 0.5s}}
 - {match: {prefix: /down}, route: {cluster: down}}
+- {match: {prefix: /lives}, route: {cluster: life, retry_policy: {retry_on: reset, num_retries: 1}}}
+- {match: {prefix: /life}, route: {cluster: life}}
 - {match: {prefix: /}, route: {cluster: a}}
 """
 SETTINGS = (
@@ -123,6 +125,7 @@ SUITE = Suite(
             http2_cluster("tunnels", "up2.connect"),
             http2_cluster("h1", "h1"),
             http2_cluster("down", "refused.down"),
+            http2_cluster("life", "up2.life", options="common_http_protocol_options: {max_stream_duration: 0.2s}"),
         ],
     ),
     (
@@ -174,6 +177,10 @@ SUITE = Suite(
         Case("h2_reuse", run=in_turn("/1", "/2", "/3"), log=3, want={"note.connections": "0 0 0"}),
         Case("h2_one_stream_at_a_time", run=at_once(4, "/one"), log=4, replies=(Reply(delay=0.1),), **QUEUED),
         Case("h2_timeout", req("GET", "/timeout"), 504, "a", replies=(Reply(delay=5.0),), **CANCELLED),
+        Case("h2_life_over", req("GET", "/life"), 504, "life", replies=(Reply(delay=5.0),), **CANCELLED),
+        Case("h2_life_over_in_body", req("GET", "/life"), 200, "life", replies=(Reply(body_delay=5.0),), **CANCELLED),
+        Case("h2_life_over_retried", req("GET", "/lives"), 200, "life", replies=(Reply(delay=5.0), Reply()), **CANCELLED),
+        Case("h2_life_over_while_sending", req("POST", "/life", "content-length: 10", body=b"abc", length=False), 408, replies=(Reply(),), **CANCELLED),
         Case("h2_caller_leaves", run=leave_early, replies=(Reply(delay=5.0),), **CANCELLED),
         Case("h2_refused_connection", req("GET", "/down"), 503, ""),
         Case("h2_endpoint_speaks_http1", req("GET", "/h1"), None),

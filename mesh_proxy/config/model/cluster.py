@@ -159,6 +159,8 @@ class ClusterConfig:
     idle_timeout_s: float | None = 3600.0
     """a pooled connection without a request"""
     max_connection_duration_s: float | None = None
+    max_stream_duration_s: float | None = None
+    """longest life of one attempt of a request, from its connection to the end of the response"""
     upstream_protocol: str = "HTTP1"
     """`HTTP1`, `HTTP2`, `DOWNSTREAM` (same as the request came in) or `AUTO` (ALPN)"""
     http1_enable_trailers: bool = False

@@ -104,6 +104,7 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
         max_requests_per_connection=options.max_requests_per_connection,
         idle_timeout_s=options.idle_timeout_s,
         max_connection_duration_s=options.max_connection_duration_s,
+        max_stream_duration_s=options.max_stream_duration_s,
         upstream_protocol=options.protocol,
         http1_enable_trailers=options.http1_enable_trailers,
         http2=options.http2,

@@ -22,6 +22,7 @@ class UpstreamOptions:
     idle_timeout_s: float | None = 3600.0
     max_connection_duration_s: float | None = None
     max_requests_per_connection: int = 0
+    max_stream_duration_s: float | None = None
     max_response_headers_kb: int = 60
     max_response_headers_count: int = 100
     http1_enable_trailers: bool = False
@@ -116,6 +117,8 @@ def _common(reader: Reader, options: UpstreamOptions) -> None:
     options.idle_timeout_s = reader.timeout("idle_timeout", 3600.0)
     options.max_connection_duration_s = reader.timeout("max_connection_duration")
     options.max_requests_per_connection = reader.number("max_requests_per_connection")
+    options.max_stream_duration_s = reader.timeout("max_stream_duration")
+    reader.enum("headers_with_underscores_action")  # about callers' headers: without effect here, as Envoy documents
     options.max_response_headers_kb = reader.number("max_response_headers_kb", 60)
     options.max_response_headers_count = reader.number("max_headers_count", 100)
 
