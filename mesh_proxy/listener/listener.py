@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.errors import ProtocolError
+from mesh_proxy.listener.inspection import Inspection
 from mesh_proxy.listener.match import ConnectionFacts, FilterChainMatcher
 from mesh_proxy.listener.refuse import refuse_new, wait_for_handshakes
 from mesh_proxy.network.successors import successor
@@ -56,6 +57,8 @@ VANISHED: Final = frozenset(
     }
 )
 """What accept(2) says about a connection that ended in the queue; it is out of the queue then."""
+APPLICATION_PROTOCOLS: Final = {"http1": ("http/1.1",), "detect": ("http/1.1",), "http2": ("h2c",)}
+"""what was found out about a connection that another process hands over, by the protocol that it speaks"""
 PAUSE_AT: Final = 0.9
 RESUME_AT: Final = 0.8
 """Shares of the descriptor budget at which accepting stops and goes on."""
@@ -71,6 +74,7 @@ class Listener:
         "_access_loggers",
         "_count",
         "_factories",
+        "_inspects",
         "_matcher",
         "_paused",
         "_resume",
@@ -109,6 +113,7 @@ class Listener:
         self._factories = {id(chain): compile_chain(chain, self) for chain in chains}
         self._sockets: list[tuple[socket.socket, Any, str]] = []
         """(listening socket, its fixed local name or None when it listens on a wildcard, its configured address)"""
+        self._inspects = any(one.type_url.endswith(".HttpInspector") for one in config.listener_filters)
         self._paused = False
         self._warned_at = float("-inf")
         self._resume: asyncio.TimerHandle | None = None
@@ -223,21 +228,36 @@ class Listener:
             accepted.close()
             return
         info = self._describe(local, peer)
-        chain = self._matcher.find(_facts(info)) if not self._matcher.trivial else self.config.filter_chains[0]
-        if chain is None:
-            stats.no_filter_chain_match += 1
-            stats.downstream_cx_destroy += 1
-            accepted.close()
-            self._log(info, flags.NO_ROUTE_FOUND, "filter_chain_not_found")
-            return
-        info.filter_chain_name = chain.name
-        connection: Any = self._factories[id(chain)](info, self)
+        connection: Any
+        if self._inspects:
+            connection = Inspection(self, info)
+        else:
+            factory = self.chain_for(info)
+            if factory is None:
+                stats.downstream_cx_destroy += 1
+                accepted.close()
+                return
+            connection = factory(info, self)
         stats.downstream_cx_active += 1
         context.active_connections += 1
         context.total_connections.add(1)
         self._count.add(1)
         context.unattached += 1
         create_task(self._attach(connection, accepted), name="accept")
+
+    def chain_for(self, info: ConnectionInfo) -> ProtocolFactory | None:
+        """What makes the protocol of this connection; None, counted and logged, when no filter chain takes it."""
+        chain = self._matcher.find(_facts(info)) if not self._matcher.trivial else self.config.filter_chains[0]
+        if chain is None:
+            self.stats.no_filter_chain_match += 1
+            self._log(info, flags.NO_ROUTE_FOUND, "filter_chain_not_found")
+            return None
+        info.filter_chain_name = chain.name
+        return self._factories[id(chain)]
+
+    def inspected(self, connection: Inspection) -> None:
+        """The connection becomes that of a filter chain."""
+        self.connections.discard(connection)
 
     async def _attach(self, connection: Any, accepted: socket.socket) -> None:
         try:
@@ -318,6 +338,8 @@ class Listener:
         info = self._describe(sock.getsockname(), sock.getpeername())
         info.start_monotonic = float(moved.facts["start_monotonic"])
         info.start_wall = float(moved.facts["start_wall"])
+        if self._inspects:
+            info.application_protocols = APPLICATION_PROTOCOLS.get(moved.protocol, ())
         chain = self._matcher.find(_facts(info)) if not self._matcher.trivial else self.config.filter_chains[0]
         if chain is None:
             raise ValueError("no filter chain matches it")
@@ -375,4 +397,5 @@ def _facts(info: ConnectionInfo) -> ConnectionFacts:
         source_ip=source,
         source_port=info.remote_port,
         direct_source_ip=source,
+        application_protocols=info.application_protocols,
     )

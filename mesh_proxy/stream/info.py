@@ -17,6 +17,7 @@ class ConnectionInfo:
     """A downstream connection. Addresses are `b"10.0.0.1:80"`, `b"[::1]:80"` or the path of a unix socket, as logs print them."""
 
     __slots__ = (
+        "application_protocols",
         "connection_id",
         "direct_remote_address",
         "filter_chain_name",
@@ -55,6 +56,8 @@ class ConnectionInfo:
         """where the connection was going before it was redirected to us"""
         self.requested_server_name = b""
         """SNI"""
+        self.application_protocols: tuple[str, ...] = ()
+        """what a listener filter found, or TLS agreed on"""
         self.filter_chain_name = ""
         self.filter_state: dict[Any, Any] = {}
         """what filters keep for the connection"""
