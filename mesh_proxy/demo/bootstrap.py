@@ -10,7 +10,8 @@ SHARE_OF_V2: Final = 10
 """per cent of the requests without a version header"""
 
 _TEMPLATE: Final = Template("""\
-# An HTTP and a Dubbo listener, each in front of two versions of a service. This is an Envoy v3 bootstrap: Envoy reads it as well.
+# An HTTP listener, for gRPC as well, and a Dubbo listener, each in front of two versions of a service.
+# This is an Envoy v3 bootstrap: Envoy reads it as well.
 #   $command
 admin:
   address: {socket_address: {address: 127.0.0.1, port_value: $admin_port}}
@@ -39,6 +40,18 @@ static_resources:
               domains: ["*"]
               include_request_attempt_count: true   # x-envoy-attempt-count tells a service which attempt it sees
               routes:                               # the first match wins
+              - match: {prefix: /demo.Closed/, grpc: {}}
+                direct_response: {status: 403, body: {inline_string: "closed"}}   # gRPC callers see PERMISSION_DENIED
+              - match:
+                  prefix: /demo.Shop/
+                  grpc: {}
+                  headers: [{name: x-version, string_match: {exact: v2}}]
+                route: {cluster: grpc-v2}
+              - match: {prefix: /demo.Shop/, grpc: {}}
+                route:
+                  cluster: grpc-v1
+                  retry_policy: {retry_on: unavailable}
+                  max_stream_duration: {grpc_timeout_header_max: 0s}   # callers' deadlines count, whatever they are
               - match: {path: /about}
                 direct_response:                    # the sidecar answers itself
                   status: 200
@@ -117,6 +130,29 @@ static_resources:
       endpoints:
       - lb_endpoints:
         - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $flaky_port}}}
+  - name: grpc-v1
+    type: STATIC
+    connect_timeout: 1s
+    typed_extension_protocol_options: &http2
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
+    health_checks:                                  # grpc.health.v1 for a service that has it; here a connection is enough
+    - {timeout: 1s, interval: 5s, unhealthy_threshold: 2, healthy_threshold: 1, tcp_health_check: {}}
+    load_assignment:
+      cluster_name: grpc-v1
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $grpc_v1_port}}}
+  - name: grpc-v2
+    type: STATIC
+    connect_timeout: 1s
+    typed_extension_protocol_options: *http2
+    load_assignment:
+      cluster_name: grpc-v2
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $grpc_v2_port}}}
   - name: dubbo-v1
     type: STATIC
     connect_timeout: 1s
@@ -150,6 +186,8 @@ class Ports:
     """the sidecar's Dubbo listener"""
     dubbo_v1: int = 20881
     dubbo_v2: int = 20882
+    grpc_v1: int = 50051
+    grpc_v2: int = 50052
 
 
 def bootstrap_yaml(ports: Ports, *, access_log: str = "/dev/stdout", command: str = "mesh-proxy -c demo.yaml") -> str:
@@ -165,6 +203,8 @@ def bootstrap_yaml(ports: Ports, *, access_log: str = "/dev/stdout", command: st
         dubbo_port=ports.dubbo,
         dubbo_v1_port=ports.dubbo_v1,
         dubbo_v2_port=ports.dubbo_v2,
+        grpc_v1_port=ports.grpc_v1,
+        grpc_v2_port=ports.grpc_v2,
         weight_v1=100 - SHARE_OF_V2,
         weight_v2=SHARE_OF_V2,
     )

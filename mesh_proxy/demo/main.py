@@ -17,9 +17,10 @@ import uvloop
 
 from mesh_proxy.demo.bootstrap import Ports, bootstrap_yaml
 from mesh_proxy.demo.dubbo_traffic import send_calls
+from mesh_proxy.demo.grpc_traffic import send_grpc
 from mesh_proxy.demo.processes import AddressTaken, Processes, StartFailed, fetch, free_port, is_free
 from mesh_proxy.demo.report import Report, hints
-from mesh_proxy.demo.scenario import DUBBO_RULES, FLAKY_EVERY, WEIGHTED, plan
+from mesh_proxy.demo.scenario import DUBBO_RULES, FLAKY_EVERY, GRPC_RULES, WEIGHTED, plan
 from mesh_proxy.demo.traffic import send
 
 DIRECT_REQUESTS: Final = 300
@@ -101,13 +102,15 @@ async def _demo(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="mesh-proxy-demo-") as name:
         folder = Path(name)
         async with Processes(folder) as processes:
-            say("Starting shop v1, shop v2, a flaky service, and the shop as Dubbo v1 and v2 …")
-            v1, v2, flaky, dubbo_v1, dubbo_v2 = await asyncio.gather(
+            say("Starting shop v1, shop v2, a flaky service, and the shop as Dubbo and as gRPC, v1 and v2 each …")
+            v1, v2, flaky, dubbo_v1, dubbo_v2, grpc_v1, grpc_v2 = await asyncio.gather(
                 processes.service("v1"),
                 processes.service("v2"),
                 processes.service("flaky", "--fail-every", str(FLAKY_EVERY)),
                 processes.provider("v1"),
                 processes.provider("v2"),
+                processes.grpc_service("v1"),
+                processes.grpc_service("v2"),
             )
             bootstrap, access_log = folder / "bootstrap.yaml", folder / "access.log"
             command = f"mesh-proxy -c {bootstrap} --concurrency {options.concurrency}"
@@ -123,6 +126,8 @@ async def _demo(options: argparse.Namespace) -> int:
                     flaky=flaky,
                     dubbo_v1=dubbo_v1,
                     dubbo_v2=dubbo_v2,
+                    grpc_v1=grpc_v1,
+                    grpc_v2=grpc_v2,
                 )
                 bootstrap.write_text(bootstrap_yaml(ports, access_log=str(access_log), command=command))
                 try:
@@ -132,10 +137,10 @@ async def _demo(options: argparse.Namespace) -> int:
                     if not usual or options.listen_port or options.admin_port or options.dubbo_port:
                         raise
             say(
-                f"It listens on 127.0.0.1:{ports.listen} (HTTP) and {ports.dubbo} (Dubbo); "
+                f"It listens on 127.0.0.1:{ports.listen} (HTTP, gRPC) and {ports.dubbo} (Dubbo); "
                 f"admin interface: http://127.0.0.1:{ports.admin}/"
             )
-            say(f"Sending {options.requests} requests and as many Dubbo calls over {options.connections} connections each …")
+            say(f"Sending {options.requests} requests, Dubbo calls and gRPC calls each over {options.connections} connections …")
             report = await _traffic(options, ports)
             if options.json:
                 print(json.dumps(report.as_json(), indent=1), flush=True)
@@ -170,6 +175,7 @@ async def _traffic(options: argparse.Namespace, ports: Ports) -> Report:
     began = time.monotonic()
     results = await send(plan(options.requests, SEED), ports.listen, connections, _progress(options.requests))
     calls = await send_calls(plan(options.requests, SEED, DUBBO_RULES), ports.dubbo, connections)
+    grpc = await send_grpc(plan(options.requests, SEED, GRPC_RULES), ports.listen, connections)
     seconds = time.monotonic() - began
     stats = _numbers(await asyncio.to_thread(fetch, ports.admin, "/stats"))
     memory = await asyncio.to_thread(fetch, ports.admin, "/memory?by_process")
@@ -178,9 +184,11 @@ async def _traffic(options: argparse.Namespace, ports: Ports) -> Report:
         direct=straight[WEIGHTED.name].latencies,
         seconds=seconds,
         retries=stats.get("cluster.flaky.upstream_rq_retry", 0),
-        counted=stats.get("http.demo.downstream_rq_total", 0),
+        counted=stats.get("http.demo.downstream_rq_http1_total", 0),
         memory=_memory(memory),
         dubbo=calls,
+        grpc=grpc,
+        grpc_counted=stats.get("http.demo.downstream_rq_http2_total", 0),
         dubbo_counted=stats.get("dubbo.demo.request", 0),
         dubbo_connections=sum(stats.get(f"cluster.dubbo-{name}.upstream_cx_total", 0) for name in ("v1", "v2")),
     )

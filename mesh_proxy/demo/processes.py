@@ -73,6 +73,10 @@ class Processes:
         """Start one version of the Dubbo service; its port. Raises StartFailed."""
         return await self._service(f"dubbo-{name}", "mesh_proxy.demo.dubbo_service", name)
 
+    async def grpc_service(self, name: str) -> int:
+        """Start one version of the gRPC service; its port. Raises StartFailed."""
+        return await self._service(f"grpc-{name}", "mesh_proxy.demo.grpc_service", name)
+
     async def _service(self, name: str, module: str, *arguments: str) -> int:
         with self.log(name).open("wb") as log:
             process = await self._start(name, [*_python(module), *arguments], PIPE, PIPE, log.fileno())

@@ -36,12 +36,19 @@ class Report:
     """Dubbo calls by the sidecar's own counter"""
     dubbo_connections: int = 0
     """upstream connections that it opened for them"""
+    grpc: Mapping[str, Result] = field(default_factory=dict)
+    """the same for gRPC calls"""
+    grpc_counted: int = 0
+    """gRPC calls by the sidecar's own counter"""
     problems: list[str] = field(default_factory=list)
     """what is not as it must be"""
 
+    def _all(self) -> tuple[Result, ...]:
+        return (*self.results.values(), *self.dubbo.values(), *self.grpc.values())
+
     def check(self) -> None:
         """Compare with the rules, and the caller's count with the sidecar's."""
-        for result in (*self.results.values(), *self.dubbo.values()):
+        for result in self._all():
             self.problems += result.problems()
         sent = sum(result.sent for result in self.results.values())
         if self.counted != sent:
@@ -49,6 +56,9 @@ class Report:
         calls = sum(result.sent for result in self.dubbo.values())
         if self.dubbo_counted != calls:
             self.problems.append(f"the sidecar counted {self.dubbo_counted} Dubbo calls, {calls} were sent")
+        calls = sum(result.sent for result in self.grpc.values())
+        if self.grpc_counted != calls:
+            self.problems.append(f"the sidecar counted {self.grpc_counted} gRPC calls, {calls} were sent")
         wanted = self.results[RETRIED.name].sent // FLAKY_EVERY
         if self.retries != wanted:
             self.problems.append(f"{self.retries} retries by the sidecar's count, {wanted} were needed")
@@ -59,7 +69,7 @@ class Report:
             _COLUMNS.format("rule", "requests", "answered by", "expected", "p50 ms", "p95 ms", "p99 ms", "failures"),
             _COLUMNS.format("-" * 24, "-" * 8, "-" * 22, "-" * 12, *["-" * 7] * 3, "-" * 8),
         ]
-        for result in (*self.results.values(), *self.dubbo.values()):
+        for result in self._all():
             times = _milliseconds(result.latencies)
             names = list(result.rule.shares)
             for index, name in enumerate(names):
@@ -80,6 +90,7 @@ class Report:
             f"{sent} requests in {self.seconds:.1f} s. By its own counters the sidecar had {self.counted} requests"
             f" and made {self.retries} retries that no caller saw.",
             f"Dubbo calls by its counters: {self.dubbo_counted}, over {self.dubbo_connections} connections to the providers.",
+            f"gRPC calls by its counters: {self.grpc_counted}, on the port of the HTTP requests.",
         ]
         if self.memory:
             parts = ", ".join(f"{name} {size / 2**20:.1f}" for name, size in self.memory.items())
@@ -106,8 +117,9 @@ class Report:
                     "failures": dict(result.failures),
                     "latency_ms": _quantiles(result.latencies),
                 }
-                for result in (*self.results.values(), *self.dubbo.values())
+                for result in self._all()
             ],
+            "grpc_calls_counted_by_sidecar": self.grpc_counted,
             "dubbo_calls_counted_by_sidecar": self.dubbo_counted,
         }
 
@@ -133,6 +145,7 @@ The sidecar is up. Try it:
   curl {at}/flaky                       # never a 503
   curl '{admin}/stats?filter=upstream_rq'  # counters, by Envoy's names
   curl '{admin}/stats?filter=dubbo'        # calls of demo.Shop, on port {ports.dubbo}
+  curl '{admin}/clusters' | grep grpc      # endpoints of the gRPC service, with their health
   tail {access_log}
   less {bootstrap}
 Admin interface for the browser: {admin}/

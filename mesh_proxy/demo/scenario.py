@@ -62,6 +62,14 @@ DUBBO_RULES: Final = (
 """paths are `service/method`, headers attachments, statuses Dubbo's"""
 
 
+GRPC_RULES: Final = (
+    Rule("gRPC, x-version: v2", "/demo.Shop/Cart", {"v2": 1.0}, 40, headers=(("x-version", "v2"),), status=0),
+    Rule("gRPC -> v1", "/demo.Shop/Cart", {"v1": 1.0}, 55, status=0),
+    Rule("gRPC, closed service", "/demo.Closed/Cart", {SIDECAR: 1.0}, 5, status=7),
+)
+"""statuses are gRPC's"""
+
+
 @dataclass(slots=True)
 class Result:
     """What the requests of one rule met."""
