@@ -41,6 +41,8 @@ class Good:
     """place → value"""
     warnings: tuple[str, ...] = ()
     """the paths that are warned of; without this there must be none"""
+    envoy_accepts: bool = True
+    """False for deprecated fields that Envoy takes only when its runtime says so"""
 
 
 def matcher(specifier: str) -> str:
@@ -851,8 +853,8 @@ ACTIONS = [
             "{generic_key: {descriptor_key: k, descriptor_value: v}}, {masked_remote_address: {v4_prefix_mask_len: 8, v6_prefix_mask_len: 64}}, "
             "{header_value_match: {descriptor_key: k, descriptor_value: v, expect_match: false, headers: [{name: x}]}}, "
             "{query_parameter_value_match: {descriptor_key: k, descriptor_value: v, expect_match: false, query_parameters: [{name: q}]}}, "
-            "{metadata: {descriptor_key: k, metadata_key: {key: f, path: [{key: a}]}, default_value: d, source: ROUTE_ENTRY, skip_if_absent: true}}, "
-            "{dynamic_metadata: {descriptor_key: k, metadata_key: {key: f, path: [{key: a}]}, default_value: d}}]}], include_vh_rate_limits: true",
+            "{metadata: {descriptor_key: k, metadata_key: {key: f, path: [{key: a}]}, default_value: d, source: ROUTE_ENTRY, skip_if_absent: true}}]}], "
+            "include_vh_rate_limits: true",
             host="rate_limits: [{actions: [{remote_address: {}}]}]",
             top="layered_runtime: {layers: [{name: old, static_layer: {envoy.features.enable_all_deprecated_features: true}}]}",
         ),
@@ -863,6 +865,14 @@ ACTIONS = [
             f"{A}.include_vh_rate_limits": True,
             f"{V}.rate_limits.0.actions.0.kind": "remote_address",
         },
+    ),
+    Good(
+        "rate limits by the deprecated action",
+        web(
+            action="rate_limits: [{actions: [{dynamic_metadata: {descriptor_key: k, metadata_key: {key: f, path: [{key: a}]}, default_value: d}}]}]"
+        ),
+        {f"{A}.rate_limits.0.actions.0.path": ("f", "a")},
+        envoy_accepts=False,
     ),
     Good(
         "mirrors",
