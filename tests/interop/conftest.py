@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pytest
 from e2e_support import Sidecar
+from interop_support.dubbo_go import GoPeers
 from interop_support.dubbo_java import Consumer, JavaPeers, Provider
 from interop_support.grpc_go import build_programs
 from parity.proxy import StartError
 
 Start = Callable[..., Sidecar]
+
+
+@pytest.fixture(scope="session")
+def go(tmp_path_factory: pytest.TempPathFactory) -> GoPeers:
+    return GoPeers(tmp_path_factory.mktemp("dubbo-go-peers"))
+
+
+class Peer(Protocol):
+    """What is stopped at the end."""
+
+    def kill(self) -> None: ...
+
+
+Stopped = TypeVar("Stopped", bound=Peer)
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +40,7 @@ class Cast:
 
     def __init__(self, java: JavaPeers) -> None:
         self._java = java
-        self._peers: list[Provider | Consumer] = []
+        self._peers: list[Peer] = []
         self._sidecars: list[Sidecar] = []
 
     def provider(self, version: str, **options: object) -> Provider:
@@ -37,6 +52,11 @@ class Cast:
         one = self._java.consumer(version)
         self._peers.append(one)
         return one
+
+    def keep(self, peer: Stopped) -> Stopped:
+        """It is stopped at the end."""
+        self._peers.append(peer)
+        return peer
 
     def sidecar(self, config: dict[str, Any], **options: Any) -> Sidecar:
         for _ in range(3):

@@ -99,16 +99,7 @@ class Consumer:
         url = ";".join(f"{protocol}://{LOOPBACK}:{port}" for port in at)
         words = [f"{name}={value}" for name, value in options.items()]
         self.program.tell(" ".join([mine, scenarios, f"url={url}", *words]))
-        results: Results = []
-        while True:
-            run, _, rest = self.program.line().partition("\t")
-            if run != mine:
-                continue  # Dubbo's own notes on loggers
-            name, _, result = rest.partition("\t")
-            if name == "done":
-                return results
-            assert name != "broke", f"{result}\n{self.program.said()}"
-            results.append((name, result))
+        return self.program.results(mine)
 
     def kill(self) -> None:
         self.program.kill()

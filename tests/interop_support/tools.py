@@ -85,6 +85,19 @@ class Program:
         assert line is not None, f"nothing more came from {self.process.args!r}:\n{self.said()}"
         return line
 
+    def results(self, run: str) -> list[tuple[str, str]]:
+        """The cases of a run and what came of them; other lines (logs) are passed over."""
+        found: list[tuple[str, str]] = []
+        while True:
+            name, _, rest = self.line().partition("\t")
+            if name != run:
+                continue
+            case, _, result = rest.partition("\t")
+            if case == "done":
+                return found
+            assert case != "broke", f"{result}\n{self.said()}"
+            found.append((case, result))
+
     def said(self) -> str:
         """The end of its error output."""
         return self._errors.read_text(errors="replace")[-6000:]

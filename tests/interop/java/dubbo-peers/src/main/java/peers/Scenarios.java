@@ -75,6 +75,9 @@ final class Scenarios {
             case "tags":
                 tags(session);
                 break;
+            case "common":
+                common(session);
+                break;
             case "who":
                 Catalogue catalogue = session.catalogue();
                 session.call("who", catalogue::who);
@@ -333,6 +336,25 @@ final class Scenarios {
             return good + " of " + threads * each;
         });
         pool.shutdown();
+    }
+
+    /** What providers in other languages have too. */
+    private static void common(Consumer.Session session) {
+        Catalogue c = session.catalogue();
+        session.call("hello", () -> c.hello("world"));
+        session.call("text", () -> c.text("a\ud83d\ude00\u4e2d"));
+        session.call("long text", () -> c.text("\ud83d\ude00".repeat(40_000)));
+        session.call("bytes", () -> c.bytes(Dump.pattern(90_000)));
+        session.call("item", () -> c.same(new Item("one", 1, Colour.GREEN)));
+        session.call("cycle", () -> c.same(cycle()));
+        for (String how : new String[] {"none", "declared", "runtime"}) {
+            session.call("fail " + how, () -> c.fail(how));
+        }
+        // dubbo-go takes seconds for more, too long for fast heartbeats.
+        session.call("rather big there", () -> c.measure(Dump.pattern(512 * 1024)));
+        session.call("big back", () -> c.grow(1024 * 1024).length);
+        RpcContext.getContext().setAttachment("my.key", "\u4e2d");
+        session.call("attachments", () -> c.attachments("my."));
     }
 
     /** All serializations of the run at once, each with a connection of its own. */
