@@ -10,7 +10,7 @@ ENVOY_VERSION := 1.40.0
 H2SPEC_VERSION := v2.2.1+incompatible
 
 .DEFAULT_GOAL := help
-.PHONY: help venv envoy demo test soak h2spec conformance interop interop-all bench-http1 bench-http2 bench-dubbo lint fmt types clean
+.PHONY: help venv envoy demo test soak h2spec conformance interop interop-all fuzz bench-http1 bench-http2 bench-dubbo lint fmt types clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,6 +59,10 @@ conformance: $(STAMP) h2spec  ## h2spec, strict, and its client suite against th
 
 soak: $(STAMP)  ## a hundred hot upgrades under a million requests; some hours
 	MESH_PROXY_UPGRADES=100 MESH_PROXY_UPGRADE_REQUESTS=1300 $(BIN)/python -m pytest -s tests/e2e/test_hot_upgrade_gate.py -k nothing_is_lost
+
+fuzz: $(STAMP)  ## all fuzz targets of the codecs, FUZZ_SECONDS=60 each, with atheris where it can be had
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz || echo "atheris cannot be had for this Python: mutations instead"
+	nice $(BIN)/python tests/fuzz/run_all.py $(FUZZ_SECONDS)
 
 bench-http1: $(STAMP) envoy  ## CPU per HTTP/1.1 request against Envoy in the same run (needs wrk and nginx); BENCH_ARGS='--rounds 3'
 	@$(BIN)/python bench/http1.py $(BENCH_ARGS) || test $$? -eq 77

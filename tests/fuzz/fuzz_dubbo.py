@@ -1,25 +1,20 @@
-"""Fuzz targets for the Dubbo codecs.
+"""Fuzz targets for the Dubbo codecs: frame, skip, read, fastjson2, java. `fuzz_harness.py` says how to run them.
 
-    python tests/fuzz/fuzz_dubbo.py TARGET [options of atheris ...]     with atheris (pip install atheris)
-    python tests/fuzz/fuzz_dubbo.py TARGET --seconds 60 [--seed 1]      without it: mutations of recorded bodies
-    python tests/fuzz/fuzz_dubbo.py TARGET --replay FILE ...            run saved inputs again
-
-Targets: frame, skip, read, fastjson2, java. What must hold for every input: no exception but the documented one, the same result
-for every cutting and every time, the two walks agree on where a value ends, and an edit means what it says.
+What must hold for every input: no exception but the documented one, the same result for every cutting and every time, the two
+walks agree on where a value ends, an edit means what it says, and memory stays in proportion to the input.
 """
 
 from __future__ import annotations
 
-import random
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT / "codecs"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "codecs"), str(ROOT / "tests"), str(ROOT / "tests" / "fuzz")]
 
 from dubbo_vectors import CALL, GENERIC_BODY, IDS, recorded_bodies  # noqa: E402
+from fuzz_harness import Program, bound_memory, cuts  # noqa: E402
 from hessian_vectors import REJECTED, VECTORS  # noqa: E402
 
 from mesh_codecs.dubbo import DubboCodec, DubboMessage, HeadMemo, build_frame  # noqa: E402
@@ -68,17 +63,29 @@ def look(message: DubboMessage) -> list[str]:
 
 
 def fuzz_frame(data: bytes) -> None:
-    whole = events([data])
-    step = data[0] % 40 + 1 if data else 1
-    assert events([data[n : n + step] for n in range(0, len(data), step)]) == whole
-    assert events([data[n : n + 1] for n in range(len(data))]) == whole
+    whole, stepped, single = map(events, cuts(data))
+    assert whole == stepped == single
+    bound_memory(lambda data: events([data]), data)
     for flags, status in ((0xC2, 0), (0x02, 20)):
         frame = build_frame(flags, status, 1, data)
         first, second = (look(DubboMessage(frame, flags, status, 1, HeadMemo())) for _ in range(2))
         assert first == second
 
 
+def documented(run: Callable[[bytes], object]) -> Callable[[bytes], None]:
+    """The exception that says what is wrong with the input is none."""
+
+    def checked(data: bytes) -> None:
+        try:
+            run(data)
+        except RemoteProtocolError:
+            pass
+
+    return checked
+
+
 def fuzz_skip(data: bytes) -> None:
+    bound_memory(documented(lambda data: skip(data, 0, 1, Tables())), data)
     tables = Tables()
     try:
         end = skip(data, 0, 1, tables)
@@ -96,6 +103,7 @@ def fuzz_skip(data: bytes) -> None:
 
 
 def fuzz_read(data: bytes) -> None:
+    bound_memory(documented(lambda data: Reader(data).read()), data)
     tables, reader = Tables(), Reader(data)
     try:
         end: int | None = skip(data, 0, 1, tables)
@@ -115,12 +123,14 @@ def _bodies(data: bytes, serializations: tuple[str, ...]) -> None:
     for serialization in serializations:
         for flags, status in ((0xC0 | IDS[serialization], 0), (IDS[serialization], 20)):
             frame = build_frame(flags, status, 1, data)
+            bound_memory(lambda frame, flags=flags, status=status: look(DubboMessage(frame, flags, status, 1, HeadMemo())), frame)
             first, second = (look(DubboMessage(frame, flags, status, 1, HeadMemo())) for _ in range(2))
             assert first == second
 
 
 def fuzz_fastjson2(data: bytes) -> None:
     _bodies(data, ("fastjson2",))
+    bound_memory(documented(jsonb.read), data)
     try:
         end: int | None = jsonb.skip(data, 0)
     except RemoteProtocolError:
@@ -134,6 +144,7 @@ def fuzz_fastjson2(data: bytes) -> None:
 
 def fuzz_java(data: bytes) -> None:
     _bodies(data, ("java", "compactedjava", "nativejava"))
+    bound_memory(documented(lambda data: Walker(data, 0, False).value()), data)
     for compact in (False, True):
         walker = Walker(data, 0, compact)
         try:
@@ -164,71 +175,7 @@ def seeds(target: str) -> list[bytes]:
     return [b for (s, _), b in bodies.items() if s in chosen] + [b[4:] for (s, _), b in bodies.items() if s in chosen]
 
 
-def mutate(data: bytes, pool: list[bytes], chooser: random.Random) -> bytes:
-    """A few random changes."""
-    changed = bytearray(data)
-    for _ in range(chooser.choice((1, 1, 2, 3, 8))):
-        at = chooser.randrange(len(changed) + 1)
-        kind = chooser.randrange(6)
-        if kind == 0 and changed:
-            changed[at % len(changed)] = chooser.randrange(256)
-        elif kind == 1:
-            changed.insert(at, chooser.choice(b"\x00\x01NZHMCQOUVWX\x60\x70\x78\x7f\x80\x90\xa4\xa5\xa6\xff"))
-        elif kind == 2:
-            del changed[at : at + chooser.randrange(1, 9)]
-        elif kind == 3:
-            del changed[at:]
-        elif kind == 4:
-            other = chooser.choice(pool)
-            start = chooser.randrange(len(other) + 1)
-            changed[at:at] = other[start : start + chooser.randrange(1, 60)]
-        elif changed:
-            start = at % len(changed)
-            changed[at:at] = changed[start : start + chooser.randrange(1, 40)]
-    return bytes(changed)
-
-
-def run_mutations(target: str, seconds: float, seed: int) -> None:
-    """Mutations of the seeds until the time is up; an input that fails is written to a file."""
-    chooser = random.Random(seed)
-    pool = seeds(target)
-    check = TARGETS[target]
-    end = time.monotonic() + seconds
-    count = 0
-    while time.monotonic() < end:
-        data = mutate(chooser.choice(pool), pool, chooser)
-        try:
-            check(data)
-        except BaseException:
-            Path(f"crash-{target}").write_bytes(data)
-            print(f"failed after {count} inputs; the input is in crash-{target}: {data.hex()}")
-            raise
-        count += 1
-    print(f"{target}: {count} inputs in {seconds:.0f} s, nothing found")
-
-
-def main(arguments: list[str]) -> int:
-    if not arguments or arguments[0] not in TARGETS:
-        print(__doc__)
-        return 2
-    target, *rest = arguments
-    if rest[:1] == ["--replay"]:
-        for name in rest[1:]:
-            TARGETS[target](Path(name).read_bytes())
-        return 0
-    if rest[:1] == ["--seconds"]:
-        run_mutations(target, float(rest[1]), int(rest[3]) if rest[2:3] == ["--seed"] else 1)
-        return 0
-    try:
-        import atheris
-    except ImportError:
-        print("atheris is not installed: use --seconds for mutations without it")
-        return 2
-    atheris.instrument_all()
-    atheris.Setup([sys.argv[0], *rest], TARGETS[target])
-    atheris.Fuzz()
-    return 0
-
+PROGRAM = Program(TARGETS, seeds, b"\x00\x01NZHMCQOUVWX\x60\x70\x78\x7f\x80\x90\xa4\xa5\xa6\xff")
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(PROGRAM.main(sys.argv[1:]))
