@@ -111,7 +111,7 @@ class Service:
 class DubboRouteTable:
     """See above. A new configuration is a new table, for which the plans of the old one are void."""
 
-    __slots__ = ("_by_match", "_interfaces", "_opaque", "_routes", "_versions", "counter")
+    __slots__ = ("_by_match", "_interfaces", "_opaque", "_opaque_route", "_routes", "_versions", "counter")
 
     def __init__(
         self,
@@ -128,6 +128,7 @@ class DubboRouteTable:
         """per route configuration"""
         self._by_match: dict[tuple[int, ...], Service] = {}
         self._opaque = opaque
+        self._opaque_route: CompiledRoute | None = None
         order = 0
         for number, config in enumerate(configs):
             _add_interface(self._interfaces, config.interface.encode(), number)
@@ -138,8 +139,8 @@ class DubboRouteTable:
                 routes.append((compiled, route.method))
                 order += 1
                 takes_all = config.interface == "*" and not config.version and route.method in (None, _ANY_TEXT)
-                if takes_all and self._opaque is None and not compiled.conditions and not compiled.parameters:
-                    self._opaque = compiled.choose(lambda: _NOTHING, 0)
+                if takes_all and self._opaque_route is None and not compiled.conditions and not compiled.parameters:
+                    self._opaque_route = compiled
             self._routes.append(routes)
 
     @classmethod
@@ -170,7 +171,7 @@ class DubboRouteTable:
         """
         head = message.head
         if head is None:
-            return self._opaque
+            return self._find_opaque(message, pick)
         plan = head.plan
         if not isinstance(plan, Plan) or plan.table is not self:
             plan = self._plan(head)
@@ -182,6 +183,13 @@ class DubboRouteTable:
             if decision.target is not None:
                 return decision.target
         return decision.decide(self, message, pick)
+
+    def _find_opaque(self, message: DubboMessage, pick: int | None) -> DubboTarget | None:
+        """The way of a call in a serialization that nobody can read."""
+        route = self._opaque_route
+        if self._opaque is not None or route is None:
+            return self._opaque
+        return route.target or route.choose(self, message, pick)
 
     def _plan(self, head: InvocationHead) -> Plan:
         version = head.service_version or b""

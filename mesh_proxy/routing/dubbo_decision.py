@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from mesh_proxy.routing.dubbo_route import CompiledRoute, Condition, DubboTarget
+from mesh_proxy.routing.dubbo_route import CompiledRoute, Condition, DubboTarget, folded_names
 
 if TYPE_CHECKING:
     from mesh_codecs.dubbo import DubboMessage
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 MAX_UNBOUND: Final = 64
 """routes that do not ask for an indexed attachment: they stand under every value, so that many of them would cost memory"""
+
+GROW_FROM: Final = 12
+"""routes of one value that get an index by another attachment; fewer are tried one by one, which is as quick"""
 
 Open = tuple[CompiledRoute, tuple[Condition, ...]]
 """a route and the conditions that are still to be tested"""
@@ -62,9 +65,10 @@ def _grow(routes: Leaf) -> Branch | Leaf:
         if value is not None:
             rest = tuple(c for c in one[1] if not (c.name == name and c.exact == value))
             values[value].append((one[0], rest))
-    by_value = {
-        value: _grow(_until_certain(sorted((*own, *unbound), key=lambda one: one[0].order))) for value, own in values.items()
-    }
+    by_value: dict[bytes, Branch | Leaf] = {}
+    for value, own in values.items():
+        leaf = _until_certain(sorted((*own, *unbound), key=lambda one: one[0].order))
+        by_value[value] = _grow(leaf) if len(own) >= GROW_FROM else leaf
     return Branch(name, by_value, _grow(_until_certain(unbound)))
 
 
@@ -99,7 +103,7 @@ class Decision:
             value = values.get(node.name)
             if value is None and values:
                 if folded is None:
-                    folded = _folded(values)
+                    folded = folded_names(values)
                 value = folded.get(node.name)
             node = node.unbound if value is None else node.by_value.get(value, node.unbound)
         for route, conditions in node:
@@ -109,21 +113,12 @@ class Decision:
                 value = values.get(condition.name)
                 if value is None and values:
                     if folded is None:
-                        folded = _folded(values)
+                        folded = folded_names(values)
                     value = folded.get(condition.name)
                 if not condition.test(value):
                     break
             else:
                 if route.parameters and not route.takes(message):
                     continue
-                return route.choose(lambda: _folded(table.values(message)), pick)
+                return route.target or route.choose(table, message, pick)
         return None
-
-
-def _folded(values: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
-    """Attachments by their lower-case names, which is how routes name them. Where two differ in case only, lower case counts."""
-    if b"".join(values).islower():
-        return values
-    return {name.lower(): value for name, value in values.items()} | {
-        name: value for name, value in values.items() if name.islower()
-    }

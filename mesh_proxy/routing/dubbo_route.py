@@ -15,6 +15,7 @@ from mesh_proxy.routing.matchers import compile_value_matcher, parse_integer
 
 if TYPE_CHECKING:
     from mesh_codecs.dubbo import DubboMessage
+    from mesh_proxy.routing.dubbo import DubboRouteTable
 
 ValueTest = Callable[[bytes | None], bool]
 ENVOY_LB: Final = "envoy.lb"
@@ -89,10 +90,8 @@ class CompiledRoute:
         """Whether the arguments are as the route wants them."""
         return all(_parameter_matches(wanted, message) for wanted in self.parameters)
 
-    def choose(self, values: Callable[[], Mapping[bytes, bytes]], pick: int | None) -> DubboTarget | None:
-        """The target of one call. `pick` is a random number, one of our own if None; `values` gives the attachments."""
-        if self.target is not None:
-            return self.target
+    def choose(self, table: DubboRouteTable, message: DubboMessage, pick: int | None) -> DubboTarget | None:
+        """The target of one call when it is not always the same. `pick` is a random number, one of our own if None."""
         index = 0
         if len(self._targets) > 1:
             if pick is None:
@@ -102,7 +101,7 @@ class CompiledRoute:
         if named is None:
             return self._targets[index]
         name, known = named
-        cluster = values().get(name) or b""
+        cluster = folded_names(table.values(message)).get(name) or b""
         target = known.get(cluster)
         if target is None:
             if len(known) > MAX_NAMED_TARGETS:
@@ -115,6 +114,15 @@ class CompiledRoute:
 
     def __repr__(self) -> str:
         return f"<CompiledRoute {self.order} {self.config.name}>"
+
+
+def folded_names(values: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+    """Attachments by their lower-case names, which is how routes name them. Where two differ in case only, lower case counts."""
+    if b"".join(values).islower():
+        return values
+    return {name.lower(): value for name, value in values.items()} | {
+        name: value for name, value in values.items() if name.islower()
+    }
 
 
 def _condition(config: HeaderMatcherConfig) -> Condition:

@@ -121,6 +121,8 @@ def test_a_serialization_that_nobody_can_read_goes_the_default_way() -> None:
     assert goes(DubboRouteTable([routes("demo.*", to("a"))]), opaque) is None
     config = DubboProxyConfig(stat_prefix="x", routes=(routes("*", to("b")),), opaque_cluster="o")
     assert goes(DubboRouteTable.of(config), opaque) == "o"
+    shares = DubboRoute(clusters=(WeightedClusterConfig(name="a"), WeightedClusterConfig(name="b")))
+    assert [goes(DubboRouteTable([routes("*", shares)]), opaque, pick) for pick in (0, 1, 2)] == ["a", "b", "a"]
 
 
 def test_service_and_method_are_routed_without_a_look_at_anything_else() -> None:

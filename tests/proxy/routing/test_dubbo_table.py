@@ -170,6 +170,7 @@ def test_the_same_route_as_by_trying_each(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dubbo_decision, "MAX_UNBOUND", unbound)
+        patch.setattr(dubbo_decision, "GROW_FROM", unbound)
         patch.setattr(dubbo, "MAX_KEPT", unbound + 1)
         memo, compiled = HeadMemo(), DubboRouteTable(table)
         for service, version, method, tags, first, generic in calls:
@@ -225,7 +226,9 @@ def test_ten_thousand_methods_and_interfaces_leave_nothing_to_decide() -> None:
         assert plan.target.cluster == cluster
 
 
-def test_two_tags_are_two_look_ups() -> None:
+@pytest.mark.parametrize("grow_from", [0, 12])
+def test_two_tags_are_two_look_ups(grow_from: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dubbo_decision, "GROW_FROM", grow_from)
     entries = [route(f"{a}{b}", header("a", a), header("b", b)) for a in "xyz" for b in "uvw"]
     table = DubboRouteTable([DubboRouteConfig(interface="*", routes=(*entries, route("rest")))])
     for a in "xyzq":
