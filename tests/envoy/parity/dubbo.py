@@ -42,7 +42,6 @@ def calls(
     listener: str = "main",
     at_once: bool = True,
     end: float = 0.05,
-    half_close: bool = False,
     **more: Any,
 ) -> Case:
     """Send the frames, note the answers (as many as there are two-way frames), how the connection stands, what came upstream."""
@@ -54,8 +53,6 @@ def calls(
         with Client(side, listener) as client:
             for one in [b"".join(frames)] if at_once else frames:
                 client.send(one)
-            if half_close:
-                client.half_close()
             answers_seen: list[Answer] = []
             try:
                 answers_seen += [read_answer(client) for _ in range(expected)]
