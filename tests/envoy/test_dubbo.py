@@ -269,7 +269,7 @@ CASES = (
         frame(0xC2, 0, 1, b"\x40\x40\x40"),
         demand={"note.answer.status": "40", "end": "open"},
     ),
-    calls("bad_magic", b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"),
+    calls("bad_magic", b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", end=20.0),
     calls("negative_length", b"\xda\xbb\xc2\x00" + b"\0" * 7 + b"\x01\xff\xff\xff\xff"),
     differs(
         "fastjson2_call",
