@@ -10,7 +10,7 @@ ENVOY_VERSION := 1.40.0
 H2SPEC_VERSION := v2.2.1+incompatible
 
 .DEFAULT_GOAL := help
-.PHONY: help venv envoy demo test soak h2spec conformance interop interop-all fuzz bench-http1 bench-http2 bench-dubbo lint fmt types clean
+.PHONY: help venv envoy demo test soak h2spec conformance interop interop-all fuzz bench-http1 bench-http2 bench-dubbo lint fmt types clean bench-filters
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ bench-dubbo: $(STAMP) envoy  ## CPU per Dubbo call, routed by tag, against Envoy
 
 bench-http2: $(STAMP) envoy  ## CPU per HTTP/2 request against Envoy in the same run (needs h2load and nginx)
 	@$(BIN)/python bench/http2.py $(BENCH_ARGS) || test $$? -eq 77
+
+bench-filters: $(STAMP)  ## CPU that each HTTP filter adds to a request (needs wrk and nginx; a quiet machine); BENCH_ARGS='--rounds 9'
+	@$(BIN)/python bench/filters.py $(BENCH_ARGS) || test $$? -eq 77
 
 lint: $(STAMP)  ## ruff: style, imports, likely bugs
 	$(BIN)/ruff check .
