@@ -44,7 +44,8 @@ METADATA: Final = "mesh_proxy.traffic_label"
 TRACE_IDS: Final = ("traceparent", "b3", "x-b3-traceid", "x-request-id")
 LONGEST: Final = 43
 """bytes of a label; what shared memory takes"""
-_LABEL: Final = re.compile(rb"[!-~]{1,%d}" % LONGEST)
+_LABEL: Final = re.compile(rb"[!-+\-./0-9:<-~]{1,%d}" % LONGEST)
+"""printable, without comma and semicolon"""
 _NAME: Final = re.compile(r"[a-z0-9_.-]+")
 
 
@@ -81,11 +82,23 @@ class TrafficLabelConfig:
 class _Label:
     """One label, compiled."""
 
-    __slots__ = ("attach_baggage", "attach_header", "attach_tracestate", "header", "key", "member", "name", "remember", "sources")
+    __slots__ = (
+        "attach_baggage",
+        "attach_header",
+        "attach_tracestate",
+        "header",
+        "key",
+        "member",
+        "name",
+        "remember",
+        "source_name",
+        "sources",
+    )
 
     def __init__(self, config: LabelConfig, owner: TrafficLabelFilter) -> None:
         self.name = config.name
         self.key = config.name.encode()
+        self.source_name = config.name + ".source"
         self.header = config.header.encode()
         self.member = config.member.encode()
         self.sources = tuple(
@@ -197,7 +210,7 @@ class TrafficLabelFilter(Filter):
             if not value:
                 self._stats.unlabelled += 1
                 continue
-            if _LABEL.fullmatch(value) is None or b"," in value or b";" in value:
+            if _LABEL.fullmatch(value) is None:
                 self._stats.invalid += 1
                 continue
             self._stats.labelled += 1
@@ -218,7 +231,7 @@ class TrafficLabelFilter(Filter):
                 stream.dynamic_metadata = {}
             found = stream.dynamic_metadata.setdefault(METADATA, {})
             found[label.name] = value.decode("latin-1")
-            found[label.name + ".source"] = source
+            found[label.source_name] = source
         if changed and self._clear_route:
             stream.clear_route()
         return FilterStatus.CONTINUE

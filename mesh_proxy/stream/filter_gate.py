@@ -92,7 +92,7 @@ class Gate:
 class Flow:
     """One direction of one stream."""
 
-    __slots__ = ("begun", "blocked", "direction", "ends", "filters", "gates", "limit", "over", "queued", "sent", "stream")
+    __slots__ = ("blocked", "direction", "ends", "filters", "gates", "limit", "over", "queued", "stream")
 
     def __init__(self, direction: Direction, filters: list[Filter], stream: Stream, ends: Ends, limit: int) -> None:
         self.direction = direction
@@ -103,10 +103,6 @@ class Flow:
         """bytes that may be collected by one filter, or line up before the sender is held"""
         self.gates: dict[int, Gate] | None = None
         """closed gates by position; None when there never was one"""
-        self.begun = False
-        """the head has entered"""
-        self.sent = False
-        """the head was delivered"""
         self.over = False
         """nothing goes this way any more"""
         self.queued = 0
@@ -117,8 +113,6 @@ class Flow:
     def enter(self, kind: int, event: Message) -> None:
         """An event arrives."""
         if not self.over:
-            if kind == HEADERS:
-                self.begun = True
             self._walk(kind, event, 0)
 
     def _walk(self, kind: int, event: Message, start: int) -> None:
@@ -133,10 +127,8 @@ class Flow:
                 if self.over:
                     return
                 if status is not _CONTINUE:
-                    self._close(position, kind, event, status)
+                    self.close(position, kind, event, status)
                     return
-        if kind == HEADERS:
-            self.sent = True
         self.ends.deliver(self, kind, event)
 
     def _walk_by_gates(self, kind: int, event: Message, start: int) -> None:
@@ -155,13 +147,12 @@ class Flow:
                 if self.over:
                     return
                 if status is not _CONTINUE:
-                    self._close(position, kind, event, status)
+                    self.close(position, kind, event, status)
                     return
-        if kind == HEADERS:
-            self.sent = True
         self.ends.deliver(self, kind, event)
 
-    def _close(self, position: int, kind: int, event: Message, status: FilterStatus) -> None:
+    def close(self, position: int, kind: int, event: Message, status: FilterStatus) -> None:
+        """A filter stops the direction with this event."""
         gate = Gate(position)
         gate.collecting = status is FilterStatus.STOP_AND_BUFFER
         if self.gates is None:

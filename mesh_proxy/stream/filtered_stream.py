@@ -125,7 +125,7 @@ class FilteredStream(UpstreamStream):
     def limit_request_buffer(self, size: int) -> None:
         """How much of the request filters may collect."""
         if self.run is not None:
-            self.run.request.limit = size
+            self.run.limit_request(size)
 
     def clear_route(self) -> None:
         """A filter changed the request so that another route may apply."""

@@ -1,7 +1,7 @@
 """Trace id → traffic label, for all workers of a sidecar: what the inbound side learns, the outbound side of any worker knows.
 
 A fixed table in shared memory: buckets of four places, each place one record of 64 bytes with its own checksum. The key is a
-64-bit hash of scope, label name and trace id. A place is taken by its own key, else by what has expired, else by what would
+64-bit hash of label name and trace id. A place is taken by its own key, else by what has expired, else by what would
 expire next in its bucket: the table is bounded, and the oldest of a bucket goes first.
 
 There is no lock. A record is written by one copy of 64 bytes; what a race may cost:
@@ -16,7 +16,6 @@ Time is CLOCK_MONOTONIC, which all processes of a host share.
 from __future__ import annotations
 
 import struct
-from hashlib import blake2b
 from typing import Final
 from zlib import crc32
 
@@ -85,7 +84,8 @@ class TraceMemory:
 
 
 def _key(name: bytes, trace_id: bytes) -> int:
-    return int.from_bytes(blake2b(b"%b\0%b" % (name, trace_id), digest_size=8).digest(), "little") or 1
+    # Workers are forked by one spawner and so hash alike; nobody outside knows the seed.
+    return hash((name, trace_id)) & 0xFFFF_FFFF_FFFF_FFFF or 1
 
 
 def _checksum(key: int, expiry: float, label: bytes) -> int:

@@ -347,7 +347,7 @@ def test_a_smaller_limit_for_one_stream() -> None:
     collect = FilterStatus.STOP_AND_BUFFER
     stream = FakeStream()
     run = make(stream, Recorder("a", [], {"rq": [collect], "rqd": [collect] * 3}))
-    run.request.limit = 1
+    run.limit_request(1)
     run.request_headers(head())
     run.request_data(Data(1, b"xx", False))
     assert stream.details == "request_payload_too_large"
