@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from mesh_hotrestart import PROTOCOL_VERSION
@@ -37,8 +38,13 @@ def _hot_restart_version(supervisor: Supervisor) -> str:
 def server_info(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
     """`envoy.admin.v3.ServerInfo`."""
     uptime = f"{supervisor.uptime_s}s"
+    sidecarset = os.environ.get("SIDECARSET_VERSION")
+    ours: dict[str, Any] = {}
+    if sidecarset is not None:  # for the hook `mesh-proxy migrate`
+        ours = {"sidecarset_version": sidecarset, "predecessor_connections": supervisor.predecessor_connections}
     return to_json(
         {
+            **ours,
             "version": version_string(),
             "state": supervisor.state,
             "uptime_current_epoch": uptime,

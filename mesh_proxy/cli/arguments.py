@@ -75,7 +75,8 @@ def _parser(prog: str) -> _Parser:
         allow_abbrev=False,
         add_help=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage=f"{prog} -c FILE [options]\n       {prog} validate FILE [options]\n       {prog} demo [--once]",
+        usage=f"{prog} -c FILE [options]\n       {prog} validate FILE [options]\n       {prog} demo [--once]\n"
+        f"       {prog} migrate [options]",
         description="A service-mesh sidecar configured in Envoy's language. Flags, meanings and defaults are Envoy's.",
         epilog="SIGTERM drains and exits, SIGINT exits at once, SIGUSR1 reopens the log files.",
     )

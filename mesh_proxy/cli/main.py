@@ -6,6 +6,7 @@ The worker's modules are imported first and the spawner is forked; only then com
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from mesh_hotrestart import PROTOCOL_VERSION
 from mesh_proxy.cli.arguments import UsageError, help_text, parse_arguments, program_name, wants
 from mesh_proxy.cli.options import Options
+from mesh_proxy.cli.sidecarset import VERSION, VERSION_ALT, idle, migrate, role_of
 from mesh_proxy.cli.version import version_line
 from mesh_proxy.config.errors import ConfigError
 
@@ -27,6 +29,8 @@ def main(argv: Sequence[str] | None = None, *, factory: DataPlaneFactory | None 
     prog = program_name()
     if arguments[:1] == ["demo"]:
         return int(importlib.import_module("mesh_proxy.demo").main(arguments[1:]))
+    if arguments[:1] == ["migrate"]:
+        return migrate(arguments[1:], prog)
     if wants(arguments, "--version"):
         print(f"\n{version_line(prog)}\n")
         return 0
@@ -47,6 +51,13 @@ def main(argv: Sequence[str] | None = None, *, factory: DataPlaneFactory | None 
         return 1
     if options.mode == "validate":
         return _validate(prog, options, load)
+    try:
+        role = role_of(os.environ)
+    except ValueError as error:
+        print(f"{prog}: {VERSION}, {VERSION_ALT}: {error}", file=sys.stderr)
+        return 1
+    if role.idle:
+        return idle(role)
     from mesh_proxy.supervisor.run import run
 
     return run(options, factory=factory, load=load)

@@ -97,12 +97,8 @@ class ListenSockets:
     def passed(self, wanted: Iterable[AddressKey]) -> dict[AddressKey, BoundAddress]:
         """What a new process with these listeners may have: the same listener, or the same address under another name."""
         names = set(wanted)
-        addresses = {address for _, address in names}
-        found = {}
-        for key, bound in self._bound.items():
-            if key in names or (addresses & {key[1], str(bound.address)} and bound.address.port):
-                found[key] = bound
-        return found
+        addresses = {address for _, address in names if not address.endswith(":0")}  # port 0 is any port
+        return {key: bound for key, bound in self._bound.items() if key in names or addresses & {key[1], str(bound.address)}}
 
     def disown(self, keys: Iterable[AddressKey], *, back: Mapping[AddressKey, int] | None = None) -> dict[AddressKey, int]:
         """The paths of these are another process's to unlink; what `back` needs to take them back."""

@@ -42,6 +42,11 @@ class Succession:
         """the old process has said its counts, or will not any more"""
         self._began = 0.0
 
+    @property
+    def has_predecessor(self) -> bool:
+        """The process before us lives."""
+        return self._takeover is not None and not self._takeover.alone
+
     async def meet(self) -> None:
         """Find the process that serves now, or become the one whom others find. Raises TakeoverError or RendezvousError."""
         supervisor = self._supervisor

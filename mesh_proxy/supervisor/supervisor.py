@@ -313,6 +313,11 @@ class Supervisor:
         return int(time.monotonic() - self.started_monotonic)
 
     @property
+    def predecessor_connections(self) -> int | None:
+        """Connections that the process before us still has; None when it is gone."""
+        return self.stats.parent_connections if self.succession.has_predecessor else None
+
+    @property
     def uptime_all_s(self) -> int:
         """Whole seconds since the first process of this chain of upgrades started."""
         return max(self.uptime_s, int(time.time() - self.first_started_at))

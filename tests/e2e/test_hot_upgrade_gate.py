@@ -13,25 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_support import http_listener, static_cluster, tcp_listener
 from e2e_support.backends import Backends
+from e2e_support.gate import LISTENERS, configuration
 from e2e_support.mixed_load import MixedLoad
 from e2e_support.sidecar import memory_kb, open_files
 from e2e_support.upgrades import Upgrades
-from parity.config import bootstrap
-from parity.dubbo import dubbo
 
 pytestmark = pytest.mark.slow
 
 UPGRADES = int(os.environ.get("MESH_PROXY_UPGRADES", "10"))
 REQUESTS = int(os.environ.get("MESH_PROXY_UPGRADE_REQUESTS", "20"))
-HTTP2 = """
-typed_extension_protocol_options:
-  envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-    "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    explicit_http_config: {http2_protocol_options: {}}
-"""
-LISTENERS = ("http", "grpc", "dubbo", "bytes")
 
 
 @pytest.fixture
@@ -46,22 +37,7 @@ def start(backends: Backends) -> Iterator[Callable[..., Upgrades]]:
     made: list[Upgrades] = []
 
     def begin(**options: Any) -> Upgrades:
-        ports = backends.ports
-        config = bootstrap(
-            [
-                http_listener("http", "web", timeout="0s"),
-                http_listener("grpc", "grpc", timeout="0s"),
-                dubbo("dubbo", "[{name: r, interface: '*', routes: [{match: {}, route: {cluster: dubbo}}]}]"),
-                tcp_listener("bytes", "bytes"),
-            ],
-            [
-                static_cluster("web", ports["http1"]),
-                static_cluster("grpc", ports["grpc"], HTTP2),
-                static_cluster("dubbo", ports["dubbo"]),
-                static_cluster("bytes", ports["bytes"]),
-            ],
-        )
-        made.append(Upgrades(config, **options))
+        made.append(Upgrades(configuration(backends.ports), **options))
         made[-1].start()
         return made[-1]
 

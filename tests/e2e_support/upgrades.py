@@ -27,11 +27,17 @@ _serial = itertools.count()
 class Generation:
     """One supervisor with its log."""
 
-    def __init__(self, command: list[str], log: Path) -> None:
+    def __init__(self, command: list[str], log: Path, env: dict[str, str]) -> None:
         self.log_path = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env={**os.environ, **env},
+                start_new_session=True,
             )
 
     @property
@@ -54,8 +60,8 @@ class Generation:
 
         return until(f"log line {pattern!r}", look, timeout)
 
-    def wait_live(self) -> Generation:
-        self.wait_log("all workers are live")
+    def wait_live(self, line: str = "all workers are live") -> Generation:
+        self.wait_log(line)
         return self
 
     def wait_exit(self, timeout: float = DEADLINE_S) -> int:
@@ -77,9 +83,12 @@ class Generation:
 class Upgrades(Sidecar):
     """`start` starts the first generation, `upgrade` the next."""
 
+    live_line = "all workers are live"
+
     def __init__(self, config: dict[str, Any], *, concurrency: int = 1, flags: tuple[str, ...] = ()) -> None:
         super().__init__(config, concurrency=concurrency, flags=flags)
         self.generations: list[Generation] = []
+        self._logs = itertools.count()
         self._socket_path = f"@mesh-test-{os.getpid()}-{next(_serial)}"
         self.meeting_point = socket_name(self._socket_path, 0)
 
@@ -100,14 +109,14 @@ class Upgrades(Sidecar):
             *flags,
         ]
 
-    def launch(self, **options: Any) -> Generation:
+    def launch(self, env: dict[str, str] | None = None, **options: Any) -> Generation:
         """Another process; nothing is waited for."""
-        made = Generation(self.command(**options), self.dir / f"output-{len(self.generations)}.log")
+        made = Generation(self.command(**options), self.dir / f"output-{next(self._logs)}.log", env or {})
         self.generations.append(made)
         return made
 
     def start(self) -> None:
-        self.launch().wait_live()
+        self.launch().wait_live(self.live_line)
 
     def upgrade(self, **options: Any) -> Generation:
         """Start the next generation, and wait until it serves and the one before is gone."""

@@ -13,7 +13,7 @@ import pytest
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.common import AddressConfig
 from mesh_proxy.config.model.listener import ListenerConfig
-from mesh_proxy.supervisor.sockets import ListenSockets, somaxconn
+from mesh_proxy.supervisor.sockets import BoundAddress, ListenSockets, addresses_of, somaxconn
 
 Make = Callable[[int], ListenSockets]
 
@@ -189,3 +189,129 @@ def test_abstract_unix_sockets(make: Make) -> None:
 
 def test_freebind(make: Make) -> None:
     make(1).bind([tcp(host="203.0.113.1", freebind=True)])
+
+
+# Hot upgrade.
+
+
+def handed(old: ListenSockets, new: ListenSockets, wanted: list[ListenerConfig]) -> None:
+    """What the link does: descriptors are duplicated, one by one."""
+    keys = [(listener.name, str(address)) for _, listener, address in addresses_of(wanted)]
+    for key, bound in old.passed(keys).items():
+        for sock in bound.sockets:
+            new.inherit(key, BoundAddress(bound.address, (sock.dup(),), future_inode=bound.unix_inode))
+
+
+def listening(sock: socket.socket) -> bool:
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (1, 3), (2, 3), (3, 1), (3, 2), (5, 2)])
+def test_every_inherited_socket_has_a_worker_whatever_their_numbers(make: Make, before: int, after: int) -> None:
+    old, new = make(before), make(after)
+    old.bind([tcp()])
+    handed(old, new, [tcp()])
+    new.bind([tcp()])
+    assert new.for_worker(0) == {}, "nobody accepts before the release"
+    everything = [sock for bound in new._bound.values() for sock in bound.sockets]
+    assert len(everything) == max(before, after)
+    assert [listening(sock) for sock in everything] == [True] * before + [False] * (max(before, after) - before)
+    new.release()
+    assert all(map(listening, everything))
+    shares = [list(new.for_worker(index).values()) for index in range(after)]
+    assert sorted(sock.fileno() for share in shares for sock in share) == sorted(sock.fileno() for sock in everything)
+    assert all(key[:2] == ("a", "127.0.0.1:0") for key in new.for_worker(0))
+    assert len({sock.getsockname()[1] for sock in everything}) == 1
+
+
+def test_a_caller_in_an_accept_queue_survives_fewer_workers(make: Make) -> None:
+    old, new = make(3), make(1)
+    old.bind([tcp()])
+    local = old.local_address(("a", "127.0.0.1:0"))
+    assert local is not None
+    callers = []
+    for _ in range(20):
+        callers.append(socket.create_connection(("127.0.0.1", local.port)))
+    handed(old, new, [tcp()])
+    new.bind([tcp()])
+    new.release()
+    old.close()
+    accepted = 0
+    for sock in new.for_worker(0).values():
+        sock.setblocking(False)
+        while True:
+            try:
+                sock.accept()[0].close()
+            except BlockingIOError:
+                break
+            accepted += 1
+    for caller in callers:
+        caller.close()
+    assert accepted == 20
+
+
+def test_listeners_that_only_one_side_has(make: Make) -> None:
+    old, new = make(1), make(1)
+    old.bind([tcp("both"), tcp("old")])
+    wanted = [tcp("both"), tcp("new")]
+    assert set(old.passed([("both", "127.0.0.1:0"), ("new", "127.0.0.1:0")])) == {("both", "127.0.0.1:0")}
+    handed(old, new, wanted)
+    new.bind(wanted)
+    fresh = new._bound["new", "127.0.0.1:0"].sockets[0]
+    assert listening(fresh), "nobody else listens there: it may as well begin"
+    new.release()
+    assert {name for name, _, _ in new.for_worker(0)} == {"both", "new"}
+    old.close_all_but({("both", "127.0.0.1:0")})
+    assert old.local_address(("old", "127.0.0.1:0")) is None
+    assert old.local_address(("both", "127.0.0.1:0")) is not None
+
+
+def test_a_listener_with_another_name_is_found_by_its_address(make: Make) -> None:
+    old, new = make(1), make(1)
+    old.bind([tcp("before")])
+    local = old.local_address(("before", "127.0.0.1:0"))
+    assert local is not None
+    after = tcp("after", local.port)
+    handed(old, new, [after])
+    new.bind([after])
+    new.release()
+    (key,) = new.for_worker(0)
+    assert key == ("after", f"127.0.0.1:{local.port}", 0)
+    inode = os.fstat(old.for_worker(0)["before", "127.0.0.1:0", 0].fileno()).st_ino
+    assert os.fstat(new.for_worker(0)[key].fileno()).st_ino == inode
+
+
+def test_a_unix_path_belongs_to_the_last_owner(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    old, new = make(1), make(1)
+    old.bind([unix(str(path))])
+    key = ("u", str(path))
+    handed(old, new, [unix(str(path))])
+    new.bind([unix(str(path))])
+    new.close()
+    assert path.exists(), "it failed before it owned anything"
+    new = make(1)
+    handed(old, new, [unix(str(path))])
+    new.bind([unix(str(path))])
+    new.release()
+    inodes = old.disown([key])
+    old.disown([key], back=inodes)
+    old.disown([key])
+    new.own()
+    old.close()
+    assert path.exists()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    new.close()
+    assert not path.exists()
+
+
+def test_what_nobody_wants_is_closed_and_left_to_the_old_one(make: Make) -> None:
+    old, new = make(1), make(1)
+    old.bind([tcp("a"), tcp("b")])
+    handed(old, new, [tcp("a"), tcp("b")])
+    new.bind([tcp("a")])
+    (unwanted,) = (bound.sockets[0] for bound in new._inherited.values())
+    new.release()
+    assert unwanted.fileno() == -1
+    assert listening(old.for_worker(0)["b", "127.0.0.1:0", 0])
