@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 class Http2Clock(Http2Flow):
     """Abstract: `Http2Connection` adds what the bytes mean."""
 
-    __slots__ = ("_draining", "_head_since", "_timer", "_timer_at")
+    __slots__ = ("_head_since", "_timer", "_timer_at")
 
     def __init__(self, manager: HttpManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
         super().__init__(manager, info, owner)
-        self._draining = False
         self._head_since = 0.0
         """when the header block began that is incomplete; 0.0: there is none"""
         self._timer: asyncio.TimerHandle | None = None

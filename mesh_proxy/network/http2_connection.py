@@ -84,14 +84,22 @@ class Http2Connection(Http2Clock):
             return
         codec = self.codec
         self._dispatch(codec.receive_data(data), now)
+        if not codec.quiet or self._head_since:
+            self._after_read(now)
+        self.context.flush()
+
+    def _after_read(self, now: float) -> None:
+        """More than requests came, or less than a whole one."""
+        codec = self.codec
         if codec.head_started or self._head_since:
             self._watch_head(now)
         if codec.pending:
             self._pause_transport()
             self.context.loop.call_soon(self._read_on)
+        if codec.draining:
+            self._draining = True
         self._look_at_timer(now)
         self._touch()
-        self.context.flush()
 
     def _read_on(self) -> None:
         """The frames that the last turn left."""
@@ -150,7 +158,7 @@ class Http2Connection(Http2Clock):
 
     def _begin_stream(self, request: RequestHeaders, now: float) -> None:
         manager = self.manager
-        if manager.underscores is not UnderscoreAction.ALLOW and self._underscores_refused(request, now):
+        if manager.watches_underscores and self._underscores_refused(request, now):
             return
         self._count_request()
         stream = self.streams[request.stream_id] = HttpStream(self, manager, request, now)
@@ -182,6 +190,7 @@ class Http2Connection(Http2Clock):
         if stream is None or stream.response_done:
             # Nobody wants it any more.
             self.codec.acknowledge(stream_id, event.flow_size)
+            self._touch()
             return
         stream.last_downstream_time = now
         size = event.flow_size
@@ -191,6 +200,7 @@ class Http2Connection(Http2Clock):
             hold[1] += size
         elif size:
             self.codec.acknowledge(stream_id, size)
+            self._touch()
 
     def _stream_reset(self, event: StreamReset, now: float) -> None:
         """The caller gave a stream up, or broke a rule within it, for which the codec has reset it already."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mesh_codecs.errors import ResetReason
+from mesh_codecs.errors import LocalProtocolError, ResetReason
 from mesh_codecs.events import Data, InformationalHeaders, ResponseHeaders, StreamReset, Trailers
 from mesh_proxy.network.http_shell import HttpShell
 from mesh_proxy.network.outbox import Outbox
@@ -31,7 +31,7 @@ TURN_BYTES: Final = 65_536
 class Http2Flow(HttpShell):
     """Abstract: `Http2Clock` adds the time-outs."""
 
-    __slots__ = ("_holds", "_outboxes", "codec", "codec_stats", "requests", "streams")
+    __slots__ = ("_draining", "_holds", "_outboxes", "codec", "codec_stats", "requests", "streams")
 
     def __init__(self, manager: HttpManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
         super().__init__(manager, info, owner)
@@ -39,6 +39,8 @@ class Http2Flow(HttpShell):
         self.codec_stats = manager.context.registry.get(Http2Stats, "http2.")
         self.streams: dict[int, HttpStream] = {}
         self.requests = 0
+        self._draining = False
+        """GOAWAY was said"""
         self._outboxes: dict[int, Outbox] = {}
         """responses that wait for credit"""
         self._holds: dict[int, list[int]] = {}
@@ -67,7 +69,7 @@ class Http2Flow(HttpShell):
         size = write_all(self.transport, self.codec.data_to_send())
         self.manager.stats.downstream_cx_tx_bytes_total += size
         self.sent += size
-        if not self.streams and self.codec.closed:
+        if self._draining and not self.streams and self.codec.closed:
             self._close_after_flush(linger=not self._remote_closed)
 
     # -- responses
@@ -76,10 +78,15 @@ class Http2Flow(HttpShell):
         """Give an event to the codec, or let it wait for credit; it is written at the end of this turn."""
         if isinstance(event, Data):
             stream_id = event.stream_id
-            if stream_id in self._outboxes or len(event.data) > self.codec.send_window(stream_id):
+            if self._outboxes and stream_id in self._outboxes:
                 self._wait_for_credit(event)
             else:
-                self.codec.send(event)
+                try:
+                    self.codec.send(event)
+                except LocalProtocolError as error:
+                    if error.code != "http2.beyond_send_window":
+                        raise
+                    self._wait_for_credit(event)
         elif self._outboxes and isinstance(event, Trailers) and event.stream_id in self._outboxes:
             self._outboxes[event.stream_id].add(event)
         else:

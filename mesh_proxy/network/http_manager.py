@@ -61,6 +61,7 @@ class HttpManager:
         "upgrades",
         "use_remote_address",
         "via",
+        "watches_underscores",
     )
 
     def __init__(self, config: HttpManagerConfig, context: WorkerContext, sinks: SinkSet, listener_prefix: str) -> None:
@@ -99,6 +100,7 @@ class HttpManager:
         )
         self._make_queues(config)
         self.underscores = UnderscoreAction(config.headers_with_underscores_action)
+        self.watches_underscores = self.underscores is not UnderscoreAction.ALLOW
         http1 = config.http1
         self.http1_settings = Http1Settings(
             max_head_bytes=config.max_request_headers_kb * 1024,

@@ -97,8 +97,11 @@ class Http2UpstreamConnection(Http2UpstreamShell):
             # Others on the loop come first; meanwhile nothing more is read.
             self.transport.pause_reading()
             self.context.loop.call_soon(self._read_on)
-        self._keep_time(now)
-        self.touch()  # acknowledgements and credit
+        if not codec.quiet:
+            self._keep_time(now)
+            self.touch()  # acknowledgements
+        elif codec.has_output:
+            self.touch()  # credit
         self.context.flush()
 
     def _read_on(self) -> None:

@@ -44,6 +44,11 @@ class Http2Codec(Receiver):
         return not self._streams and (self._ended or self._draining == 2 or (self._peer_goaway and not self.downstream))
 
     @property
+    def draining(self) -> bool:
+        """We have said GOAWAY."""
+        return self._draining != 0
+
+    @property
     def open_streams(self) -> int:
         """Streams that are not over yet."""
         return len(self._streams)

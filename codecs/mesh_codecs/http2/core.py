@@ -71,6 +71,10 @@ class Core:
 
         self._ended_stream: Stream | None = None
         """the stream that ended last, for `usage`"""
+        self.quiet = False
+        """the last `receive_data` met nothing but whole heads and bodies: there is no output and no new wish for time"""
+        self._ordinary = False
+        """so far in this call"""
         self.pending = False
         """the last `receive_data` left complete frames for the next one, which may be given no bytes"""
         self._out: list[bytes] = []
@@ -104,6 +108,11 @@ class Core:
         elif len(out) > 1:
             return [b"".join(out)]
         return out
+
+    @property
+    def has_output(self) -> bool:
+        """There is something to write."""
+        return bool(self._out)
 
     # The end of streams.
 
@@ -203,6 +212,7 @@ class Core:
         Raises:
             ConnectionFault: this happened too often.
         """
+        self._ordinary = False
         stream_id = fault.stream_id
         stream = self._streams.get(stream_id)
         if stream is not None:

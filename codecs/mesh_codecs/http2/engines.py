@@ -15,12 +15,22 @@ ENGINES: Final = ("mesh", "h2")
 class Http2Engine(Codec, Protocol):
     """What a connection asks of an engine beyond `Codec`."""
 
+    quiet: bool
+    """the last `receive_data` met nothing but whole heads and bodies: no need to look at output and timer"""
     pending: bool
     """complete frames were left for the next `receive_data`, which may be given no bytes"""
 
     @property
     def head_started(self) -> bool:
         """The preface or a header block has begun and is incomplete."""
+
+    @property
+    def has_output(self) -> bool:
+        """There is, or may be, something to write."""
+
+    @property
+    def draining(self) -> bool:
+        """GOAWAY was said, perhaps because of the peer's many faults."""
 
     def usage(self, stream_id: int) -> tuple[int, int, int, int]:
         """Bytes on the wire of a stream that is open or the last that ended: received, header blocks among them, sent, header

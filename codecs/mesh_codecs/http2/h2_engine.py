@@ -49,6 +49,16 @@ class H2Codec(H2Receiver):
         return not self._streams and (self._ended or self._draining == 2 or (self._peer_goaway and not self.downstream))
 
     @property
+    def has_output(self) -> bool:
+        """There may be something to write: h2 does not say."""
+        return True
+
+    @property
+    def draining(self) -> bool:
+        """We have said GOAWAY."""
+        return self._draining != 0
+
+    @property
     def open_streams(self) -> int:
         """Streams that are not over yet."""
         return len(self._streams)

@@ -54,6 +54,7 @@ class H2Receiver:
         self._connection.initiate_connection()
         if settings.initial_connection_window_size > frames.DEFAULT_WINDOW:
             self._connection.increment_flow_control_window(settings.initial_connection_window_size - frames.DEFAULT_WINDOW)
+        self.quiet = False
         self.pending = False
         self._out: list[bytes] = []
         self._buffer = bytearray()

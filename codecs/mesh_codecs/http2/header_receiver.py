@@ -293,6 +293,7 @@ class HeaderReceiver(ControlReceiver):
             if end_stream:
                 raise StreamFault(stream.id, PROTOCOL_ERROR, "http2.informational_ends_stream")
             self._guard.control_frame()
+            self._ordinary = False
             events.append(InformationalHeaders(stream.id, status, head.headers()))
             return
         stream.flags |= HEAD_RECEIVED

@@ -46,10 +46,12 @@ class Receiver(HeaderReceiver):
     def receive_data(self, data: bytes) -> list[Event]:
         """Events found in the bytes so far, good ones first; see `mesh_codecs.codec.Codec`."""
         events: list[Event] = []
+        self.quiet = False
         if self._failed:
             return events
         if self._gone:
             self._gone.clear()
+        self._ordinary = True
         buffer = self._buffer
         if buffer:
             buffer += data
@@ -103,6 +105,8 @@ class Receiver(HeaderReceiver):
             self._wanted = 0 if self.pending else FRAME_HEADER_SIZE
             if size >= FRAME_HEADER_SIZE and not self.pending:
                 self._wanted += unpack_frame_header(rest, 0)[0] >> 8
+        elif self._ordinary and not self._out:
+            self.quiet = True
         return events
 
     @property
@@ -126,6 +130,7 @@ class Receiver(HeaderReceiver):
 
     def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
         """One complete frame; of any type but DATA, unless DATA is wrong here."""
+        self._ordinary = False
         if self._special:
             if self._settings_expected:
                 if kind != frames.SETTINGS or flags & frames.ACK:

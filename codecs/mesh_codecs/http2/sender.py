@@ -75,6 +75,9 @@ _UNIQUE_NAMES: Final = frozenset(
 _UNIQUE: Final[dict[bytes, bytes]] = {name: b"\x00" + bytes((len(name),)) + name for name in sorted(_UNIQUE_NAMES)}
 """name -> the start of its literal field without indexing (RFC 7541, 6.2.2)"""
 
+_LENGTHS: Final = [bytes((size,)) for size in range(0x7F)]
+"""string lengths of one byte (RFC 7541, 5.2)"""
+
 _SENDING: Final = (OPEN, HALF_CLOSED_REMOTE)
 """states in which our side of a stream is open"""
 
@@ -202,8 +205,8 @@ class Sender(Core):
             if _UNIQUE_NAMES.isdisjoint(first):
                 key = (event.method, event.scheme, event.authority, event.path, event.protocol, *first.items())
             else:  # what differs in every request goes last, as literals, so that the rest may still be known
-                tail = _unique_fields(first)
-                first = {name: value for name, value in first.items() if name not in _UNIQUE_NAMES}
+                first = first.copy()
+                tail = _take_unique_fields(first)
                 key = (event.method, event.scheme, event.authority, event.path, event.protocol, *first.items())
             block = self._memo_out.get(key)
             if block is not None:
@@ -337,15 +340,16 @@ class Sender(Core):
         return stream_id
 
 
-def _unique_fields(first: dict[bytes, bytes]) -> bytes:
-    """The fields of `_UNIQUE` as literals."""
+def _take_unique_fields(first: dict[bytes, bytes]) -> bytes:
+    """Take the fields of `_UNIQUE` out, as literals."""
     out = b""
-    for name, start in _UNIQUE.items():
-        if name in first:
-            value = first[name]
-            if not value_is_clean(value):
-                raise LocalProtocolError("http2.invalid_header_value")
-            out += start + encode_integer(0x00, 0x7F, len(value)) + value
+    names = _UNIQUE_NAMES.intersection(first)
+    for name in sorted(names) if len(names) > 1 else names:
+        value = first.pop(name)
+        if not value_is_clean(value):
+            raise LocalProtocolError("http2.invalid_header_value")
+        size = len(value)
+        out += _UNIQUE[name] + (_LENGTHS[size] if size < 0x7F else encode_integer(0x00, 0x7F, size)) + value
     return out
 
 
