@@ -228,7 +228,8 @@ class DubboConnection(DubboShell):
 
     def _on_failure(self, event: ConnectionFailed, data: bytes) -> None:
         """Not Dubbo. People who come by telnet are told, in words; where the next frame would begin nobody guesses."""
-        if not self.manager.stats.request and data[:1].isalpha() and data.isascii():
+        silent = self._budget is None and self.last_call == self.info.start_monotonic  # neither event nor call came before
+        if silent and data[:1].isalpha() and data.isascii():
             self.write(b"mesh-proxy: telnet commands are not served here\r\n")
         self._protocol_error(event.error.code)
 

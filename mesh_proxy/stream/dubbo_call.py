@@ -55,7 +55,7 @@ class DubboCall:
         "pool",
         "queue",
         "request_id",
-        "retrying",
+        "retried",
         "started",
         "stream",
         "target",
@@ -77,7 +77,8 @@ class DubboCall:
         self.started = now
         self.done = False
         self.attempts = 0
-        self.retrying = False
+        self.retried: Cluster | None = None
+        """whose circuit breaker counts it as a retry: not always the one that it ends at"""
         self.target: DubboTarget | None = None
         self.options: DubboRouteOptions | None = None
         self.cluster: Cluster | None = None
@@ -174,9 +175,10 @@ class DubboCall:
             endpoint = found
             pool = endpoint.pools.get(POOL_KEY) or pool_for(manager.context, cluster, endpoint, manager.stats)
             pinning = pool.config.pinning
-            if pinning is DubboPinning.ALWAYS or (
-                pinning is DubboPinning.AUTO and message.frame.find(_CALLBACK, _ATTACHMENTS_WITHIN) >= 0
-            ):
+            if (
+                pinning is DubboPinning.ALWAYS
+                or (pinning is DubboPinning.AUTO and message.frame.find(_CALLBACK, _ATTACHMENTS_WITHIN) >= 0)
+            ) and not self.connection.closed:  # a filter held a one-way call, and its consumer left
                 pool = self.connection.pin(cluster, endpoint)
             elif pool.avoid:
                 pool = self._elsewhere(cluster, pool, context)
@@ -356,7 +358,8 @@ class DubboCall:
         self.detach()
         if queue is self.try_queue:
             self.try_queue = None
-            if self._retry(now):
+            # It was sent, or else it would not be an attempt: the provider may be running it.
+            if self.options is not None and self.options.retry_on_reset and self._retry(now):
                 return
         else:
             self.queue = None
@@ -370,13 +373,13 @@ class DubboCall:
             if options is not None and options.retries and cluster is not None and not self.done:
                 cluster.stats.upstream_rq_retry_limit_exceeded += 1
             return False
-        if not self.retrying and not cluster.default.can_retry():
+        if self.retried is None and not cluster.default.can_retry():
             cluster.stats.upstream_rq_retry_overflow += 1
             return False
         if self.try_queue is not None:
             self.try_queue.discard(self)
-        if not self.retrying:
-            self.retrying = True
+        if self.retried is None:
+            self.retried = cluster
             cluster.default.add_retry()
         cluster.stats.upstream_rq_retry += 1
         self.manager.stats.request_retry += 1
@@ -445,8 +448,8 @@ class DubboCall:
             self.queue.discard(self)
         if self.try_queue is not None:
             self.try_queue.discard(self)
-        if self.retrying and self.cluster is not None:
-            self.cluster.default.remove_retry()
+        if self.retried is not None:
+            self.retried.default.remove_retry()
         stats = self.manager.stats
         stats.request_active -= 1
         stats.request_time_ms.record((now - self.started) * 1000.0)

@@ -181,6 +181,8 @@ class DubboUpstreamConnection(asyncio.Protocol):
             if isinstance(event, DubboMessage):
                 if event.flags & _ANY_EVENT:
                     self._on_event(event, now)
+                    if self.closed:
+                        break  # too many: its calls have been told, and what is behind answers nobody
                     continue
                 call = calls.pop(event.request_id, None)
                 if call is None:
@@ -453,8 +455,8 @@ class DubboUpstreamConnection(asyncio.Protocol):
         if not self.retired:
             self.retired = True
             self.pool.withdraw(self)
-        if not self.calls and not self._out:
-            self.close()
+        if not self.calls:
+            self.close()  # one-way calls that were gathered are written first
 
     def _lost(self, why: str) -> None:
         """Every call in flight learns at once that there will be no answer."""

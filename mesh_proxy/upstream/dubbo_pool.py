@@ -307,6 +307,8 @@ class DubboPool:
             task.cancel()
         for connection in tuple(self.connections):
             connection.abort()
+        # One-way calls of a consumer that left its pinned pool: nobody else would take them out of the line.
+        self._fail_line(Refusal.UPSTREAM_GONE, "closed")
 
     def __repr__(self) -> str:
         return f"<DubboPool {self.endpoint.address} connections={self.connections!r} pending={len(self.pending)}>"
