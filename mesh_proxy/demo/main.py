@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import signal
 import sys
@@ -22,6 +23,7 @@ from mesh_proxy.demo.processes import AddressTaken, Processes, StartFailed, fetc
 from mesh_proxy.demo.report import Report, hints
 from mesh_proxy.demo.scenario import DUBBO_RULES, FLAKY_EVERY, GRPC_RULES, WEIGHTED, plan
 from mesh_proxy.demo.traffic import send
+from mesh_proxy.demo.upgrade import upgrade_under_load
 
 DIRECT_REQUESTS: Final = 300
 """sent to v1 without the sidecar, for scale"""
@@ -131,7 +133,7 @@ async def _demo(options: argparse.Namespace) -> int:
                 )
                 bootstrap.write_text(bootstrap_yaml(ports, access_log=str(access_log), command=command))
                 try:
-                    await processes.sidecar(bootstrap, ports.admin, options.concurrency)
+                    sidecar = await processes.sidecar(bootstrap, ports.admin, options.concurrency)
                     break
                 except AddressTaken:  # between our look and its bind, by a demo that started at the same moment
                     if not usual or options.listen_port or options.admin_port or options.dubbo_port:
@@ -142,6 +144,10 @@ async def _demo(options: argparse.Namespace) -> int:
             )
             say(f"Sending {options.requests} requests, Dubbo calls and gRPC calls each over {options.connections} connections …")
             report = await _traffic(options, ports)
+            say("Upgrading the sidecar (SIGHUP) while requests go on …")
+            begin = functools.partial(sidecar.send_signal, signal.SIGHUP)
+            report.upgrade = await upgrade_under_load(ports.listen, ports.admin, options.connections, begin)
+            report.check()
             if options.json:
                 print(json.dumps(report.as_json(), indent=1), flush=True)
             say(f"\n{report.text()}\n")
@@ -192,7 +198,6 @@ async def _traffic(options: argparse.Namespace, ports: Ports) -> Report:
         dubbo_counted=stats.get("dubbo.demo.request", 0),
         dubbo_connections=sum(stats.get(f"cluster.dubbo-{name}.upstream_cx_total", 0) for name in ("v1", "v2")),
     )
-    report.check()
     return report
 
 

@@ -96,7 +96,7 @@ class Processes:
         bound = self._folder / "admin.address"
         bound.unlink(missing_ok=True)
         arguments = ["-c", str(bootstrap), "--concurrency", str(concurrency), "--file-flush-interval-msec", "500"]
-        arguments += ["--admin-address-path", str(bound), "--disable-hot-restart"]
+        arguments += ["--admin-address-path", str(bound), "--socket-path", f"@mesh-proxy-demo-{os.getpid()}"]
         with self.log("sidecar").open("wb") as log:
             process = await self._start("sidecar", [*_python("mesh_proxy"), *arguments], DEVNULL, log.fileno(), STDOUT)
         try:

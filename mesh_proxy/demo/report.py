@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mesh_proxy.demo.bootstrap import Ports
 from mesh_proxy.demo.scenario import FLAKY_EVERY, RETRIED, Result, percentile
+from mesh_proxy.demo.upgrade import UpgradeResult
 
 _COLUMNS = "{:<24} {:>8}  {:<22}  {:<12} {:>7} {:>7} {:>7} {:>8}"
 _QUANTILES = (50, 95, 99)
@@ -40,6 +41,7 @@ class Report:
     """the same for gRPC calls"""
     grpc_counted: int = 0
     """gRPC calls by the sidecar's own counter"""
+    upgrade: UpgradeResult | None = None
     problems: list[str] = field(default_factory=list)
     """what is not as it must be"""
 
@@ -62,6 +64,8 @@ class Report:
         wanted = self.results[RETRIED.name].sent // FLAKY_EVERY
         if self.retries != wanted:
             self.problems.append(f"{self.retries} retries by the sidecar's count, {wanted} were needed")
+        if self.upgrade is not None:
+            self.problems += self.upgrade.problems()
 
     def text(self) -> str:
         """For a terminal."""
@@ -95,6 +99,8 @@ class Report:
         if self.memory:
             parts = ", ".join(f"{name} {size / 2**20:.1f}" for name, size in self.memory.items())
             lines.append(f"Memory of the sidecar: {sum(self.memory.values()) / 2**20:.1f} MiB PSS ({parts}).")
+        if self.upgrade is not None:
+            lines.append(self.upgrade.text())
         lines += [f"WRONG: {problem}" for problem in self.problems] or ["All as expected."]
         return "\n".join(lines)
 
@@ -121,6 +127,7 @@ class Report:
             ],
             "grpc_calls_counted_by_sidecar": self.grpc_counted,
             "dubbo_calls_counted_by_sidecar": self.dubbo_counted,
+            "upgrade": asdict(self.upgrade) if self.upgrade is not None else None,
         }
 
 

@@ -49,6 +49,11 @@ class Connection:
             self.close()
         return answer
 
+    @property
+    def is_open(self) -> bool:
+        """The next request needs no new connection."""
+        return self._streams is not None
+
     def close(self) -> None:
         """Close it if it is open."""
         if self._streams is not None:

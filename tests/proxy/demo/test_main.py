@@ -78,6 +78,7 @@ def test_once(tmp_path: Path) -> None:
     assert re.search(r"gRPC, x-version: v2 +800  v2 +800 +100\.0%  v2 100%", done.stdout)
     assert re.search(r"gRPC, closed service +100  sidecar +100 +100\.0%", done.stdout)
     assert "gRPC calls by its counters: 2000" in done.stdout
+    assert re.search(r"Hot upgrade under load: \d+ requests over 4 connections, 0 failed, 0 connections made anew", done.stdout)
     assert list(tmp_path.iterdir()) == []
     assert left_over(str(tmp_path)) == []
 
