@@ -10,7 +10,7 @@ ENVOY_VERSION := 1.40.0
 H2SPEC_VERSION := v2.2.1+incompatible
 
 .DEFAULT_GOAL := help
-.PHONY: help venv envoy demo test soak h2spec conformance interop interop-all fuzz bench-http1 bench-http2 bench-dubbo lint fmt types clean bench-filters
+.PHONY: help venv envoy demo test soak h2spec conformance interop interop-all fuzz bench-http1 bench-http2 bench-grpc bench-dubbo lint fmt types clean bench-filters
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ bench-http2: $(STAMP) envoy  ## CPU per HTTP/2 request against Envoy in the same
 
 bench-filters: $(STAMP)  ## CPU that each HTTP filter adds to a request (needs wrk and nginx; a quiet machine); BENCH_ARGS='--rounds 9'
 	@$(BIN)/python bench/filters.py $(BENCH_ARGS) || test $$? -eq 77
+
+bench-grpc: $(STAMP) envoy  ## CPU per unary gRPC call against Envoy in the same run (needs h2load and Go)
+	@$(BIN)/python bench/grpc.py $(BENCH_ARGS) || test $$? -eq 77
 
 lint: $(STAMP)  ## ruff: style, imports, likely bugs
 	$(BIN)/ruff check .

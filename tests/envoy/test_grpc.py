@@ -2,7 +2,9 @@
 
 import pytest
 from parity import Case, Pair, Reply, Suite, bootstrap, cluster, req
+from parity.case import Observation
 from parity.config import LOG_OPERATORS, file_log, hcm, listener
+from parity.proxy import Side
 
 pytestmark = pytest.mark.envoy
 
@@ -32,6 +34,7 @@ ROUTES = f"""
 - {{match: {{prefix: /both}}, route: {{cluster: a, max_grpc_timeout: 1s, max_stream_duration: {{max_stream_duration: 0.3s, grpc_timeout_header_max: 2s}}}}}}
 - {{match: {{prefix: /retry}}, route: {{cluster: a, retry_policy: {{retry_on: "unavailable,cancelled,deadline-exceeded,internal,resource-exhausted", {POLICY}}}}}}}
 - {{match: {{prefix: /onlyunavailable}}, route: {{cluster: a, retry_policy: {{retry_on: "unavailable", {POLICY}}}}}}}
+- {{match: {{prefix: /judged}}, route: {{cluster: judged}}}}
 - {{match: {{prefix: /}}, route: {{cluster: a}}}}
 """
 OPERATORS = LOG_OPERATORS | {
@@ -121,6 +124,25 @@ def manager(name: str, settings: str = TRAILERS) -> object:
     return listener(name, hcm(name, ROUTES, settings, log=[file_log(f"$(dir)/{name}.log", OPERATORS)]))
 
 
+def judged(pair: Pair, side: Side, seen: Observation) -> None:
+    """What calls came to, by the endpoint's counts and by outlier detection: two failures in a row eject."""
+    replies = (
+        ok(), ok("14"), ok("5"), only("0"), only("14"), only("12"), only("7"), only("x"), Reply(headers=(GRPC,), body=MESSAGE),
+        Reply(headers=(GRPC,), body=b""), Reply(), Reply(status=404), only("13"), only("2"), ok("13"),
+    )  # fmt: skip
+    for reply in replies:
+        side.upstream.begin((reply,))
+        pair.talk(side, seen, call("/judged"))
+    for line in side.admin("/clusters").body.decode().splitlines():
+        if line.startswith("judged::127") and any(
+            word in line for word in ("::rq_success::", "::rq_error::", "::health_flags::")
+        ):
+            seen.notes[line.rpartition("::")[0]] = line.rpartition("::")[2]
+    for key, value in side.stats().items():
+        if key.startswith("cluster.judged.outlier_detection.") and value:
+            seen.notes[key] = str(value)
+
+
 SUITE = Suite(
     bootstrap(
         [
@@ -129,7 +151,15 @@ SUITE = Suite(
             listener("with", hcm("with", ROUTES, TRAILERS, log=[filtered(False)])),
             listener("without", hcm("without", ROUTES, TRAILERS, log=[filtered(True)])),
         ],
-        [cluster("a", "a", extra=UPSTREAM_TRAILERS), cluster("empty"), cluster("refused", "refused.r")],
+        [
+            cluster("a", "a", extra=UPSTREAM_TRAILERS),
+            cluster(
+                "judged",
+                "a",
+                extra=UPSTREAM_TRAILERS + "outlier_detection: {consecutive_5xx: 2, interval: 60s, max_ejection_percent: 100}",
+            ),
+            cluster("empty"), cluster("refused", "refused.r"),
+        ],
     ),
     (
         # Local replies: 200, and the status in the head.
@@ -212,6 +242,7 @@ SUITE = Suite(
         Case("header_grpc_words", call("/a", "x-envoy-retry-grpc-on: unavailable, internal"), 200, replies=(only("13"), ok()), listener="internal", want={"log.attempts": "2"}),
         Case("header_http_words_in_grpc_header", call("/a", "x-envoy-retry-grpc-on: 5xx"), 503, replies=(Reply(status=503), ok()), listener="internal", want={"log.attempts": "1"}),
         Case("header_grpc_words_in_http_header", call("/a", "x-envoy-retry-on: unavailable"), 200, replies=(only("14"), ok()), listener="internal", want={"log.attempts": "1"}),
+        Case("judged", run=judged, log=15, want={"note.cluster.judged.outlier_detection.ejections_active": "1"}),
         # The log's own filter.
         Case("log_filter_takes", call("/empty"), 200, "", listener="with"),
         Case("log_filter_leaves", call("/a"), 200, "a", replies=(ok(),), listener="with", log=0),
