@@ -125,7 +125,7 @@ class DubboCall:
             self.options = options
             self._set_timeout(message, options, now)
             if options.mirrors:
-                mirror(self.manager, message, options.mirrors, now)
+                mirror(self.manager, message, options, now)
         name = target.cluster
         if self.stream is not None and self.stream.forced_cluster:
             name = self.stream.forced_cluster

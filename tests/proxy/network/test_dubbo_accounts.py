@@ -198,3 +198,28 @@ def test_a_held_one_way_call_whose_consumer_left_pins_nothing() -> None:
             assert one.stat("dubbo.d.", "request_active") == 0
 
     run(test())
+
+
+def test_copies_that_nobody_answers_give_their_slots_back() -> None:
+    """Else a silent shadow would use up the circuit breaker of its cluster."""
+
+    async def test() -> None:
+        main, shadow = Provider(named("main")), Provider()
+        options = "timeout: 0.1s, request_mirror_policies: [{cluster: b}]"
+        async with (
+            served(main, shadow) as (first, second),
+            plane(bootstrap({"a": [first], "b": [second]}, routes=route(route_options=options))) as one,
+        ):
+            reader, writer = await one.connect("dubbo")
+            for number in range(3):
+                writer.write(wire.call(request_id=number))
+                assert await read_frame(reader) == wire.answer(number, "main")
+                copy, upstream = await shadow.next()
+            await until(lambda: totals(one, "b") == (1, 0, 0, 0))
+            assert one.stat("cluster.b.", "upstream_rq_active") == 0
+            assert one.stat("dubbo.d.", "request_timeout") == 0
+            upstream.write(wire.answer(id_of(copy)))
+            await until(lambda: one.stat("dubbo.d.", "response_unexpected") == 1)
+            writer.close()
+
+    run(test())
