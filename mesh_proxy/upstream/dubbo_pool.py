@@ -161,6 +161,8 @@ class DubboPool:
             call, size = self.pending.popleft()
             self._left_line(size)
             self.acquire(call, size, now)
+        if self.pending and not self.connecting:
+            self._open_missing()  # the line was longer than the connection may carry
 
     def _fail_line(self, reason: Refusal, why: str) -> None:
         line = tuple(self.pending)
@@ -207,7 +209,15 @@ class DubboPool:
         self.endpoint.stats.cx_active += 1
         self.resources.add_connection()
         self.context.upstream_connections += 1
-        self.connecting.add(create_task(self._open(), name=f"connect {self.endpoint.address}"))
+        task = create_task(self._open(), name=f"connect {self.endpoint.address}")
+        self.connecting.add(task)
+        task.add_done_callback(self._never_begun)
+
+    def _never_begun(self, task: asyncio.Task[Any]) -> None:
+        """A task that is cancelled before its first step runs nothing of `_open`, not even what counts down."""
+        if task in self.connecting:
+            self.connecting.discard(task)
+            self._gone()
 
     async def _open(self) -> None:
         """Open one connection; the outcome goes to the line."""
@@ -248,7 +258,7 @@ class DubboPool:
             else:
                 self.choose()
                 self._serve_line()
-                if self.endpoint.removed:
+                if self.endpoint.removed or self.endpoint.pools.get(self.key) is not self:
                     self.drain()
         self.context.flush()
 
@@ -277,6 +287,7 @@ class DubboPool:
         if owner is not None and not self.closed:
             self.forget()
             owner.on_pinned_lost(self)
+            self.drain()  # another one, opened behind one that was used up: nobody else knows of it any more
 
     def pause_reading(self) -> None:
         """The one consumer of a pinned pool takes no more."""

@@ -11,6 +11,7 @@ from dubbo_support.plane import Provider, bootstrap, id_of, proxied, read_frame,
 from plane_support import Plane, plane, run, until
 
 from mesh_proxy.config.model import AddressConfig
+from mesh_proxy.network.dubbo_connection import DubboConnection
 
 
 def named(name: str):  # type: ignore[no-untyped-def]
@@ -221,5 +222,65 @@ def test_copies_that_nobody_answers_give_their_slots_back() -> None:
             upstream.write(wire.answer(id_of(copy)))
             await until(lambda: one.stat("dubbo.d.", "response_unexpected") == 1)
             writer.close()
+
+    run(test())
+
+
+def test_a_line_longer_than_a_connection_may_carry_waits_for_nobodys_answer() -> None:
+    async def test() -> None:
+        provider = Provider()
+        async with proxied(provider, cluster_fields="max_requests_per_connection: 2") as (one, [(_, writer)]):
+            writer.write(b"".join(wire.call(request_id=number) for number in range(5)))
+            for _ in range(5):
+                await provider.next()  # none is answered
+            assert len(provider.connections) == 3
+            assert one.stat("cluster.a.", "upstream_rq_pending_active") == 0
+
+    run(test())
+
+
+def test_a_second_pinned_connection_goes_with_the_first() -> None:
+    """It was opened behind one that was used up; when that one ends, the consumer is told to start anew."""
+
+    async def test() -> None:
+        provider = Provider()
+        options = {"cluster_options": "pinning: ALWAYS", "cluster_fields": "max_requests_per_connection: 2"}
+        async with proxied(provider, **options) as (one, [(reader, writer)]):
+            sent = []
+            for number in range(3):
+                writer.write(wire.call(request_id=number))
+                sent.append(await provider.next())
+            assert len(provider.connections) == 2
+            for frame, upstream in reversed(sent):
+                upstream.write(wire.answer(id_of(frame)))
+                await read_frame(reader)
+            assert await reader.read() == b""
+            writer.close()
+            await until(lambda: provider.closed == 2)
+            await until(lambda: one.stat("cluster.a.", "upstream_cx_active") == 0)
+            assert totals(one) == (0, 0, 0, 0)
+
+    run(test())
+
+
+def test_a_consumer_that_leaves_in_the_turn_in_which_it_pinned() -> None:
+    """The task that was to connect is cancelled before its first step, so that nothing in it counts down."""
+
+    async def test() -> None:
+        provider = Provider(named("hi"))
+        async with proxied(provider) as (one, [(reader, writer)]):
+            writer.write(wire.call(request_id=1))
+            await read_frame(reader)
+            (connection,) = (c for listener in one.data._listeners.values() for c in listener.connections)
+            assert isinstance(connection, DubboConnection)
+            cluster = one.data._context.clusters.get("a")
+            assert cluster is not None
+            pool = connection.pin(cluster, cluster.endpoints[0])
+            pool._open_missing()
+            assert totals(one)[0] == 2
+            pool.close()
+            await until(lambda: totals(one)[0] == 1)
+            assert one.stat("cluster.a.", "upstream_cx_active") == 1
+            assert not pool.connecting
 
     run(test())
