@@ -18,6 +18,14 @@ WRITEABLE = wire.frame(0xA2, 0, 9, b"\x01W")
 SERVER_ERROR = 80
 
 
+REQUESTS_PER_CONNECTION = (
+    "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: "
+    '{"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, '
+    "common_http_protocol_options: {max_requests_per_connection: 2}, "
+    "explicit_http_config: {http_protocol_options: {}}}}"
+)
+
+
 def echo(frame: bytes) -> bytes | None:
     if not frame[2] & 0x40:
         return None
@@ -454,18 +462,27 @@ def test_a_removed_endpoint_finishes_what_it_has() -> None:
 def test_connections_are_replaced_after_so_many_calls() -> None:
     async def test() -> None:
         provider = Provider(echo)
-        fields = (
-            "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: "
-            '{"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, '
-            "common_http_protocol_options: {max_requests_per_connection: 2}, "
-            "explicit_http_config: {http_protocol_options: {}}}}"
-        )
-        async with proxied(provider, cluster_fields=fields) as (one, [(reader, writer)]):
+        async with proxied(provider, cluster_fields=REQUESTS_PER_CONNECTION) as (one, [(reader, writer)]):
             for number in range(6):
                 writer.write(wire.call(request_id=number))
                 assert await read_frame(reader) == wire.answer(number)
             await until(lambda: provider.closed == 3)
             assert one.stat("cluster.a.", "upstream_cx_max_requests") == 3
+
+    run(test())
+
+
+def test_a_connection_is_replaced_after_one_way_calls_too() -> None:
+    async def test() -> None:
+        provider = Provider(echo)
+        async with proxied(provider, cluster_fields=REQUESTS_PER_CONNECTION) as (one, [(reader, writer)]):
+            writer.write(b"".join(wire.call(request_id=number, one_way=True) for number in range(4)))
+            for _ in range(4):
+                await provider.next()
+            await until(lambda: provider.closed == 2)
+            writer.write(wire.call(request_id=5))
+            assert await read_frame(reader) == wire.answer(5)
+            assert one.stat("cluster.a.", "upstream_cx_active") == 1
 
     run(test())
 
