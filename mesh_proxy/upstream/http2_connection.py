@@ -172,7 +172,6 @@ class Http2UpstreamConnection(Http2UpstreamShell):
         """A part of a response."""
         if isinstance(event, Data):
             size = event.flow_size
-            callbacks.upstream_wire_bytes_received += size + 9
             if event.end_stream:
                 self._response_complete(stream)
                 callbacks.on_upstream_data(event, now)
@@ -181,7 +180,7 @@ class Http2UpstreamConnection(Http2UpstreamShell):
                 callbacks.on_upstream_data(event, now)
                 stream.delivered(size)
         elif isinstance(event, ResponseHeaders):
-            stream.begin_response()
+            stream.begin_response(event)
             if event.end_stream:
                 self._response_complete(stream)
             callbacks.on_upstream_headers(event, now)
@@ -194,7 +193,6 @@ class Http2UpstreamConnection(Http2UpstreamShell):
     def _response_complete(self, stream: Http2UpstreamStream) -> None:
         """The response has ended, and with it the request."""
         stream.return_credit()
-        stream.callbacks = None
         if not stream.request_ended:
             # Nobody reads the rest of the request (RFC 9113, 8.1).
             self.codec.send(StreamReset(stream.stream_id, ResetReason.LOCAL_RESET))
@@ -206,7 +204,6 @@ class Http2UpstreamConnection(Http2UpstreamShell):
         """The endpoint, or a fault of it, ended a request."""
         callbacks = stream.callbacks
         assert callbacks is not None
-        stream.callbacks = None
         self._end(stream)
         reason = event.reason
         details = ""
@@ -342,16 +339,22 @@ class Http2UpstreamConnection(Http2UpstreamShell):
         """A request turned out to be one that this endpoint cannot be sent."""
         callbacks = stream.callbacks
         if callbacks is not None:
-            stream.callbacks = None
             if stream.stream_id:
                 self.codec.send(StreamReset(stream.stream_id, ResetReason.LOCAL_RESET))
                 self._end(stream)
             else:
+                stream.callbacks = None
                 self.uncount()
             callbacks.on_upstream_reset(reason, "", details)
 
     def _end(self, stream: Http2UpstreamStream) -> None:
-        """A request is over: count it."""
+        """A request is over: count it, and let it go."""
+        callbacks = stream.callbacks
+        if callbacks is not None:
+            stream.callbacks = None
+            received, _, sent, _ = self.codec.usage(stream.stream_id)
+            callbacks.upstream_wire_bytes_received += received
+            callbacks.upstream_wire_bytes_sent += sent
         self.streams.pop(stream.stream_id, None)
         self.http2_stats.streams_active -= 1
         self.uncount()
@@ -367,7 +370,6 @@ class Http2UpstreamConnection(Http2UpstreamShell):
         for stream in tuple(self.streams.values()):
             callbacks = stream.callbacks
             if callbacks is not None:
-                stream.callbacks = None
                 self._end(stream)
                 if reason is ResetReason.CONNECTION_TERMINATION:
                     self.stats.upstream_rq_pending_failure_eject += 1

@@ -11,11 +11,13 @@ kept until the response begins.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections import deque
+from hashlib import sha1
 from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.errors import LocalProtocolError, ResetReason
-from mesh_codecs.events import Data, RequestHeaders, Trailers
+from mesh_codecs.events import Data, RequestHeaders, ResponseHeaders, Trailers
 from mesh_codecs.headers import Headers
 from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 REPLAY_LIMIT: Final = 65_536
 """bytes of request body kept for a move to another connection; a longer request fails as refused"""
+WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""see RFC 6455, 1.3"""
 MOST_MOVES: Final = 3
 """connections that may leave a request behind before it fails as refused"""
 
@@ -218,14 +222,16 @@ class Http2UpstreamStream:
     def reset(self) -> None:
         """Give the request up. No callback follows."""
         if self.callbacks is not None:
-            self.callbacks = None
             self.connection.abandon(self)
+            self.callbacks = None
 
     # -- the response
 
-    def begin_response(self) -> None:
+    def begin_response(self, event: ResponseHeaders) -> None:
         """The endpoint answers: it has processed the request, which must not go anywhere else now."""
         self.response_begun = True
+        if event.status == 101 and self._request is not None:
+            _complete_handshake(self._request, event)
         self._request = None
         self._sent = None
 
@@ -289,3 +295,12 @@ class Http2UpstreamStream:
 
     def __repr__(self) -> str:
         return f"<Http2UpstreamStream {self.stream_id} of {self.connection!r} queued={self._queued} pauses={self._pauses}>"
+
+
+def _complete_handshake(request: RequestHeaders, response: ResponseHeaders) -> None:
+    """Answer the key of a websocket caller over HTTP/1: extended CONNECT has no such answer (RFC 8441, 5), and a caller that
+    gets none does not believe in the websocket (RFC 6455, 4.1)."""
+    key = request.headers.first.get(b"sec-websocket-key")
+    if key is not None and b"sec-websocket-accept" not in response.headers.first:
+        proof = sha1(key + WEBSOCKET_GUID, usedforsecurity=False).digest()
+        response.headers.set(b"sec-websocket-accept", b64encode(proof))

@@ -48,6 +48,17 @@ server {{ listen 127.0.0.1:{port}; root {dir};
   location = /moved {{ return 301 /; }}
   location = /short {{ keepalive_timeout 0; return 200 "closing"; }} }}
 """
+HTTP2_ORIGIN = """
+server {{ listen 127.0.0.1:{port} http2; root {dir}; keepalive_requests {kept}; http2_max_concurrent_streams {streams};
+  location = /load {{ return 200 "from nginx"; }}
+  location = /sink {{ return 200 "$content_length"; }} }}
+"""
+HTTP2 = """
+typed_extension_protocol_options:
+  envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+    "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    explicit_http_config: {http2_protocol_options: {}}
+"""
 FRONT = """
 upstream sidecar {{ server 127.0.0.1:{target}; keepalive 8; }}
 server {{ listen 127.0.0.1:{port};
@@ -190,3 +201,30 @@ def test_wrk(start: Start) -> None:
     sent = int(re.search(r"(\d+) requests in", done.stdout)[1])  # type: ignore[index]
     counted = sidecar.stats()["http.in.downstream_rq_2xx"]
     assert sent <= counted <= sent + 32
+
+
+def test_http2_connections_of_nginx_go_away_and_no_request_is_lost(start: Start, nginx: Callable[..., Nginx]) -> None:
+    """It says GOAWAY after every tenth request, in the middle of the others."""
+    origin = nginx(HTTP2_ORIGIN, kept=10, streams=4)
+    sidecar = start(one_listener(origin.port, cluster_extra=HTTP2))
+    with Load(sidecar.port("in")) as load:
+        load.wait_for(1000, 60)
+    assert not load.failed(), load.summary()
+    stats = sidecar.stats()
+    assert stats["cluster.back.upstream_cx_close_notify"] > 10
+    assert stats["cluster.back.upstream_rq_200"] == len(load.outcomes)
+    until("all is idle", lambda: sidecar.settled({"cluster.back.upstream_rq_active": 0, "cluster.back.http2.streams_active": 0}))
+
+
+def test_http2_and_large_bodies_both_ways(start: Start, nginx: Callable[..., Nginx]) -> None:
+    origin = nginx(HTTP2_ORIGIN, kept=1000, streams=128)
+    sidecar = start(one_listener(origin.port, cluster_extra=HTTP2))
+    with connect(sidecar.port("in"), 30.0) as sock:
+        stream = Stream(sock, 30.0)
+        sock.sendall(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert read_response(stream, "GET").body == LARGE
+        sock.sendall(b"HEAD /large HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert read_response(stream, "HEAD").status == 200
+        sock.sendall(b"POST /sink HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(LARGE) + LARGE)
+        # nginx answers before it has read the body, which ends the caller's connection.
+        assert read_response(stream, "POST").body == b"%d" % len(LARGE)

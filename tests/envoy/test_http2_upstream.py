@@ -55,6 +55,7 @@ HALF_CLOSE: Any = {
         "upstream.outcome": "half-close: the tunnel ends when both directions ended; Envoy cuts it at the first FIN",
         "log.details": "half-close",
         "log.flags": "half-close",
+        "response.headers.sec-websocket-accept": "RFC 6455, 4.1: without it an HTTP/1 caller does not believe in the websocket",
     },
     "ours": {"upstream.outcome": "answered"},
 }

@@ -69,8 +69,8 @@ class Core:
         self._memo_out: dict[object, bytes] = {}
         """encoded blocks by what they say; void when our dynamic table changes"""
 
-        self._ended_stream: Stream | None = None
-        """the stream that ended last, for `usage`"""
+        self._ended_streams: dict[int, Stream] = {}
+        """those that ended since the last read began, for `usage`"""
         self.quiet = False
         """the last `receive_data` met nothing but whole heads and bodies: there is no output and no new wish for time"""
         self._ordinary = False
@@ -123,7 +123,7 @@ class Core:
         stream.state = state
         if state == CLOSED:
             del self._streams[stream.id]
-            self._ended_stream = stream
+            self._ended_streams[stream.id] = stream
             if stream.owed:
                 self._owed[stream.id] = stream.owed
 
@@ -131,7 +131,7 @@ class Core:
         """A stream ended by a reset: its undelivered bytes will not be acknowledged, so their credit goes back now."""
         stream.state = CLOSED
         self._streams.pop(stream.id, None)
-        self._ended_stream = stream
+        self._ended_streams[stream.id] = stream
         self._gone.add(stream.id)
         if stream.owed:
             self._return_connection_credit(stream.owed)
@@ -190,10 +190,10 @@ class Core:
         return window if window > 0 else 0
 
     def usage(self, stream_id: int) -> tuple[int, int, int, int]:
-        """Bytes on the wire of a stream that is open or the last that ended: received, header blocks among them, sent, header
-        blocks among them. All with their frame headers."""
-        stream = self._streams.get(stream_id) or self._ended_stream
-        if stream is None or stream.id != stream_id:
+        """Bytes on the wire of a stream that is open, or ended since the last read began: received, header blocks among them,
+        sent, header blocks among them. All with their frame headers."""
+        stream = self._streams.get(stream_id) or self._ended_streams.get(stream_id)
+        if stream is None:
             return 0, 0, 0, 0
         return stream.received, stream.head_received, stream.sent, stream.head_sent
 

@@ -33,8 +33,8 @@ class Http2Engine(Codec, Protocol):
         """GOAWAY was said, perhaps because of the peer's many faults."""
 
     def usage(self, stream_id: int) -> tuple[int, int, int, int]:
-        """Bytes on the wire of a stream that is open or the last that ended: received, header blocks among them, sent, header
-        blocks among them; zeros where the engine does not know."""
+        """Bytes on the wire of a stream that is open, or ended since the last read began: received, header blocks among them,
+        sent, header blocks among them; zeros where the engine does not know."""
 
     @property
     def settings_received(self) -> bool:

@@ -51,6 +51,8 @@ class Receiver(HeaderReceiver):
             return events
         if self._gone:
             self._gone.clear()
+        if self._ended_streams:
+            self._ended_streams.clear()
         self._ordinary = True
         buffer = self._buffer
         if buffer:
