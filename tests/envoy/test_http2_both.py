@@ -31,9 +31,10 @@ def grpc(status: str, *, framing: str = "stream") -> Reply:
 
 
 def body(size: int) -> Any:
-    """Send a body in frames, within the windows that the proxy grants (its own are large)."""
+    """Send a body in frames, within the windows that the proxy grants: they are large once its SETTINGS have come."""
 
     def send(caller: Caller) -> None:
+        caller.read()
         for start in range(0, size, 16_384):
             caller.send(data(1, b"x" * min(16_384, size - start)))
         caller.send(data(1, b"", end=True))
