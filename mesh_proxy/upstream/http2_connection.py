@@ -89,20 +89,23 @@ class Http2UpstreamConnection(Http2UpstreamShell):
         codec = self.codec
         now = self._last_read = monotonic()
         events = codec.receive_data(data)
-        if codec.max_streams != self.limit or not self.settled:
+        if not codec.quiet and (codec.max_streams != self.limit or not self.settled):
             self._settings_changed()
         if events:
             self._dispatch(events, now)
-        if codec.pending and not self.closed:
+        if not codec.quiet:
+            self._after_read(now)
+        if codec.has_output:
+            self.touch()  # acknowledgements and credit
+        self.context.flush()
+
+    def _after_read(self, now: float) -> None:
+        """More than responses came."""
+        if self.codec.pending and not self.closed:
             # Others on the loop come first; meanwhile nothing more is read.
             self.transport.pause_reading()
             self.context.loop.call_soon(self._read_on)
-        if not codec.quiet:
-            self._keep_time(now)
-            self.touch()  # acknowledgements
-        elif codec.has_output:
-            self.touch()  # credit
-        self.context.flush()
+        self._keep_time(now)
 
     def _read_on(self) -> None:
         """The frames that the last turn left."""
