@@ -126,7 +126,7 @@ def test_a_slow_attempt_is_not_tried_again_if_only_calls_that_were_never_sent_ar
 
     async def test() -> None:
         silent, other = Provider(), Provider()
-        options = "retry_policy: {retry_on: [connect-failure], num_retries: 2, per_try_timeout: 0.05s}"
+        options = "retry_policy: {retry_on: [connect-failure], num_retries: 2, per_try_timeout: 0.5s}"
         async with proxied(silent, other, routes=route(route_options=options)) as (one, [(reader, writer)]):
             writer.write(wire.call(request_id=1))
             frame = await read_frame(reader)

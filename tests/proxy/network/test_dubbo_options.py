@@ -129,7 +129,7 @@ def test_a_call_that_was_sent_is_tried_again_only_if_that_is_wanted(words: str, 
 def test_an_attempt_that_takes_too_long_is_tried_elsewhere() -> None:
     async def test() -> None:
         silent, good = Provider(), Provider(named("good"))
-        options = "timeout: 60s, retry_policy: {retry_on: [reset], num_retries: 2, per_try_timeout: 0.05s}"
+        options = "timeout: 60s, retry_policy: {retry_on: [reset], num_retries: 2, per_try_timeout: 0.5s}"
         async with proxied(silent, good, routes=route(route_options=options)) as (one, [(reader, writer)]):
             for number in range(2):
                 writer.write(wire.call(request_id=number))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import threading
 from typing import Any
 
@@ -470,13 +472,16 @@ def test_an_endpoint_that_leaves_the_cluster_drains() -> None:
 
 
 def test_an_endpoint_that_speaks_something_else() -> None:
-    def serve(connection: PeerConnection) -> None:
-        pass
+    def serve(sock: socket.socket) -> None:
+        sock.sendall(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while sock.recv(65536):
+                pass  # to close with something unread would reset the connection, and the answer with it
 
     async def test() -> None:
         from e2e_support.peers import Peer
 
-        with Peer(lambda sock: sock.sendall(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n")) as peer:
+        with Peer(serve) as peer:
             async with proxied(config(peer)) as one:  # type: ignore[arg-type]
                 answers = await calls(one, 4)
                 assert {a.status for a in answers} == {502}
