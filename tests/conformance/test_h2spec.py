@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -67,12 +68,31 @@ def serve_http1(sock: socket.socket) -> None:
         sock.sendall(ANSWER)
 
 
+@contextmanager
+def silence() -> Iterator[int]:
+    """A port where nobody accepts: the line of waiting connections is full, so that a connection is given up after its time-out.
+
+    A refused one would be answered at once, before the end of a request body that the case sends, which is allowed and which
+    h2spec does not expect.
+    """
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield listening.getsockname()[1]
+
+
 @pytest.fixture(params=["http1", "http2", "dead"])
 def sidecar(request: pytest.FixtureRequest) -> Iterator[Sidecar]:
     kind = request.param
-    with Peer(serve_http2 if kind == "http2" else serve_http1) as peer:
-        port: int | str = "refused.x" if kind == "dead" else peer.port
-        one = Sidecar(one_listener(port, "codec_type: HTTP2", cluster_extra=HTTP2_UPSTREAM if kind == "http2" else ""))
+    with Peer(serve_http2 if kind == "http2" else serve_http1) as peer, silence() as nobody:
+        extra = {"http1": "", "http2": HTTP2_UPSTREAM, "dead": "connect_timeout: 0.3s"}[kind]
+        port = nobody if kind == "dead" else peer.port
+        one = Sidecar(one_listener(port, "codec_type: HTTP2", cluster_extra=extra))
         try:
             one.start()
             yield one

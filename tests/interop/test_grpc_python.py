@@ -7,10 +7,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import pytest
 from e2e_support import Sidecar, until
+from e2e_support.nginx import Nginx
 from interop_support.grpc_config import in_front_of_grpc
 from interop_support.grpc_python import Caller, Server, Service
 
@@ -217,3 +219,24 @@ def test_many_calls_at_once(stage: Stage) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+GRPC_FRONT = """
+server {{ listen 127.0.0.1:{port} http2;
+  location / {{ grpc_pass grpc://127.0.0.1:{target}; grpc_read_timeout 30s; grpc_send_timeout 30s; }} }}
+"""
+
+
+def test_nginx_in_front(stage: Stage, tmp_path: Path) -> None:
+    """caller -> nginx (`grpc_pass`) -> sidecar -> server."""
+    nginx = Nginx(tmp_path / "nginx", GRPC_FRONT, target=stage.sidecar.port("in"))
+    caller = Caller(nginx.port)
+    try:
+        assert [caller.method("unary_echo")(b"%d" % i, timeout=WAIT_S) for i in range(100)] == [b"%d" % i for i in range(100)]
+        assert list(caller.method("out_count")(b"1000", timeout=WAIT_S)) == [b"%d" % i for i in range(1000)]
+        assert caller.method("in_sum")(iter([b"x" * 1000] * 300), timeout=WAIT_S) == b"300000"
+        error = error_of(lambda: caller.method("unary_fail")(b"", timeout=WAIT_S))
+        assert error.code() == error_of(lambda: stage.call("unary_fail", b"")).code() != grpc.StatusCode.UNKNOWN
+    finally:
+        caller.close()
+        nginx.stop()
