@@ -14,7 +14,6 @@ ROUTES = """
 - {match: {prefix: /retry}, route: {cluster: a, retry_policy: {retry_on: refused-stream, num_retries: 1}}}
 - {match: {prefix: /late}, route: {cluster: a, timeout: 0.2s}}
 - {match: {prefix: /down}, route: {cluster: down}}
-- {match: {prefix: /narrow}, route: {cluster: narrow}}
 - {match: {prefix: /}, route: {cluster: a}}
 """
 TUNNELS = "- {match: {connect_matcher: {}}, route: {cluster: tunnels}}\n- {match: {prefix: /}, route: {cluster: tunnels}}"
@@ -51,7 +50,6 @@ SUITE = Suite(
         ],
         [
             http2_cluster("a", "up2.a"),
-            http2_cluster("narrow", "up2.narrow"),
             http2_cluster("tunnels", "up2.connect"),
             http2_cluster("down", "refused.down"),
             http2_cluster("same2", "up2.same", options=DOWNSTREAM),
@@ -66,7 +64,6 @@ SUITE = Suite(
         Case("both_post", status=200, want={"upstream.body": "hello"}, run=call(head(1, "/", *BODY, method="POST", end=False) + data(1, b"hello", end=True))),
         Case("both_post_unknown_length", status=200, want={"upstream.body": "hello"}, run=call(head(1, "/", method="POST", end=False) + data(1, b"hello", end=True))),
         Case("both_post_large", status=200, run=call(head(1, "/", method="POST", end=False), body(300_000))),
-        Case("both_post_narrow", status=200, run=call(head(1, "/narrow", method="POST", end=False), body(20_000))),
         Case("both_response_large", status=200, replies=(Reply(body=b"y" * 400_000),), run=call(head(1, "/"))),
         Case("both_request_trailers", status=200, want={"upstream.trailers.x-sum": "1"}, run=call(head(1, "/", method="POST", end=False) + data(1, b"hello") + raw_head(1, ("x-sum", "1")))),
         Case("both_response_trailers", status=200, want={"response.trailers.x-sum": "7"}, replies=(Reply(framing="stream", trailers=(("x-sum", "7"),)),), run=call(head(1, "/"))),
