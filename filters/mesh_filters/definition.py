@@ -43,6 +43,14 @@ class Cancellable(Protocol):
         """It shall not fire."""
 
 
+class EndpointLabels(Protocol):
+    """The endpoints of a cluster by labels, as they are now; another object when membership or health has changed, so that what
+    was found out may be kept as long as the object is the same."""
+
+    def health(self, labels: tuple[tuple[str, str], ...]) -> tuple[int, int]:
+        """Endpoints with these labels (see `Stream.labels`): how many may be called, and all."""
+
+
 class FilterContext(Protocol):
     """What a worker gives to the filters of one chain."""
 
@@ -94,6 +102,9 @@ class FilterContext(Protocol):
     def labelled(self, cluster: str, labels: tuple[tuple[str, str], ...]) -> tuple[int, int] | None:
         """Endpoints with these labels (see `Stream.labels`): how many may be called, and all. None: no such cluster."""
 
+    def endpoint_labels(self, cluster: str) -> EndpointLabels | None:
+        """The same for many questions. None: no such cluster."""
+
     def remember(self, name: bytes, trace_id: bytes, label: bytes, ttl_s: float) -> bool:
         """Keep a label for a trace, for all workers of the sidecar. False when it is too long."""
 
@@ -106,6 +117,10 @@ class FilterContext(Protocol):
     @property
     def node_metadata(self) -> Mapping[str, Any]:
         """`node.metadata` of this sidecar; with Istio its workload's labels are in LABELS."""
+
+    @property
+    def node_locality(self) -> tuple[str, str, str]:
+        """`node.locality`: region, zone, sub-zone."""
 
     def cluster_stat_prefix(self, name: str) -> str | None:
         """`cluster.<name>.` of a cluster's statistics. None: there is no such cluster."""

@@ -53,6 +53,7 @@ BUILT_IN: dict[str, str] = {
     f"{_HTTP}.health_check.v3.HealthCheck": f"{_FILTERS}.health_check",
     "mesh_proxy.filters.TrafficLabel": "mesh_filters.traffic_label:definition",
     "mesh_proxy.filters.TagRouter": "mesh_filters.tag_router:definition",
+    "mesh_proxy.filters.RouteChain": "mesh_filters.route_chain:definition",
 }
 """type of a configuration (also of one per route) → module whose import registers it, or `module:definition`"""
 _plugins: set[str] = set()

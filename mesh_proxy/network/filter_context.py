@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mesh_filters.definition import FilterFactory
     from mesh_proxy.config.model import HttpFilterConfig
     from mesh_proxy.context import WorkerContext
+    from mesh_proxy.upstream.labels import LabelIndex
 
 _Names = tuple[str, ...]
 _kinds: dict[tuple[_Names, _Names, _Names], type[StatGroup]] = {}
@@ -108,6 +109,11 @@ class WorkerFilterContext:
         found = self._worker.clusters.get(cluster)
         return None if found is None else found.label_index().health(labels)
 
+    def endpoint_labels(self, cluster: str) -> LabelIndex | None:
+        """See the interface."""
+        found = self._worker.clusters.get(cluster)
+        return None if found is None else found.label_index()
+
     def remember(self, name: bytes, trace_id: bytes, label: bytes, ttl_s: float) -> bool:
         """See the interface."""
         return self._worker.trace_memory.remember(name, trace_id, label, self.now(), ttl_s)
@@ -124,6 +130,12 @@ class WorkerFilterContext:
     def node_metadata(self) -> Mapping[str, Any]:
         """See the interface."""
         return self._worker.node.metadata
+
+    @property
+    def node_locality(self) -> tuple[str, str, str]:
+        """See the interface."""
+        locality = self._worker.node.locality
+        return locality.region, locality.zone, locality.sub_zone
 
     def cluster_stat_prefix(self, name: str) -> str | None:
         """See the interface."""
