@@ -10,10 +10,10 @@ ENVOY_VERSION := 1.40.0
 H2SPEC_VERSION := v2.2.1+incompatible
 
 .DEFAULT_GOAL := help
-.PHONY: help venv envoy demo test soak h2spec conformance interop interop-all fuzz bench-http1 bench-http2 bench-grpc bench-dubbo lint fmt types clean bench-filters
+.PHONY: help venv envoy demo test soak h2spec conformance interop interop-all fuzz bench bench-quick bench-http1 bench-http2 bench-grpc bench-dubbo bench-tcp bench-growth lint fmt types clean bench-filters
 
 help:  ## show this list
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -64,20 +64,25 @@ fuzz: $(STAMP)  ## all fuzz targets of the codecs, FUZZ_SECONDS=60 each, with at
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz || echo "atheris cannot be had for this Python: mutations instead"
 	nice $(BIN)/python tests/fuzz/run_all.py $(FUZZ_SECONDS)
 
-bench-http1: $(STAMP) envoy  ## CPU per HTTP/1.1 request against Envoy in the same run (needs wrk and nginx); BENCH_ARGS='--rounds 3'
-	@$(BIN)/python bench/http1.py $(BENCH_ARGS) || test $$? -eq 77
+BENCH_STAMP := $(VENV)/.bench
+$(BENCH_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@touch $@
 
-bench-dubbo: $(STAMP) envoy  ## CPU per Dubbo call, routed by tag, against Envoy in the same run (needs Go); BENCH_ARGS='--unique'
-	@$(BIN)/python bench/dubbo.py $(BENCH_ARGS) || test $$? -eq 77
+bench: $(BENCH_STAMP) envoy  ## CPU, latency and memory per request against Envoy in the same run, all workloads (an hour, a quiet machine); BENCH_ARGS='--list'
+	@$(BIN)/python bench/run.py $(BENCH_ARGS) || test $$? -eq 77
 
-bench-http2: $(STAMP) envoy  ## CPU per HTTP/2 request against Envoy in the same run (needs h2load and nginx)
-	@$(BIN)/python bench/http2.py $(BENCH_ARGS) || test $$? -eq 77
+bench-quick: $(BENCH_STAMP) envoy  ## the same for a point of five workloads, within three minutes
+	@$(BIN)/python bench/run.py --quick $(BENCH_ARGS) || test $$? -eq 77
+
+bench-http1 bench-http2 bench-grpc bench-dubbo bench-tcp: bench-%: $(BENCH_STAMP) envoy  ## the same for the workloads of one protocol; BENCH_ARGS='--rounds 3 --points 8x1'
+	@$(BIN)/python bench/run.py $* $(BENCH_ARGS) || test $$? -eq 77
+
+bench-growth: $(BENCH_STAMP) envoy  ## time and memory of 10,000 clusters and of 10,000 idle connections, against Envoy
+	@$(BIN)/python bench/growth.py $(BENCH_ARGS) || test $$? -eq 77
 
 bench-filters: $(STAMP)  ## CPU that each HTTP filter adds to a request (needs wrk and nginx; a quiet machine); BENCH_ARGS='--rounds 9'
 	@$(BIN)/python bench/filters.py $(BENCH_ARGS) || test $$? -eq 77
-
-bench-grpc: $(STAMP) envoy  ## CPU per unary gRPC call against Envoy in the same run (needs h2load and Go)
-	@$(BIN)/python bench/grpc.py $(BENCH_ARGS) || test $$? -eq 77
 
 lint: $(STAMP)  ## ruff: style, imports, likely bugs
 	$(BIN)/ruff check .

@@ -1,10 +1,12 @@
-// Consumers and providers for bench/dubbo.py, light enough not to be what is measured: frames are made once, only ids are
+// Consumers and providers of the Dubbo workloads, light enough not to be what is measured: frames are made once, only ids are
 // written into them, and one read or write serves as many frames as are there.
 //
 //	dubbo provide ADDRESS LETTER          answers every call with a string of this one letter, heartbeats too
-//	dubbo load ADDRESS CONNECTIONS IN_FLIGHT SECONDS TAG=LETTER... [unique]
+//	dubbo load ADDRESS CONNECTIONS IN_FLIGHT SECONDS TAG=LETTER... [unique] [argument=BYTES] [rate=PER_SECOND]
 //
-// load prints "calls seconds". Calls carry the tags in turn, and every answer must hold the letter of its tag.
+// load prints "calls seconds p50 p99 p99.9", the latencies in microseconds. Calls carry the tags in turn, and every answer must
+// hold the letter of its tag. With a rate, calls leave at fixed moments, whatever is still to be answered, and latency counts from
+// the moment at which a call should have left.
 package main
 
 import (
@@ -12,10 +14,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -25,7 +27,10 @@ func text(s string) []byte {
 	if len(s) < 32 {
 		return append([]byte{byte(len(s))}, s...)
 	}
-	return append([]byte{byte(0x30 + len(s)>>8), byte(len(s))}, s...)
+	if len(s) < 1024 {
+		return append([]byte{byte(0x30 + len(s)>>8), byte(len(s))}, s...)
+	}
+	return append([]byte{'S', byte(len(s) >> 8), byte(len(s))}, s...)
 }
 
 func frame(flags, status byte, parts ...[]byte) []byte {
@@ -39,11 +44,11 @@ func frame(flags, status byte, parts ...[]byte) []byte {
 	return append(made, body...)
 }
 
-// A call as a Dubbo 3 consumer writes it: sayHello("world") with the usual attachments.
-func call(tag, trace string) []byte {
+// A call as a Dubbo 3 consumer writes it: sayHello(argument) with the usual attachments.
+func call(tag, trace, argument string) []byte {
 	service := "org.apache.dubbo.demo.HelloService"
 	parts := [][]byte{
-		text("2.0.2"), text(service), text("1.0.0"), text("sayHello"), text("Ljava/lang/String;"), text("world"), {'H'},
+		text("2.0.2"), text(service), text("1.0.0"), text("sayHello"), text("Ljava/lang/String;"), text(argument), {'H'},
 	}
 	pairs := []string{
 		"path", service, "remote.application", "consumer", "interface", service, "version", "1.0.0", "timeout", "3000",
@@ -123,75 +128,169 @@ func provide(address, letter string) {
 	}
 }
 
-func load(address string, connections, inFlight int, seconds float64, tags []string, unique bool) {
-	calls := make([][]byte, len(tags))
-	letters := make([]byte, len(tags))
+type options struct {
+	connections, inFlight int
+	seconds, rate         float64
+	tags                  []string
+	unique                bool
+	argument              string
+}
+
+const remembered = 1 << 16 // calls of a connection whose start is known
+
+// A consumer is one connection with its calls in flight.
+type consumer struct {
+	connection net.Conn
+	calls      [][]byte
+	letters    []byte
+	unique     bool
+	id         uint64
+	out        []byte
+	waiting    int
+	started    [remembered]time.Time
+	took       []time.Duration
+	failed     int
+}
+
+func (c *consumer) send(at time.Time) {
+	c.id++
+	start := len(c.out)
+	c.out = append(c.out, c.calls[c.id%uint64(len(c.calls))]...)
+	binary.BigEndian.PutUint64(c.out[start+4:], c.id)
+	if c.unique { // the last 16 digits of the span, in front of "-01" and the closing Z
+		copy(c.out[len(c.out)-20:], fmt.Sprintf("%016x", c.id))
+	}
+	c.started[c.id%remembered] = at
+	c.waiting++
+}
+
+func (c *consumer) answered(one []byte, now time.Time) {
+	id := binary.BigEndian.Uint64(one[4:])
+	if one[3] != 20 || one[header+2] != c.letters[id%uint64(len(c.calls))] {
+		c.failed++
+	}
+	c.waiting--
+	c.took = append(c.took, now.Sub(c.started[id%remembered]))
+}
+
+func (c *consumer) write() {
+	if len(c.out) > 0 {
+		c.connection.Write(c.out)
+		c.out = c.out[:0]
+	}
+}
+
+// asFast keeps a number of calls in flight.
+func (c *consumer) asFast(inFlight int, deadline time.Time) error {
+	for i := 0; i < inFlight; i++ {
+		c.send(time.Now())
+	}
+	c.write()
+	return frames(c.connection, func(one []byte) {
+		now := time.Now()
+		c.answered(one, now)
+		if now.Before(deadline) {
+			c.send(now)
+		}
+	}, func() bool {
+		c.write()
+		return c.waiting > 0
+	})
+}
+
+// paced sends a call each interval.
+func (c *consumer) paced(interval time.Duration, deadline time.Time) error {
+	var lock sync.Mutex
+	go func() {
+		for next := time.Now(); next.Before(deadline); next = next.Add(interval) {
+			time.Sleep(time.Until(next))
+			lock.Lock()
+			c.send(next)
+			c.write()
+			lock.Unlock()
+		}
+	}()
+	return frames(c.connection, func(one []byte) {
+		lock.Lock()
+		c.answered(one, time.Now())
+		lock.Unlock()
+	}, func() bool {
+		lock.Lock()
+		defer lock.Unlock()
+		return c.waiting > 0 || time.Now().Before(deadline)
+	})
+}
+
+func load(address string, o options) {
+	calls := make([][]byte, len(o.tags))
+	letters := make([]byte, len(o.tags))
 	trace := ""
-	if unique {
+	if o.unique {
 		trace = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
 	}
-	for i, one := range tags {
+	for i, one := range o.tags {
 		tag, letter, _ := strings.Cut(one, "=")
-		calls[i], letters[i] = call(tag, trace), letter[0]
+		calls[i], letters[i] = call(tag, trace, o.argument), letter[0]
 	}
-	var done, failed atomic.Int64
-	var group sync.WaitGroup
+	consumers := make([]*consumer, o.connections)
+	for i := range consumers {
+		connection, err := net.Dial("tcp", address)
+		if err != nil {
+			panic(err)
+		}
+		defer connection.Close()
+		consumers[i] = &consumer{connection: connection, calls: calls, letters: letters, unique: o.unique, id: uint64(i) << 32}
+	}
 	started := time.Now()
-	deadline := started.Add(time.Duration(seconds * float64(time.Second)))
-	for c := 0; c < connections; c++ {
+	deadline := started.Add(time.Duration(o.seconds * float64(time.Second)))
+	var group sync.WaitGroup
+	for _, c := range consumers {
 		group.Add(1)
-		go func(id uint64) {
+		go func() {
 			defer group.Done()
-			connection, err := net.Dial("tcp", address)
+			var err error
+			if o.rate > 0 {
+				interval := time.Duration(float64(o.connections) / o.rate * float64(time.Second))
+				c.connection.SetReadDeadline(deadline.Add(time.Second)) // the last call may be answered before the loop looks again
+				err = c.paced(interval, deadline)
+				if c.waiting == 0 {
+					err = nil
+				}
+			} else {
+				err = c.asFast(o.inFlight, deadline)
+			}
 			if err != nil {
-				panic(err)
+				c.failed++
 			}
-			defer connection.Close()
-			out := []byte{}
-			waiting := 0
-			send := func() {
-				id++
-				at := len(out)
-				out = append(out, calls[id%uint64(len(calls))]...)
-				binary.BigEndian.PutUint64(out[at+4:], id)
-				if unique { // the last 16 digits of the span, in front of "-01" and the closing Z
-					copy(out[len(out)-20:], fmt.Sprintf("%016x", id))
-				}
-				waiting++
-			}
-			for i := 0; i < inFlight; i++ {
-				send()
-			}
-			connection.Write(out)
-			out = out[:0]
-			err = frames(connection, func(one []byte) {
-				waiting--
-				answered := binary.BigEndian.Uint64(one[4:])
-				if one[3] != 20 || one[header+2] != letters[answered%uint64(len(calls))] {
-					failed.Add(1)
-				}
-				done.Add(1)
-				if time.Now().Before(deadline) {
-					send()
-				}
-			}, func() bool {
-				if len(out) > 0 {
-					connection.Write(out)
-					out = out[:0]
-				}
-				return waiting > 0
-			})
-			if err != nil {
-				failed.Add(1)
-			}
-		}(uint64(c) << 32)
+		}()
 	}
 	group.Wait()
-	if failed.Load() > 0 {
-		fmt.Fprintln(os.Stderr, failed.Load(), "calls failed or were answered by the wrong provider")
+	elapsed := time.Since(started)
+	if o.rate > 0 {
+		elapsed = deadline.Sub(started)
+	}
+	took := []time.Duration{}
+	failed := 0
+	for _, c := range consumers {
+		took = append(took, c.took...)
+		failed += c.failed
+	}
+	if failed > 0 || len(took) == 0 {
+		fmt.Fprintln(os.Stderr, failed, "calls failed or were answered by the wrong provider, of", len(took))
 		os.Exit(1)
 	}
-	fmt.Println(done.Load(), time.Since(started).Seconds())
+	sort.Slice(took, func(i, j int) bool { return took[i] < took[j] })
+	at := func(share float64) int64 { return took[min(len(took)-1, int(float64(len(took))*share))].Microseconds() }
+	fmt.Println(len(took), elapsed.Seconds(), at(0.5), at(0.99), at(0.999))
+}
+
+func number(text string) float64 {
+	value, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	return value
 }
 
 func main() {
@@ -199,13 +298,18 @@ func main() {
 		provide(os.Args[2], os.Args[3])
 		return
 	}
-	connections, _ := strconv.Atoi(os.Args[3])
-	inFlight, _ := strconv.Atoi(os.Args[4])
-	seconds, _ := strconv.ParseFloat(os.Args[5], 64)
-	tags := os.Args[6:]
-	unique := tags[len(tags)-1] == "unique"
-	if unique {
-		tags = tags[:len(tags)-1]
+	o := options{connections: int(number(os.Args[3])), inFlight: int(number(os.Args[4])), seconds: number(os.Args[5]), argument: "world"}
+	for _, word := range os.Args[6:] {
+		switch name, value, _ := strings.Cut(word, "="); name {
+		case "unique":
+			o.unique = true
+		case "argument":
+			o.argument = strings.Repeat("x", int(number(value)))
+		case "rate":
+			o.rate = number(value)
+		default:
+			o.tags = append(o.tags, word)
+		}
 	}
-	load(os.Args[2], connections, inFlight, seconds, tags, unique)
+	load(os.Args[2], o)
 }

@@ -1,4 +1,5 @@
-// A unary gRPC server for benchmarks, of the standard library alone: it answers every call with the message that it got.
+// A gRPC server for benchmarks, of the standard library alone: it answers a unary call with the message that it got, and a call of
+// /bench.Echo/Stream with all messages as they come.
 package main
 
 import (
@@ -21,11 +22,15 @@ func main() {
 		Protocols: protocols,
 		HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: 1024, MaxReceiveBufferPerConnection: 1 << 20},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			var message [1024]byte
-			size, _ := io.ReadFull(r.Body, message[:])
 			header := w.Header()
 			header["Content-Type"] = []string{"application/grpc"}
-			w.Write(message[:size])
+			if r.URL.Path == "/bench.Echo/Stream" {
+				io.Copy(w, r.Body)
+			} else {
+				var message [1024]byte
+				size, _ := io.ReadFull(r.Body, message[:])
+				w.Write(message[:size])
+			}
 			header[http.TrailerPrefix+"Grpc-Status"] = []string{"0"}
 		}),
 	}
