@@ -44,9 +44,12 @@ MODULES: dict[str, str] = {
             ("header_mutation", "header_mutation", ("HeaderMutation", "HeaderMutationPerRoute")),
             ("health_check", "health_check", ("HealthCheck",)),
             ("local_ratelimit", "local_rate_limit", ("LocalRateLimit",)),
+            ("rbac", "rbac", ("RBAC", "RBACPerRoute")),
         )
         for message in messages
     },
+    f"{_EXT}.filters.network.rbac.v3.RBAC": f"{_EXT}.filters.network.rbac.v3.rbac_pb2",
+    f"{_EXT}.path.match.uri_template.v3.UriTemplateMatchConfig": f"{_EXT}.path.match.uri_template.v3.uri_template_match_pb2",
     # Listener filters.
     f"{_EXT}.filters.listener.original_dst.v3.OriginalDst": f"{_EXT}.filters.listener.original_dst.v3.original_dst_pb2",
     f"{_EXT}.filters.listener.tls_inspector.v3.TlsInspector": f"{_EXT}.filters.listener.tls_inspector.v3.tls_inspector_pb2",

@@ -35,7 +35,7 @@ class ConnectionLimit:
         stats = self._stats
         if self._count.total() >= self._config.max_connections:
             stats.limited_connections += 1
-            return _Refused(info, listener, self._context, self._config.delay_s)
+            return RefusedConnection(info, listener, self._context, self._config.delay_s)
         stats.active_connections += 1
         self._count.add(1)
         return self._next(info, _Counted(listener, stats, self._count))  # type: ignore[arg-type]
@@ -80,8 +80,8 @@ class _Counted:
         self._listener.connection_moved(connection)
 
 
-class _Refused(asyncio.Protocol):
-    """A connection over the limit: held for the configured delay, then closed."""
+class RefusedConnection(asyncio.Protocol):
+    """A connection that may not be: held for the configured delay, then closed."""
 
     def __init__(self, info: ConnectionInfo, listener: Listener, context: WorkerContext, delay_s: float) -> None:
         self._info = info

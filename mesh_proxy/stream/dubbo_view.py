@@ -18,7 +18,7 @@ PROTOCOL = b"Dubbo"
 class AttachmentHeaders(Headers):
     """See the module."""
 
-    __slots__ = ("_before", "_message", "_names", "_values")
+    __slots__ = ("_before", "_message", "_names", "_values", "unreadable")
 
     def __init__(self, message: DubboMessage) -> None:
         self._message = message
@@ -27,6 +27,8 @@ class AttachmentHeaders(Headers):
         self._names: dict[bytes, bytes] = {}
         """lower-case name → the sender's"""
         self.more = None
+        self.unreadable = False
+        """somebody looked, and the attachments cannot be had"""
 
     @property
     def first(self) -> dict[bytes, bytes]:
@@ -48,6 +50,7 @@ class AttachmentHeaders(Headers):
         except RemoteProtocolError:
             found = None
         if found is None:
+            self.unreadable = True
             return {}
         self._names = {name.lower(): name for name in found.values}
         self._before = {name.lower(): value for name, value in found.values.items()}

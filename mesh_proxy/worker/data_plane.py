@@ -17,11 +17,13 @@ from mesh_proxy.config.model import (
     FilterChainConfig,
     HttpManagerConfig,
     ListenerConfig,
+    NetworkRbacConfig,
     TcpProxyConfig,
     WorkerSnapshot,
 )
 from mesh_proxy.context import WorkerContext
 from mesh_proxy.listener.connection_limit import ConnectionLimit
+from mesh_proxy.listener.connection_rbac import ConnectionRbac
 from mesh_proxy.listener.connection_table import ConnectionTable
 from mesh_proxy.listener.listener import Listener, ProtocolFactory, listener_prefix
 from mesh_proxy.listener.mover import Mover, MovingState
@@ -137,10 +139,10 @@ class DataPlane:
 
     def _compile_chain(self, chain: FilterChainConfig, listener: Listener) -> ProtocolFactory:
         factory: ProtocolFactory | None = None
-        limits: list[ConnectionLimitConfig] = []
+        before: list[ConnectionLimitConfig | NetworkRbacConfig] = []
         for config in chain.filters:
-            if isinstance(config, ConnectionLimitConfig):
-                limits.append(config)
+            if isinstance(config, (ConnectionLimitConfig, NetworkRbacConfig)):
+                before.append(config)
             elif isinstance(config, HttpManagerConfig):
                 manager = HttpManager(config, self._context, self._sinks, listener_prefix(listener.config))
                 factory = _http_factory(manager)
@@ -150,8 +152,11 @@ class DataPlane:
                 factory = _dubbo_factory(DubboManager(config, self._context, self._sinks))
         if factory is None:
             raise ValueError(f"filter chain {chain.name!r} has no terminal filter")
-        for limit in limits:
-            factory = ConnectionLimit(limit, self._context, factory, listener.config.name).make
+        for config in reversed(before):
+            if isinstance(config, NetworkRbacConfig):
+                factory = ConnectionRbac(config, self._context, factory, encrypted=chain.transport_socket is not None).make
+            else:
+                factory = ConnectionLimit(config, self._context, factory, listener.config.name).make
         return factory
 
     # -- the end of things

@@ -55,6 +55,7 @@ from mesh_proxy.config.model.listener import (
     FilterChainMatchConfig,
     ListenerConfig,
     ListenerFilterConfig,
+    NetworkRbacConfig,
     TcpProxyConfig,
 )
 from mesh_proxy.config.model.route import (
@@ -116,6 +117,7 @@ __all__ = [
     "LocalityConfig",
     "LocalityEndpointsConfig",
     "MirrorPolicyConfig",
+    "NetworkRbacConfig",
     "NodeConfig",
     "OutlierDetectionConfig",
     "PathMatchKind",

@@ -9,6 +9,7 @@ from mesh_proxy.config.model.common import AccessLogConfig, AddressConfig
 from mesh_proxy.config.model.route import WeightedClusterConfig
 
 if TYPE_CHECKING:
+    from mesh_filters.rbac_rules import RulesConfig
     from mesh_proxy.config.model.dubbo import DubboProxyConfig
     from mesh_proxy.config.model.http import HttpManagerConfig
 
@@ -58,12 +59,25 @@ class ConnectionLimitConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkRbacConfig:
+    """`envoy.filters.network.rbac`: who may connect through this filter chain."""
+
+    stat_prefix: str
+    rules: RulesConfig | None = None
+    """None: everybody"""
+    shadow_rules: RulesConfig | None = None
+    shadow_prefix: str = ""
+    delay_s: float = 0.0
+    """how long a denied connection is held before it is closed"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FilterChainConfig:
     """One chain of network filters. The last filter is terminal (tcp_proxy, http_connection_manager or dubbo_proxy)."""
 
     name: str = ""
     match: FilterChainMatchConfig | None = None
-    filters: tuple[TcpProxyConfig | HttpManagerConfig | DubboProxyConfig | ConnectionLimitConfig, ...] = ()
+    filters: tuple[TcpProxyConfig | HttpManagerConfig | DubboProxyConfig | ConnectionLimitConfig | NetworkRbacConfig, ...] = ()
     transport_socket: Any | None = None
     """None = plain text; a TLS configuration once mTLS exists"""
     transport_socket_connect_timeout_s: float | None = None

@@ -1,4 +1,4 @@
-"""Network filters other than the HTTP connection manager and the Dubbo manager: TCP proxy and connection limit."""
+"""Network filters other than the HTTP connection manager and the Dubbo manager: TCP proxy, connection limit, authorization."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from mesh_proxy.config.model.dubbo import DubboProxyConfig
 from mesh_proxy.config.model.http import HttpManagerConfig
-from mesh_proxy.config.model.listener import ConnectionLimitConfig, TcpProxyConfig
+from mesh_proxy.config.model.listener import ConnectionLimitConfig, NetworkRbacConfig, TcpProxyConfig
 from mesh_proxy.config.model.route import WeightedClusterConfig
 from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.translate.access_log import access_log
@@ -15,8 +15,9 @@ from mesh_proxy.config.translate.common import metadata, required
 from mesh_proxy.config.translate.context import Context
 from mesh_proxy.config.translate.dubbo import DUBBO, dubbo_proxy
 from mesh_proxy.config.translate.http import MANAGER, http_manager
+from mesh_proxy.config.translate.rbac import refuse_matcher, rules
 
-NetworkFilter = TcpProxyConfig | HttpManagerConfig | ConnectionLimitConfig | DubboProxyConfig
+NetworkFilter = TcpProxyConfig | HttpManagerConfig | ConnectionLimitConfig | NetworkRbacConfig | DubboProxyConfig
 _NETWORK = "envoy.extensions.filters.network"
 
 
@@ -36,7 +37,7 @@ def network_filter(reader: Reader, context: Context) -> NetworkFilter:
 
 def is_terminal(config: NetworkFilter) -> bool:
     """Whether the filter ends its chain."""
-    return not isinstance(config, ConnectionLimitConfig)
+    return not isinstance(config, (ConnectionLimitConfig, NetworkRbacConfig))
 
 
 def _over(wide: dict[str, Any], narrow: dict[str, Any]) -> dict[str, Any]:
@@ -86,9 +87,23 @@ def _connection_limit(reader: Reader, context: Context) -> ConnectionLimitConfig
     )
 
 
+def _rbac(reader: Reader, context: Context) -> NetworkRbacConfig:
+    refuse_matcher(reader)
+    if reader.enum("enforcement_type") != "ONE_TIME_ON_FIRST_BYTE":
+        raise reader.error("only a decision at the beginning of a connection is supported", "enforcement_type")
+    return NetworkRbacConfig(
+        stat_prefix=reader.text("stat_prefix"),
+        rules=rules(reader.sub("rules"), requests=False),
+        shadow_rules=rules(reader.sub("shadow_rules"), requests=False),
+        shadow_prefix=reader.text("shadow_rules_stat_prefix"),
+        delay_s=reader.seconds("delay_deny", 0.0) or 0.0,
+    )
+
+
 _FILTERS: dict[str, Callable[[Reader, Context], NetworkFilter]] = {
     MANAGER: http_manager,
     DUBBO: dubbo_proxy,
     f"{_NETWORK}.tcp_proxy.v3.TcpProxy": _tcp_proxy,
     f"{_NETWORK}.connection_limit.v3.ConnectionLimit": _connection_limit,
+    f"{_NETWORK}.rbac.v3.RBAC": _rbac,
 }
