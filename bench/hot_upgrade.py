@@ -24,7 +24,10 @@ from e2e_support.mixed_load import MixedLoad  # noqa: E402
 from e2e_support.upgrades import Upgrades  # noqa: E402
 from parity.proxy import envoy_binary  # noqa: E402
 
-REQUESTS = 30
+REQUESTS = 3000
+"""between two upgrades"""
+EACH = 20
+"""of every kind"""
 NO_ENVOY = 77
 
 
@@ -50,13 +53,13 @@ def measure(proxy: Upgrades, upgrades: int) -> MixedLoad:
     try:
         proxy.start()
         with MixedLoad({name: proxy.port(name) for name in LISTENERS}) as load:
-            load.wait_for_all(REQUESTS)
+            load.wait_for(REQUESTS, EACH)
             for _ in range(upgrades):
                 before = proxy.newest
                 proxy.launch().wait_live(proxy.live_line)
-                load.wait_for_all(REQUESTS)
+                load.wait_for(REQUESTS, EACH)
                 before.wait_exit()
-            load.wait_for_all(REQUESTS)
+            load.wait_for(REQUESTS, EACH)
             load.stop()
         return load
     finally:

@@ -82,11 +82,10 @@ class Arrivals:
         self._turn = 0
 
     def arrive(self, message: hr.Connection, descriptors: list[int]) -> None:
-        """A connection of the old process."""
-        workers = [handle for handle in self._pool.workers if handle.applied_version]
-        if not workers or self._pool.retiring or len(descriptors) != 1:
-            why = "this process gives way itself" if self._pool.retiring else "no worker can take it now"
-            self._send(hr.NotAdopted(number=message.number, why=why), [])
+        """A connection of the old process. While we give way ourselves a worker passes it on, as long as it has others."""
+        workers = [handle for handle in self._pool.workers if handle.applied_version and not handle.handed_over]
+        if not workers or len(descriptors) != 1:
+            self._send(hr.NotAdopted(number=message.number, why="no worker can take it now"), [])
             return
         self._turn += 1
         handle = workers[self._turn % len(workers)]

@@ -352,6 +352,7 @@ class WorkerPool:
         passed = self._retiring.passed
         self._retiring = None
         for handle in self._tokens.values():
+            handle.handed_over = False
             handle.forget_sockets(passed)
             handle.channel.send(m.Resume())
         for index, slot in enumerate(self._slots):

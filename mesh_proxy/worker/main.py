@@ -86,6 +86,7 @@ class _Worker:
         self._adopted: dict[int, Any] = {}
         """connections to whose callers the process before us still owes something, by number"""
         self._handing_over: asyncio.Task[None] | None = None
+        self._handed_over = False
         self._versions: deque[tuple[WorkerSnapshot, dict[SocketKey, socket.socket]]] = deque()
         self._sockets: dict[SocketKey, socket.socket] = {}
         """received, for the next version"""
@@ -175,6 +176,7 @@ class _Worker:
                 if self._handing_over is not None:
                     self._handing_over.cancel()
                     self._handing_over = None
+                self._handed_over = False
                 self._plane.resume()
                 if self._mover is not None:
                     self._mover.cancel()
@@ -231,6 +233,7 @@ class _Worker:
         """Connections go to the new process or end; then there is nothing left to do here."""
         before = self._plane.active_connections
         drained = await self._plane.wait_drained(deadline_s)
+        self._handed_over = True
         self._flush_now()
         moved = self._mover.moved if self._mover is not None else 0
         cut = 0 if drained else self._plane.active_connections
@@ -245,6 +248,8 @@ class _Worker:
 
     def _adopt(self, message: m.Adopt, sock: socket.socket) -> None:
         try:
+            if self._handed_over:
+                raise ValueError("this worker has given all its connections away, and ends")
             connection = self._plane.adopt(message.listener, message.moved, sock)
         except (ValueError, OSError) as error:
             sock.close()

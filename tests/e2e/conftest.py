@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from e2e_support import Sidecar
+from e2e_support.upgrades import Upgrades
 
 Start = Callable[..., Sidecar]
+Chain = Callable[..., Upgrades]
 
 
 @pytest.fixture
@@ -32,4 +34,26 @@ def start() -> Iterator[Start]:
         sidecar.remove()
     for log in logs:
         print(log[-4000:])
+        assert "Traceback" not in log
+
+
+@pytest.fixture
+def chain() -> Iterator[Chain]:
+    """`chain(config, concurrency=…, flags=…)`: a first generation that serves (`start=False`: not even that), to be upgraded."""
+    made: list[Upgrades] = []
+
+    def begin(config: dict[str, Any], *, start: bool = True, **options: Any) -> Upgrades:
+        made.append(Upgrades(config, **options))
+        if start:
+            made[-1].start()
+        return made[-1]
+
+    yield begin
+    logs = []
+    for one in made:
+        one.stop(keep=True)
+        logs.append(one.log())
+        one.remove()
+    for log in logs:
+        print(log[-8000:])
         assert "Traceback" not in log

@@ -8,9 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from e2e_support import Load, head_of, one_listener, until
@@ -21,28 +20,6 @@ from parity.proxy import ROOT
 pytestmark = pytest.mark.slow
 
 Chain = Callable[..., Upgrades]
-
-
-@pytest.fixture
-def chain() -> Iterator[Chain]:
-    """`chain(config, concurrency=…, flags=…)`: a serving first generation; all are stopped, and no log holds a traceback."""
-    made: list[Upgrades] = []
-
-    def begin(config: dict[str, Any], *, start: bool = True, **options: Any) -> Upgrades:
-        made.append(Upgrades(config, **options))
-        if start:
-            made[-1].start()
-        return made[-1]
-
-    yield begin
-    logs = []
-    for one in made:
-        one.stop(keep=True)
-        logs.append(one.log())
-        one.remove()
-    for log in logs:
-        print(log[-8000:])
-        assert "Traceback" not in log
 
 
 def test_fresh_connections_over_three_upgrades(chain: Chain) -> None:

@@ -7,8 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 from e2e_support import Load, Peer, head_of, http_listener, one_listener, static_cluster, tcp_listener, until
@@ -23,28 +22,6 @@ pytestmark = pytest.mark.slow
 
 Chain = Callable[..., Upgrades]
 STEPS = ("connected", "hello", "sockets", "ready", "accepting")
-
-
-@pytest.fixture
-def chain() -> Iterator[Callable[..., Upgrades]]:
-    """Proxies that are stopped at the end; `start=False` does not start the first generation."""
-    made: list[Upgrades] = []
-
-    def begin(config: dict[str, Any], *, start: bool = True, **options: Any) -> Upgrades:
-        made.append(Upgrades(config, **options))
-        if start:
-            made[-1].start()
-        return made[-1]
-
-    yield begin
-    logs = []
-    for one in made:
-        one.stop(keep=True)
-        logs.append(one.log())
-        one.remove()
-    for log in logs:
-        print(log[-6000:])
-        assert "Traceback" not in log
 
 
 def advance(script: Script, step: str, listener: tuple[str, str]) -> None:

@@ -1,6 +1,6 @@
 """The gate: upgrade after upgrade under eight kinds of load at once, and not one request is lost.
 
-MESH_PROXY_UPGRADES and MESH_PROXY_UPGRADE_REQUESTS (of each kind, between two upgrades) make it longer: `make soak`.
+MESH_PROXY_UPGRADES and MESH_PROXY_UPGRADE_REQUESTS (in all) make it longer: `make soak`. Then the last process is weighed, too.
 """
 
 from __future__ import annotations
@@ -9,20 +9,22 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from e2e_support.backends import Backends
 from e2e_support.gate import LISTENERS, configuration
 from e2e_support.mixed_load import MixedLoad
-from e2e_support.sidecar import memory_kb, open_files
 from e2e_support.upgrades import Upgrades
 
 pytestmark = pytest.mark.slow
 
 UPGRADES = int(os.environ.get("MESH_PROXY_UPGRADES", "10"))
-REQUESTS = int(os.environ.get("MESH_PROXY_UPGRADE_REQUESTS", "20"))
+REQUESTS = int(os.environ.get("MESH_PROXY_UPGRADE_REQUESTS", "31000"))
+SOAK = 50
+"""upgrades from which on the processes are weighed"""
+GROWTH = 1.05
+EACH = 20
+"""requests of every kind between two upgrades, at least"""
 
 
 @pytest.fixture
@@ -31,63 +33,51 @@ def backends() -> Iterator[Backends]:
         yield one
 
 
-@pytest.fixture
-def start(backends: Backends) -> Iterator[Callable[..., Upgrades]]:
-    """A proxy with a listener for each kind of load."""
-    made: list[Upgrades] = []
-
-    def begin(**options: Any) -> Upgrades:
-        made.append(Upgrades(configuration(backends.ports), **options))
-        made[-1].start()
-        return made[-1]
-
-    yield begin
-    logs = []
-    for one in made:
-        one.stop(keep=True)
-        logs.append(one.log())
-        one.remove()
-    for log in logs:
-        print(log[-6000:])
-        assert "Traceback" not in log
-
-
-def test_nothing_is_lost(start: Callable[..., Upgrades]) -> None:
-    proxy = start(concurrency=2)
+def test_nothing_is_lost(backends: Backends, chain: Callable[..., Upgrades]) -> None:
+    proxy = chain(configuration(backends.ports), concurrency=2)
     in_flight: list[int] = []
-    weights: list[tuple[int, int]] = []
+    weights: list[tuple[int, int, int]] = []
+    part = REQUESTS // (UPGRADES + 1) + 1
     began = time.monotonic()
     with MixedLoad({name: proxy.port(name) for name in LISTENERS}) as load:
-        load.wait_for_all(REQUESTS)
+        load.wait_for(part, EACH)
         for number in range(UPGRADES):
-            in_flight.append(load.in_flight)
-            proxy.launch(concurrency=1 if number % 3 == 1 else 2).wait_live()
-            load.wait_for_all(REQUESTS)
-            tree = [pid for pid in proxy.newest.tree() if Path(f"/proc/{pid}").exists()]
-            weights.append((sum(map(open_files, tree)), sum(map(memory_kb, tree))))
+            load.lowest = load.in_flight
+            workers = 1 if number % 3 == 1 else 2
+            proxy.launch(concurrency=workers).wait_live()
+            in_flight.append(load.lowest)
+            load.wait_for(part, EACH)
+            weights.append((workers, *proxy.newest.weight()))
         load.stop()
-    print(f"{UPGRADES} upgrades in {time.monotonic() - began:.0f} s, {load.done} requests; in flight at each: {in_flight}")
+    took = time.monotonic() - began
+    print(f"{UPGRADES} upgrades in {took:.0f} s, {load.done} requests; fewest in flight during each: {in_flight}")
     print(load.report())
-    print(f"(open files, kB) of the newest process: {weights}")
+    print(f"(workers, open files, kB) of each new process under load: {weights}")
     assert not load.failures()
     assert not load.reconnects()
-    assert min(in_flight) >= 50
+    assert load.done >= REQUESTS
+    assert min(in_flight) >= 100
+    if UPGRADES >= SOAK:
+        (_, files, memory), *_, (_, last_files, last_memory) = [one for one in weights if one[0] == 2]
+        print(f"first and last process with two workers: {files} and {last_files} files, {memory} and {last_memory} kB (PSS)")
+        assert last_files <= files * GROWTH
+        assert last_memory <= memory * GROWTH
     for one in proxy.generations[:-1]:
         assert one.wait_exit() == 0
     assert proxy.stats()["hot_restart.upgrades"] == UPGRADES
     assert proxy.stats()["hot_restart.connections_cut"] == 0
 
 
-def test_without_the_hand_over_requests_are_lost(start: Callable[..., Upgrades]) -> None:
+def test_without_the_hand_over_requests_are_lost(backends: Backends, chain: Callable[..., Upgrades]) -> None:
     """The negative control: the same load, the same two processes, one after the other."""
-    proxy = start(flags=("--disable-hot-restart", "--drain-time-s", "5"))
+    proxy = chain(configuration(backends.ports), flags=("--disable-hot-restart", "--drain-time-s", "2"))
     with MixedLoad({name: proxy.port(name) for name in LISTENERS}) as load:
-        load.wait_for_all(REQUESTS)
+        load.wait_for(200, EACH)
         before = proxy.newest
         os.kill(before.pid, signal.SIGTERM)
         before.wait_exit()
         proxy.launch().wait_live()
-        load.wait_for_all(REQUESTS)
+        load.wait_for(200, EACH)
         load.stop()
     print(load.report())
     assert load.failures()

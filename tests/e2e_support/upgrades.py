@@ -17,7 +17,7 @@ from parity.proxy import ROOT
 
 from mesh_hotrestart import socket_name
 
-from .sidecar import Sidecar, children_of, until
+from .sidecar import Sidecar, children_of, memory_kb, open_files, until
 
 DEADLINE_S = 60.0
 """far more than anything takes; only a failure gets there"""
@@ -72,6 +72,11 @@ class Generation:
         for pid in found:
             found += children_of(pid)
         return found
+
+    def weight(self) -> tuple[int, int]:
+        """Open files, and kilobytes (PSS), of all its processes."""
+        tree = [pid for pid in self.tree() if Path(f"/proc/{pid}").exists()]
+        return sum(map(open_files, tree)), sum(map(memory_kb, tree))
 
     def kill(self) -> None:
         for pid in self.tree():
