@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mesh_codecs.events import RequestHeaders
-from mesh_filters.definition import FieldError, FilterContext, FilterDefinition
+from mesh_filters.definition import EndpointLabels, FieldError, FilterContext, FilterDefinition
 from mesh_filters.filter import Filter, FilterStatus, Stream
 
 TYPE: Final = "mesh_proxy.filters.TagRouter"
@@ -34,6 +34,8 @@ NO_HEALTHY_UPSTREAM: Final = 1 << 0
 """response flag UH"""
 NO_INSTANCES: Final = "no_instances"
 NO_HEALTHY: Final = "no_healthy"
+REMEMBERED: Final = 4096
+"""decisions per cluster; labels come from requests, so there must be an end. Then it starts anew"""
 _MODES: Final = ("permissive", "strict", "dubbo")
 
 
@@ -62,10 +64,33 @@ class TagRouterConfig:
         return TagRouterFilter(self, context)
 
 
-class TagRouterFilter(Filter):
-    """Holds nothing of a stream."""
+class _Decision:
+    """Where a label leads in a cluster as it is now; shared by all its requests."""
 
-    __slots__ = ("_base", "_clusters", "_context", "_dubbo", "_fallbacks", "_header", "_key", "_stats", "_strict")
+    __slots__ = ("cluster", "counter", "labels", "metadata", "refused")
+
+    def __init__(
+        self,
+        counter: str,
+        metadata: dict[str, str],
+        *,
+        cluster: str = "",
+        labels: tuple[tuple[str, str], ...] | None = None,
+        refused: bool = False,
+    ) -> None:
+        self.counter = counter
+        self.metadata = metadata
+        self.cluster = cluster
+        """to be used instead of the route's"""
+        self.labels = labels
+        """what the endpoint must have; None: nothing"""
+        self.refused = refused
+
+
+class TagRouterFilter(Filter):
+    """Holds nothing of a stream. A decision is made once for each label and kept until the cluster's endpoints change."""
+
+    __slots__ = ("_base", "_clusters", "_context", "_decisions", "_dubbo", "_fallbacks", "_header", "_key", "_stats", "_strict")
 
     def __init__(self, config: TagRouterConfig, context: FilterContext) -> None:
         self._context = context
@@ -75,6 +100,8 @@ class TagRouterFilter(Filter):
         self._dubbo = config.mode == "dubbo"
         self._strict = config.mode == "strict"
         self._clusters = dict(config.clusters)
+        self._decisions: dict[str, tuple[EndpointLabels, dict[tuple[Any, ...], _Decision]]] = {}
+        """cluster -> (its endpoints as they were then, decisions)"""
         self._fallbacks: dict[str, list[FallbackConfig]] = {}
         for one in config.fallbacks:
             self._fallbacks.setdefault(one.origin, []).append(one)
@@ -85,53 +112,71 @@ class TagRouterFilter(Filter):
     def on_request_headers(self, stream: Stream, event: RequestHeaders) -> FilterStatus:
         """Narrow the cluster."""
         cluster = stream.target_cluster()
-        if not cluster:
-            return FilterStatus.CONTINUE
+        index = self._context.endpoint_labels(cluster) if cluster else None
+        if index is None:
+            return FilterStatus.CONTINUE  # whatever comes of the route
         first = event.headers.first
-        tag = (first.get(self._header) or b"").decode("latin-1")
+        tag = first.get(self._header) or b""
+        force = self._dubbo and first.get(b"dubbo.force.tag") == b"true"
+        known = self._decisions.get(cluster)
+        if known is None or known[0] is not index:
+            known = self._decisions[cluster] = (index, {})
+        before = stream.labels
+        decision = known[1].get((tag, force, before))
+        if decision is None:
+            decision = self._decide(index, tag.decode("latin-1"), force, before or ())
+            if not self._clusters:  # the health of other clusters is not the index's
+                if len(known[1]) >= REMEMBERED:
+                    known[1].clear()
+                known[1][tag, force, before] = decision
+        stats = self._stats
         if tag:
-            self._stats.tagged += 1
+            stats.tagged += 1
         else:
-            self._stats.untagged += 1
-        if self._dubbo:
-            found = self._by_dubbo(cluster, tag, first.get(b"dubbo.force.tag") == b"true")
+            stats.untagged += 1
+        setattr(stats, decision.counter, getattr(stats, decision.counter) + 1)
+        metadata = stream.dynamic_metadata
+        if metadata is None:
+            stream.dynamic_metadata = {METADATA: decision.metadata}
         else:
-            found = self._by_chain(cluster, tag)
-        if found is None:
-            self._stats.refused += 1
+            metadata[METADATA] = decision.metadata
+        if decision.refused:
             stream.send_local_reply(
-                503,
-                b"no endpoint for label " + (tag or "(none)").encode("latin-1"),
-                details="tag_router_no_endpoint",
-                flag=NO_HEALTHY_UPSTREAM,
+                503, b"no endpoint for label " + (tag or b"(none)"), details="tag_router_no_endpoint", flag=NO_HEALTHY_UPSTREAM
             )
             return FilterStatus.STOP
-        value, other, why = found
-        if other:
-            stream.use_cluster(other)
-        elif value is not None:
-            stream.labels = (*(stream.labels or ()), (self._key, value))
-        if stream.dynamic_metadata is None:
-            stream.dynamic_metadata = {}
-        stream.dynamic_metadata[METADATA] = {"label": tag, "to": other or value or "", "why": why}
+        if decision.cluster:
+            stream.use_cluster(decision.cluster)
+        elif decision.labels is not None:
+            stream.labels = decision.labels
         return FilterStatus.CONTINUE
 
-    def _state(self, cluster: str, value: str) -> str:
+    def _decide(self, index: EndpointLabels, tag: str, force: bool, before: tuple[tuple[str, str], ...]) -> _Decision:
+        found = self._by_dubbo(index, before, tag, force) if self._dubbo else self._by_chain(index, before, tag)
+        if found is None:
+            return _Decision("refused", {"label": tag, "to": "", "why": "refused"}, refused=True)
+        value, why = found
+        cluster = self._clusters.get(value, "") if value is not None else ""
+        labels = None if value is None or cluster else (*before, (self._key, value))
+        counter = "fallback" if why == "level" else why
+        return _Decision(counter, {"label": tag, "to": cluster or value or "", "why": why}, cluster=cluster, labels=labels)
+
+    def _state(self, index: EndpointLabels, before: tuple[tuple[str, str], ...], value: str) -> str:
         """Empty when a label can be served; else what is the matter."""
         other = self._clusters.get(value)
         if other is not None:
             health = self._context.cluster_health(other)
             healthy, total = (0, 0) if health is None else (health[0] + health[1], health[2])
         else:
-            healthy, total = self._context.labelled(cluster, ((self._key, value),)) or (0, 0)
+            healthy, total = index.health((*before, (self._key, value)))
         if not total:
             return NO_INSTANCES
         return "" if healthy else NO_HEALTHY
 
-    def _by_chain(self, cluster: str, tag: str) -> tuple[str | None, str, str] | None:
-        """(value to narrow to or None, cluster instead, why); None = nowhere."""
+    def _by_chain(self, index: EndpointLabels, before: tuple[tuple[str, str], ...], tag: str) -> tuple[str | None, str] | None:
+        """(value to narrow to or None, why); None = nowhere."""
         value = tag or self._base
-        state = self._state(cluster, value)
+        state = self._state(index, before, value)
         seen = {value}
         while state:
             step = next((one for one in self._fallbacks.get(value, ()) if state in one.cases and one.target not in seen), None)
@@ -139,40 +184,28 @@ class TagRouterFilter(Filter):
                 break
             value = step.target
             seen.add(value)
-            state = self._state(cluster, value)
+            state = self._state(index, before, value)
         if not state:
             if tag and value == tag:
-                self._stats.exact += 1
-                return value, self._clusters.get(value, ""), "exact"
-            if not tag and value == self._base:
-                self._stats.base += 1
-                return value, self._clusters.get(value, ""), "base"
-            self._stats.fallback += 1
-            return value, self._clusters.get(value, ""), "fallback"
+                return value, "exact"
+            return value, "base" if not tag and value == self._base else "fallback"
         if self._strict:
             return None
-        if self._base not in seen and not self._state(cluster, self._base):
-            self._stats.base += 1
-            return self._base, self._clusters.get(self._base, ""), "base"
-        self._stats.any += 1
-        return None, "", "any"
+        if self._base not in seen and not self._state(index, before, self._base):
+            return self._base, "base"
+        return None, "any"
 
-    def _by_dubbo(self, cluster: str, tag: str, force: bool) -> tuple[str | None, str, str] | None:
+    def _by_dubbo(
+        self, index: EndpointLabels, before: tuple[tuple[str, str], ...], tag: str, force: bool
+    ) -> tuple[str | None, str] | None:
         level = tag
         while level:
-            if self._state(cluster, level) != NO_INSTANCES:
-                if level == tag:
-                    self._stats.exact += 1
-                else:
-                    self._stats.fallback += 1
-                return level, self._clusters.get(level, ""), "exact" if level == tag else "level"
+            if self._state(index, before, level) != NO_INSTANCES:
+                return level, "exact" if level == tag else "level"
             if force:
                 return None
             level = level.rpartition("|")[0]
-        if self._state(cluster, "") == NO_INSTANCES:
-            return None
-        self._stats.base += 1
-        return "", "", "base"
+        return None if self._state(index, before, "") == NO_INSTANCES else ("", "base")
 
 
 def _texts(value: Any, path: str) -> str:

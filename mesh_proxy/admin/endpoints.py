@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mesh_proxy.admin import clusters, config_dump, control, index, logging_levels, server_info, stats
+from mesh_proxy.admin import clusters, config_dump, control, index, logging_levels, route_explain, server_info, stats
 from mesh_proxy.admin.exchange import AdminRequest, AdminResponse, text
 
 if TYPE_CHECKING:
@@ -110,6 +110,20 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(path="/ready", handler=server_info.ready, help="the state; 200 if LIVE, otherwise 503", any_host=True),
     Endpoint(path="/reopen_logs", handler=control.reopen_logs, help="reopen log files", mutates=True),
     Endpoint(path="/reset_counters", handler=control.reset_counters, help="set every counter to zero", mutates=True),
+    Endpoint(
+        path="/route_explain",
+        handler=route_explain.route_explain,
+        help="which way a described request would go, and why (description in the query, or as JSON in a POST)",
+        params=(
+            ("listener", "name of the listener; default: the first that speaks the protocol"),
+            ("protocol", "http, grpc, triple or dubbo"),
+            ("authority, path, method", "of an HTTP request"),
+            ("service, method, group, version", "of a call"),
+            ("header.<name>, attachment.<name>", "one header or attachment"),
+            ("source.address, source.identity", "of the caller"),
+            ("format", "json or text"),
+        ),
+    ),
     Endpoint(path="/runtime", handler=server_info.runtime, help="runtime values"),
     Endpoint(
         path="/runtime_modify",

@@ -23,6 +23,7 @@ class AdminRequest:
     """decoded; the last value of a name; a form's fields too"""
     host: str = ""
     origin: str | None = None
+    body: bytes = b""
 
     def flag(self, name: str) -> bool:
         """Present, with any value (`?usedonly`)."""

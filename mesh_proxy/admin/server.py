@@ -374,4 +374,5 @@ def request_of(head: RequestHeaders, body: bytes) -> AdminRequest:
         query=fields,
         host=head.authority.decode("latin-1"),
         origin=None if origin is None else origin.decode("latin-1"),
+        body=body,
     )

@@ -85,6 +85,7 @@ class Listener:
         "connections",
         "context",
         "draining",
+        "managers",
         "mover",
         "name",
         "stats",
@@ -109,6 +110,8 @@ class Listener:
         self.connections: set[DownstreamConnection] = set()
         self._access_loggers = access_loggers
         self._matcher = FilterChainMatcher(config.filter_chains, config.default_filter_chain)
+        self.managers: dict[int, Any] = {}
+        """what runs each chain, by the identity of its configuration: HttpManager, DubboManager or TcpProxy"""
         chains = [*config.filter_chains, *([config.default_filter_chain] if config.default_filter_chain is not None else [])]
         self._factories = {id(chain): compile_chain(chain, self) for chain in chains}
         self._sockets: list[tuple[socket.socket, Any, str]] = []
@@ -247,13 +250,17 @@ class Listener:
 
     def chain_for(self, info: ConnectionInfo) -> ProtocolFactory | None:
         """What makes the protocol of this connection; None, counted and logged, when no filter chain takes it."""
-        chain = self._matcher.find(_facts(info)) if not self._matcher.trivial else self.config.filter_chains[0]
+        chain = self.matching_chain(info)
         if chain is None:
             self.stats.no_filter_chain_match += 1
             self._log(info, flags.NO_ROUTE_FOUND, "filter_chain_not_found")
             return None
         info.filter_chain_name = chain.name
         return self._factories[id(chain)]
+
+    def matching_chain(self, info: ConnectionInfo) -> FilterChainConfig | None:
+        """The filter chain that takes such a connection."""
+        return self._matcher.find(_facts(info)) if not self._matcher.trivial else self.config.filter_chains[0]
 
     def inspected(self, connection: Inspection) -> None:
         """The connection becomes that of a filter chain."""

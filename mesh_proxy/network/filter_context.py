@@ -158,8 +158,13 @@ class WorkerFilterContext:
             self._worker.flush()
 
 
-def compile_filters(filters: tuple[HttpFilterConfig, ...], worker: WorkerContext, stat_prefix: str) -> FilterChains | None:
-    """The chains of a connection manager; None without filters.
+def compile_filters(
+    filters: tuple[HttpFilterConfig, ...],
+    worker: WorkerContext,
+    stat_prefix: str,
+    watch: Callable[[str, FilterFactory], FilterFactory] | None = None,
+) -> FilterChains | None:
+    """The chains of a connection manager; None without filters. `watch` puts something around each filter.
 
     Raises:
         ValueError: a filter cannot be made; the text names it.
@@ -170,5 +175,5 @@ def compile_filters(filters: tuple[HttpFilterConfig, ...], worker: WorkerContext
             factory = config.config.factory(WorkerFilterContext(worker, config.name, stat_prefix))
         except ValueError as error:
             raise ValueError(f"http_filters[{index}] ({config.name}): {error}") from error
-        made.append((config.name, factory, config.disabled))
+        made.append((config.name, factory if watch is None else watch(config.name, factory), config.disabled))
     return FilterChains(made) if made else None

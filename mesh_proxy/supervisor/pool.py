@@ -223,8 +223,8 @@ class WorkerPool:
         for handle in self._tokens.values():
             handle.channel.send(message)
 
-    async def ask(self, question: Callable[[int], object], timeout_s: float = 1.0) -> dict[int, Any]:
-        """Ask every worker; answers by worker index. One that does not answer in time is left out."""
+    async def ask(self, question: Callable[[int], object], timeout_s: float = 1.0, *, most: int | None = None) -> dict[int, Any]:
+        """Ask every worker, or so many of them; answers by worker index. One that does not answer in time is left out."""
         request_id = self._next_request
         self._next_request += 1
         if not self._tokens:
@@ -232,8 +232,9 @@ class WorkerPool:
         done: asyncio.Future[dict[int, Any]] = self._loop.create_future()
         answers: dict[int, Any] = {}
         self._answers[request_id] = done
-        self._collected[request_id] = (set(self._tokens), answers)
-        for handle in self._tokens.values():
+        asked = list(self._tokens.items())[:most]
+        self._collected[request_id] = ({token for token, _ in asked}, answers)
+        for _, handle in asked:
             handle.channel.send(question(request_id))
         try:
             async with asyncio.timeout(timeout_s):
@@ -293,6 +294,8 @@ class WorkerPool:
                     self._check_handed_over()
             case m.Clusters(request_id, clusters):
                 self._take_answer(request_id, handle, clusters)
+            case m.Explained(request_id, explanation):
+                self._take_answer(request_id, handle, explanation)
             case m.Done(request_id):
                 self._take_answer(request_id, handle, True)
             case _:

@@ -21,7 +21,7 @@ from mesh_proxy.upstream.hash_balancers import HASH_POLICIES, HashInput, MaglevB
 from mesh_proxy.upstream.health.checker import HealthChecker
 from mesh_proxy.upstream.health.flags import FAILED, REMOVAL
 from mesh_proxy.upstream.health.follower import HealthFollower, HealthWatch
-from mesh_proxy.upstream.host_sets import HostSet, distribute, split
+from mesh_proxy.upstream.host_sets import HostSet, Loads, distribute, split
 from mesh_proxy.upstream.labels import LabelIndex, Labels
 from mesh_proxy.upstream.outlier import OutlierDetector
 from mesh_proxy.upstream.resource_table import SharedResources
@@ -159,6 +159,27 @@ class Cluster:
             source.attempt = 0
         source.value = None
         return endpoint
+
+    def narrowed(self, context: LbContext | None) -> tuple[Sequence[Endpoint], str]:
+        """The endpoints among which `pick` would choose, before health and priorities, and what narrowed them."""
+        if context is not None and context.labels is not None:
+            return self.label_index().members(context.labels), "labels"
+        if self.subsets is not None:
+            return self.subsets.members(context.metadata_match if context is not None else None)
+        return self.endpoints, "nothing"
+
+    def shares(self, endpoints: Sequence[Endpoint]) -> dict[Endpoint, int]:
+        """Those that may be chosen among these, with the percentage that their priority's healthy (or degraded) ones get."""
+        sets = split(endpoints)
+        loads = self._loads(sets)
+        found: dict[Endpoint, int] = {}
+        for i, one in enumerate(sets):
+            if loads.panic[i]:
+                found.update(dict.fromkeys(one.all, loads.healthy[i] + loads.degraded[i]))
+            else:
+                found.update(dict.fromkeys(one.healthy, loads.healthy[i]))
+                found.update(dict.fromkeys(one.degraded, loads.degraded[i]))
+        return {endpoint: share for endpoint, share in found.items() if share}
 
     def on_result(self, endpoint: Endpoint, status: int) -> None:
         """A request to the endpoint ended with this HTTP status, or what stands for it (`tracks_results` only)."""
@@ -376,11 +397,8 @@ class Cluster:
 
     def _choose_over(self, sets: list[HostSet], locality_weighted: bool) -> Choose:
         """A balancer over host sets, by their health and priorities."""
-        config = self.config
-        factor = config.endpoints.overprovisioning_factor if config.endpoints is not None else 140
-        loads = distribute(
-            [(len(one.all), one.excluded, len(one.healthy), len(one.degraded)) for one in sets], factor, self._panic_threshold()
-        )
+        loads = self._loads(sets)
+        factor = self._overprovisioning
         levels: list[tuple[int, Choose]] = []
         for i, host_set in enumerate(sets):
             if loads.panic[i]:
@@ -392,6 +410,15 @@ class Cluster:
             if loads.degraded[i]:
                 levels.append((loads.degraded[i], self._over(host_set, host_set.degraded, factor, locality_weighted)))
         return levels[0][1] if len(levels) == 1 else partial(self._choose_level, tuple(levels))
+
+    @property
+    def _overprovisioning(self) -> int:
+        endpoints = self.config.endpoints
+        return endpoints.overprovisioning_factor if endpoints is not None else 140
+
+    def _loads(self, sets: list[HostSet]) -> Loads:
+        sizes = [(len(one.all), one.excluded, len(one.healthy), len(one.degraded)) for one in sets]
+        return distribute(sizes, self._overprovisioning, self._panic_threshold())
 
     def _panic_threshold(self) -> int:
         value = self.environment.runtime.get("upstream.healthy_panic_threshold", self.config.panic_threshold_percent)

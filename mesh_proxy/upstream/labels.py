@@ -87,6 +87,11 @@ class LabelIndex:
             choose = group.choose = self._make(group.endpoints)
         return choose()
 
+    def members(self, labels: Labels) -> Sequence[Endpoint]:
+        """All endpoints that have all these labels."""
+        group = self._group(labels)
+        return () if group is None else group.endpoints
+
     def health(self, labels: Labels) -> tuple[int, int]:
         """How many endpoints with these labels may be called, and how many there are."""
         group = self._group(labels)

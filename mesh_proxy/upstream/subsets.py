@@ -99,7 +99,19 @@ class SubsetIndex:
         choose_all: the balancer over all endpoints.
     """
 
-    __slots__ = ("_all", "_by_keys", "_default", "_fallback", "_make", "_memo", "_panic", "_selectors", "_stats", "config")
+    __slots__ = (
+        "_all",
+        "_by_keys",
+        "_default",
+        "_everybody",
+        "_fallback",
+        "_make",
+        "_memo",
+        "_panic",
+        "_selectors",
+        "_stats",
+        "config",
+    )
 
     def __init__(
         self,
@@ -117,6 +129,7 @@ class SubsetIndex:
         for selector in self._selectors:
             self._by_keys.setdefault(selector.keys, selector)
         self._default = _Subset([])
+        self._everybody: Sequence[Endpoint] = ()
         self._fallback: Choose | None = None
         self._panic: Choose | None = choose_all if config.panic_mode_any else None
         self._memo: dict[int, tuple[Mapping[str, Any], Criteria]] = {}
@@ -124,6 +137,7 @@ class SubsetIndex:
     def rebuild(self, endpoints: Sequence[Endpoint]) -> None:
         """Members, health or weights changed."""
         stats = self._stats
+        self._everybody = endpoints
         old = {(selector.keys, values) for selector in self._selectors for values in selector.subsets}
         for selector in self._selectors:
             selector.fill(endpoints, self.config.list_as_any)
@@ -203,6 +217,32 @@ class SubsetIndex:
             keys = selector.config.fallback_keys
             return self._choose(tuple(pair for pair in criteria if pair[0] in keys))
         return None
+
+    def members(self, match: Mapping[str, Any] | None) -> tuple[Sequence[Endpoint], str]:
+        """The endpoints of the subset that `choose` would take, and what it is called."""
+        criteria = criteria_of(match) if match else ()
+        while criteria:
+            selector = self._by_keys.get(tuple([key for key, _ in criteria]))
+            if selector is None:
+                break
+            subset = selector.subsets.get(tuple([value for _, value in criteria]))
+            if subset is not None:
+                return subset.endpoints, "subset"
+            policy = selector.config.fallback_policy
+            if policy == "NOT_DEFINED":
+                break
+            if policy == "ANY_ENDPOINT":
+                return self._everybody, "fallback of the selector: any endpoint"
+            if policy == "DEFAULT_SUBSET":
+                return self._default.endpoints, "fallback of the selector: default subset"
+            if policy != "KEYS_SUBSET":
+                return (), "fallback of the selector: none"
+            criteria = tuple(pair for pair in criteria if pair[0] in selector.config.fallback_keys)
+        if self.config.fallback_policy == "ANY_ENDPOINT":
+            return self._everybody, "fallback: any endpoint"
+        if self.config.fallback_policy == "DEFAULT_SUBSET":
+            return self._default.endpoints, "fallback: default subset"
+        return (), "fallback: none"
 
     def health(self, match: Mapping[str, Any]) -> tuple[int, int]:
         """Endpoints of exactly that subset that may be called, and all of them."""

@@ -145,11 +145,14 @@ class DataPlane:
                 before.append(config)
             elif isinstance(config, HttpManagerConfig):
                 manager = HttpManager(config, self._context, self._sinks, listener_prefix(listener.config))
+                listener.managers[id(chain)] = manager
                 factory = _http_factory(manager)
             elif isinstance(config, TcpProxyConfig):
-                factory = _tcp_factory(TcpProxy(config, self._context, self._sinks))
+                proxy = listener.managers[id(chain)] = TcpProxy(config, self._context, self._sinks)
+                factory = _tcp_factory(proxy)
             elif isinstance(config, DubboProxyConfig):
-                factory = _dubbo_factory(DubboManager(config, self._context, self._sinks))
+                dubbo = listener.managers[id(chain)] = DubboManager(config, self._context, self._sinks)
+                factory = _dubbo_factory(dubbo)
         if factory is None:
             raise ValueError(f"filter chain {chain.name!r} has no terminal filter")
         for config in reversed(before):
@@ -229,6 +232,12 @@ class DataPlane:
     def describe_clusters(self) -> list[dict[str, Any]]:
         """For `/clusters`."""
         return self._context.clusters.describe()
+
+    def explain(self, question: Any) -> dict[str, Any]:
+        """See the interface."""
+        from mesh_proxy.explain.explainer import explain  # costs memory, and seldom needed
+
+        return explain(question, self._listeners.values())
 
     def set_log_levels(self, levels: Mapping[str, str]) -> None:
         """Nothing of ours caches a level."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from mesh_proxy.config.model.bootstrap import WorkerSnapshot
+from mesh_proxy.explain.question import Question
 from mesh_proxy.listener.mover import Mover, MovingState
 from mesh_proxy.stats.registry import StatRegistry
 from mesh_proxy.worker.options import WorkerOptions
@@ -69,6 +70,9 @@ class DataPlaneApi(Protocol):
 
     def describe_clusters(self) -> list[dict[str, Any]]:
         """One entry per cluster with the state of its endpoints, for `/clusters`; see `mesh_proxy.admin.clusters`."""
+
+    def explain(self, question: Question) -> dict[str, Any]:
+        """Which way a described request would go, for `/route_explain`."""
 
     def set_log_levels(self, levels: Mapping[str, str]) -> None:
         """New level by component name; the application log's own levels are already set."""

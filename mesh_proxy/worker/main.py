@@ -15,6 +15,7 @@ import uvloop
 
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.bootstrap import WorkerSnapshot
+from mesh_proxy.explain.question import Question
 from mesh_proxy.listener.mover import Mover
 from mesh_proxy.logs import configure_logging, reopen_log, set_levels
 from mesh_proxy.stats.group import reset_group
@@ -140,6 +141,8 @@ class _Worker:
                 self._page.free(offsets)
             case m.DescribeClusters(request_id):
                 self._channel.send(m.Clusters(request_id, self._plane.describe_clusters()))
+            case m.Explain(request_id, question):
+                self._channel.send(m.Explained(request_id, self._explain(question)))
             case m.StartDrain(inbound_only, graceful):
                 self._plane.start_drain(inbound_only=inbound_only, graceful=graceful)
             case m.StopListening(inbound_only):
@@ -185,6 +188,13 @@ class _Worker:
                 self._finish()
             case _:
                 raise AssertionError(message)
+
+    def _explain(self, question: Question) -> dict[str, Any]:
+        try:
+            return self._plane.explain(question)
+        except Exception as error:  # a description must not end a worker
+            _log.exception("worker %d cannot explain %r", self._index, question)
+            return {"result": "failed", "why": f"{type(error).__name__}: {error}"}
 
     async def _apply_all(self) -> None:
         """Versions in order, one at a time; the oldest first, for its sockets."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mesh_proxy.config.model.bootstrap import WorkerSnapshot
+from mesh_proxy.explain.question import Question
 from mesh_proxy.listener.mover import MovingState
 from mesh_proxy.worker.interface import SocketKey
 
@@ -143,6 +144,14 @@ class DescribeClusters:
 
 
 @dataclass(frozen=True, slots=True)
+class Explain:
+    """See DataPlaneApi.explain. Answered by Explained with the same id."""
+
+    request_id: int
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
 class Sync:
     """Everything before it has been acted on; answered by Done with the same id."""
 
@@ -238,6 +247,14 @@ class Clusters:
 
     request_id: int
     clusters: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """The answer to Explain."""
+
+    request_id: int
+    answer: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

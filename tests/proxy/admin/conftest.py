@@ -123,7 +123,8 @@ class FakeSupervisor:
     def state(self) -> str:
         return "DRAINING" if self.health_check_failed else self.stage.value
 
-    async def _ask(self, question: Callable[[int], object]) -> dict[int, Any]:
+    async def _ask(self, question: Callable[[int], object], timeout_s: float = 1.0, *, most: int | None = None) -> dict[int, Any]:
+        self.asked = question(1)
         return self.answers
 
     def _local_address(self, key: tuple[str, str]) -> AddressConfig | None:
@@ -161,12 +162,14 @@ def supervisor(tmp_path: Path) -> FakeSupervisor:
 def ask(supervisor: FakeSupervisor) -> Callable[..., tuple[int, str]]:
     """Ask an endpoint directly: (path with query, method, headers) -> (status, body)."""
 
-    def run(target: str, method: str = "GET", host: str = "127.0.0.1:15000", origin: str | None = None) -> tuple[int, str]:
+    def run(
+        target: str, method: str = "GET", host: str = "127.0.0.1:15000", origin: str | None = None, body: bytes = b""
+    ) -> tuple[int, str]:
         from urllib.parse import parse_qsl
 
         path, _, query = target.partition("?")
         request = AdminRequest(
-            method=method, path=path, query=dict(parse_qsl(query, keep_blank_values=True)), host=host, origin=origin
+            method=method, path=path, query=dict(parse_qsl(query, keep_blank_values=True)), host=host, origin=origin, body=body
         )
         response: AdminResponse = asyncio.run(answer(supervisor, request))  # type: ignore[arg-type]
         body = response.body if isinstance(response.body, bytes) else b"".join(response.body)
