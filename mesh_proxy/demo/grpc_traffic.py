@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Final
 
 from mesh_codecs.events import ConnectionFailed, Data, Event, RequestHeaders, ResponseHeaders, StreamReset, Trailers
 from mesh_codecs.grpc import frame, status_of_value
 from mesh_codecs.headers import Headers
 from mesh_codecs.http2 import Http2Codec
+from mesh_proxy.demo.caller import Caller, send_over
 from mesh_proxy.demo.scenario import GRPC_RULES, NAME_HEADER, SIDECAR, Result, Rule
-
-IN_FLIGHT: Final = 8
-"""calls at a time on each connection"""
-CALL_TIMEOUT_S: Final = 10.0
 
 
 class Call:
@@ -30,51 +25,38 @@ class Call:
         self.name = SIDECAR
 
 
-class Caller:
+class GrpcCaller(Caller):
     """One connection."""
 
     def __init__(self, port: int, waiting: deque[Rule], results: dict[str, Result]) -> None:
-        self._port = port
-        self._waiting = waiting
-        self._results = results
+        super().__init__(port, waiting, results)
         self._codec = Http2Codec(downstream=False)
         self._calls: dict[int, Call] = {}
+        self._free: int | None = None
 
-    async def run(self) -> None:
-        """Send what waits until nothing does. Calls that get no answer fail."""
-        try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        except OSError as error:
-            self._fail(type(error).__name__)
-            return
-        try:
-            self._send(writer)
-            while self._calls:
-                async with asyncio.timeout(CALL_TIMEOUT_S):
-                    data = await reader.read(65536)
-                if not data:
-                    self._fail("the connection ended")
-                    break
-                for event in self._codec.receive_data(data):
-                    self._take(event)
-                self._send(writer)
-        except (OSError, TimeoutError) as error:
-            self._fail(type(error).__name__)
-        finally:
-            writer.close()
+    def _in_flight(self) -> int:
+        return len(self._calls)
 
-    def _send(self, writer: asyncio.StreamWriter) -> None:
-        codec = self._codec
-        while self._waiting and len(self._calls) < IN_FLIGHT and (stream_id := codec.open_stream()) is not None:
-            rule = self._waiting.popleft()
-            self._results[rule.name].sent += 1
-            self._calls[stream_id] = Call(rule)
-            pairs = [(b"content-type", b"application/grpc"), (b"te", b"trailers")]
-            pairs += [(name.encode(), value.encode()) for name, value in rule.headers]
-            path = rule.path.encode()
-            codec.send(RequestHeaders(stream_id, b"POST", b"http", b"shop.demo", path, Headers(pairs), False))
-            codec.send(Data(stream_id, frame(b""), True))
-        writer.writelines(codec.data_to_send())
+    def _may_call(self) -> bool:
+        self._free = self._codec.open_stream()
+        return self._free is not None
+
+    def _call(self, rule: Rule) -> Iterable[bytes]:
+        stream_id = self._free
+        assert stream_id is not None
+        self._calls[stream_id] = Call(rule)
+        pairs = [(b"content-type", b"application/grpc"), (b"te", b"trailers")]
+        pairs += [(name.encode(), value.encode()) for name, value in rule.headers]
+        self._codec.send(RequestHeaders(stream_id, b"POST", b"http", b"shop.demo", rule.path.encode(), Headers(pairs), False))
+        self._codec.send(Data(stream_id, frame(b""), True))
+        return ()
+
+    def _owed(self) -> Iterable[bytes]:
+        return self._codec.data_to_send()
+
+    def _received(self, data: bytes) -> None:
+        for event in self._codec.receive_data(data):
+            self._take(event)
 
     def _take(self, event: Event) -> None:
         if isinstance(event, ConnectionFailed):
@@ -103,18 +85,12 @@ class Caller:
         else:
             result.answered[call.name] += 1
 
-    def _fail(self, why: str) -> None:
-        for call in self._calls.values():
-            self._results[call.rule.name].failures[f"no answer: {why}"] += 1
+    def _forget(self) -> Iterable[Rule]:
+        rules = [call.rule for call in self._calls.values()]
         self._calls.clear()
+        return rules
 
 
 async def send_grpc(rules: Iterable[Rule], port: int, connections: int) -> dict[str, Result]:
     """Send the calls over so many connections; the results by rule name."""
-    waiting = deque(rules)
-    results = {rule.name: Result(rule) for rule in GRPC_RULES}
-    await asyncio.gather(*(Caller(port, waiting, results).run() for _ in range(connections)))
-    for rule in waiting:  # no connection was left for them
-        results[rule.name].sent += 1
-        results[rule.name].failures["not sent"] += 1
-    return results
+    return await send_over(lambda waiting, results: GrpcCaller(port, waiting, results), rules, GRPC_RULES, connections)
