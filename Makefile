@@ -42,7 +42,7 @@ interop: $(STAMP)  ## calls between peers of other projects (Apache Dubbo in Jav
 	MESH_PROXY_INTEROP=required $(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)
 
 interop-all: $(STAMP)  ## the same with every mix of versions and what takes minutes; what is missing is a failure
-	MESH_PROXY_INTEROP=all $(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)
+	MESH_PROXY_INTEROP=all $(BIN)/python -m pytest -o timeout=3600 tests/interop $(PYTEST_ARGS)
 
 h2spec:  ## install h2spec and h2specd where Go is there (nothing to do if they are on the PATH or MESH_PROXY_H2SPEC(D) name them)
 	@command -v h2spec >/dev/null || test -n "$(MESH_PROXY_H2SPEC)" || ! command -v go >/dev/null \
@@ -55,10 +55,10 @@ h2spec:  ## install h2spec and h2specd where Go is there (nothing to do if they 
 		|| echo "h2specd could not be installed here: its client suite is skipped"
 
 conformance: $(STAMP) h2spec  ## h2spec, strict, and its client suite against the proxy (needs Go, or h2spec and h2specd on the PATH)
-	$(BIN)/python -m pytest -rs tests/conformance $(PYTEST_ARGS)
+	MESH_PROXY_INTEROP=required $(BIN)/python -m pytest -rs tests/conformance $(PYTEST_ARGS)
 
 soak: $(STAMP)  ## a hundred hot upgrades under a million requests of eight kinds; less than ten minutes on two cores
-	MESH_PROXY_UPGRADES=100 MESH_PROXY_UPGRADE_REQUESTS=1000000 $(BIN)/python -m pytest -s tests/e2e/test_hot_upgrade_gate.py -k nothing_is_lost
+	MESH_PROXY_UPGRADES=100 MESH_PROXY_UPGRADE_REQUESTS=1000000 $(BIN)/python -m pytest -o timeout=3600 -s tests/e2e/test_hot_upgrade_gate.py -k nothing_is_lost
 
 fuzz: $(STAMP)  ## all fuzz targets of the codecs, FUZZ_SECONDS=60 each, with atheris where it can be had
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz || echo "atheris cannot be had for this Python: mutations instead"

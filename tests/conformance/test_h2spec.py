@@ -6,19 +6,17 @@ installs it where Go is there.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import pytest
 from e2e_support import Sidecar, one_listener
 from e2e_support.peers import Peer
 from http2_support.blocking import serve_http2
+from peer_programs import program
 
 pytestmark = pytest.mark.slow
 STRICT_CASES = 146
@@ -34,11 +32,7 @@ typed_extension_protocol_options:
 
 @pytest.fixture(scope="session")
 def h2spec() -> str:
-    places = [os.environ.get("PATH", ""), str(Path(os.environ.get("GOPATH", Path.home() / "go")) / "bin")]
-    found = os.environ.get("MESH_PROXY_H2SPEC") or shutil.which("h2spec", path=os.pathsep.join(places))
-    if not found:
-        pytest.skip("h2spec is not installed: `make conformance` installs it where Go is there, or name it in MESH_PROXY_H2SPEC")
-    return found
+    return program("h2spec", named_by="MESH_PROXY_H2SPEC", how="`make conformance` installs it where Go is there")
 
 
 def serve_http1(sock: socket.socket) -> None:

@@ -6,9 +6,7 @@ h2specd (github.com/summerwind/h2spec/cmd/h2specd) is looked for in MESH_PROXY_H
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +16,7 @@ from pathlib import Path
 import pytest
 from e2e_support import Sidecar, forward
 from parity.config import bootstrap, http
+from peer_programs import program
 
 pytestmark = pytest.mark.slow
 CASES = 57
@@ -36,13 +35,7 @@ CLUSTER = {
 
 @pytest.fixture(scope="session")
 def h2specd() -> str:
-    places = [os.environ.get("PATH", ""), str(Path(os.environ.get("GOPATH", Path.home() / "go")) / "bin")]
-    found = os.environ.get("MESH_PROXY_H2SPECD") or shutil.which("h2specd", path=os.pathsep.join(places))
-    if not found:
-        pytest.skip(
-            "h2specd is not installed: `make conformance` installs it where Go is there, or name it in MESH_PROXY_H2SPECD"
-        )
-    return found
+    return program("h2specd", named_by="MESH_PROXY_H2SPECD", how="`make conformance` installs it where Go is there")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from e2e_support import Sidecar, one_listener
 from e2e_support.peers import Peer
 from http2_support.blocking import BODY, serve_http2
 from parity.wire import Stream, WireError, content_length, is_chunked, read_head
+from peer_programs import program
 
 pytestmark = pytest.mark.slow
 
@@ -25,13 +25,6 @@ typed_extension_protocol_options:
     "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     explicit_http_config: {http2_protocol_options: {}}
 """
-
-
-def program(name: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not installed")
-    return path
 
 
 def echo(sock: object) -> None:

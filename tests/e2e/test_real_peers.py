@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from e2e_support import Load, Sidecar, forward, one_listener, static_cluster, until
-from e2e_support.nginx import LARGE, Nginx, program
+from e2e_support.nginx import LARGE, Nginx
 from e2e_support.peers import connect
 from parity.config import bootstrap, http
 from parity.wire import Stream, read_response
+from peer_programs import program
 
 pytestmark = pytest.mark.slow
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
 from parity.proxy import free_port
+from peer_programs import program
 
 from e2e_support.peers import connect
 from e2e_support.sidecar import until
@@ -32,13 +31,6 @@ http {{
   {servers}
 }}
 """
-
-
-def program(name: str) -> str:
-    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
-    if path is None:
-        pytest.skip(f"{name} is not installed")
-    return path
 
 
 class Nginx:

@@ -5,11 +5,10 @@ MESH_PROXY_INTEROP=all tries every mix of versions (make interop-all), else thre
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from interop_support.config import in_front_of
 from interop_support.dubbo_java import VERSIONS
+from peer_programs import EVERYTHING
 
 from .conftest import Cast
 
@@ -17,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 ALL = [(consumer, provider) for consumer in VERSIONS for provider in VERSIONS]
 FEW = [("v27", "v32"), ("v32", "v33"), ("v33", "v27")]
-PAIRS = ALL if os.environ.get("MESH_PROXY_INTEROP") == "all" else FEW
+PAIRS = ALL if EVERYTHING else FEW
 CALLS = "values,failures,async,oneway,generic,echo,attachments,callback,big,toobig,concurrent"
 
 

@@ -9,12 +9,12 @@ import pytest
 from e2e_support import until
 from interop_support.config import bootstrap, dubbo_listener, in_front_of, provider_cluster, route
 from interop_support.dubbo_java import VERSIONS, Consumer
+from peer_programs import EVERYTHING
 
 from .conftest import Cast
 
 pytestmark = pytest.mark.slow
 
-EVERYTHING = os.environ.get("MESH_PROXY_INTEROP") == "all"
 IDLE_MS = 1000 * int(os.environ.get("DUBBO_IDLE_SECONDS", 60 if EVERYTHING else 10))
 """A provider with a heartbeat of a second closes connections that were silent for three."""
 

@@ -7,7 +7,6 @@ oauth2_auth_token, google_default_credentials, compute_engine_channel_credential
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,11 +16,12 @@ from interop_support.grpc_config import in_front_of_grpc
 from interop_support.grpc_go import CASES, NEGATIVE_CASES, GoServer, run_case
 from interop_support.negative_grpc import NegativeServer
 from parity.proxy import free_port
+from peer_programs import EVERYTHING
 
 pytestmark = pytest.mark.slow
 
 Start = Callable[..., Sidecar]
-SOAK = 10_000 if os.environ.get("MESH_PROXY_INTEROP") == "all" else 500
+SOAK = 10_000 if EVERYTHING else 500
 WAIT_S = 30.0
 
 

@@ -6,7 +6,6 @@ HESSIAN_GRAPHS sets how many (2,000 without it), HESSIAN_SEED which.
 from __future__ import annotations
 
 import os
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from peer_programs import program, unavailable
 
 from mesh_codecs.hessian2 import Reader, Tables, dumps, skip
 
@@ -24,14 +24,12 @@ SEED = os.environ.get("HESSIAN_SEED", "1")
 
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[bytes]]:
-    maven, java = shutil.which("mvn"), shutil.which("java")
-    if maven is None or java is None:
-        pytest.skip("Maven or Java is not installed")
+    maven, java = program("mvn"), program("java")
     out = tmp_path_factory.mktemp("hessian-graphs")
     goals = ["compile", "dependency:build-classpath", f"-Dmdep.outputFile={out}/classpath.txt"]
     built = subprocess.run([maven, "-q", "-B", "-f", str(PROJECT), f"-Dout={out}", *goals], capture_output=True, text=True)
     if built.returncode:
-        pytest.skip(f"Maven could not build the generator: {built.stdout[-500:]}")
+        unavailable(f"Maven could not build the generator: {built.stdout[-500:]}")
     opens = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in ("java.lang", "java.math")]
     classpath = f"{out}/classes:{(out / 'classpath.txt').read_text().strip()}"
     command = [java, *opens, "-cp", classpath, "HessianGraphs", COUNT, SEED]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from interop_support.config import triple_in_front_of
+from peer_programs import EVERYTHING
 
 from .conftest import Cast
 
@@ -13,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 VERSIONS = ("v32", "v33")
 ALL = [(consumer, provider) for consumer in VERSIONS for provider in VERSIONS]
-PAIRS = ALL if os.environ.get("MESH_PROXY_INTEROP") == "all" else [("v33", "v32")]
+PAIRS = ALL if EVERYTHING else [("v33", "v32")]
 CALLS = "triple,values,failures,async,oneway,generic,echo,attachments,big,concurrent"
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from parity.proxy import free_port
+from peer_programs import REQUIRED, program, unavailable
 
 from .dubbo_java import Provider, Results
-from .tools import Program, build, tool, unavailable
+from .tools import Program, build
 
 PROJECT = Path(__file__).parent.parent / "interop" / "go" / "dubbo-peers"
 BUILD_S = 900
@@ -18,12 +18,12 @@ class GoPeers:
     """What Go made, and processes of it. Fetching and building takes minutes the first time, so only `make interop` does it."""
 
     def __init__(self, out: Path) -> None:
-        if os.environ.get("MESH_PROXY_INTEROP") not in ("required", "all"):
+        if not REQUIRED:
             unavailable("dubbo-go takes minutes to build: make interop does it")
         self._out = out
         self._count = 0
         self._program = str(out / "dubbo-peers")
-        build([tool("go"), "build", "-o", self._program, "."], "the peers of dubbo-go", cwd=PROJECT, timeout=BUILD_S)
+        build([program("go"), "build", "-o", self._program, "."], "the peers of dubbo-go", cwd=PROJECT, timeout=BUILD_S)
 
     def _start(self, *arguments: str) -> Program:
         self._count += 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .tools import Program, build, tool
+from peer_programs import program
+
+from .tools import Program, build
 
 PROJECT = Path(__file__).parent.parent / "interop" / "java" / "dubbo-peers"
 VERSIONS = ("v27", "v32", "v33")
@@ -19,9 +21,9 @@ class JavaPeers:
 
     def __init__(self, out: Path) -> None:
         self._out = out
-        self._java = tool("java")
+        self._java = program("java")
         self._count = 0
-        maven = tool("mvn")
+        maven = program("mvn")
         build(
             [maven, "-q", "-B", "-f", str(PROJECT), f"-Dout={out}", "compile", "dependency:build-classpath"],
             "the Dubbo peers (by Maven)",

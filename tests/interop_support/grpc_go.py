@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
+from peer_programs import REQUIRED, program
 
-from .tools import build, tool
+from .tools import build
 
 VERSION = "v1.76.0"
 PACKAGES = ("client", "server", "http2")
@@ -29,9 +29,9 @@ _ORCA = '-service_config_json={"loadBalancingConfig": [{"test_backend_metrics_lo
 
 def build_programs(directory: Path) -> Path:
     """Build all three into the directory, or skip. Building takes minutes the first time, so only `make interop` does it."""
-    if os.environ.get("MESH_PROXY_INTEROP") not in ("required", "all"):
+    if not REQUIRED:
         pytest.skip("grpc-go's programs take minutes to build: make interop does it")
-    go = tool("go")
+    go = program("go")
     packages = [f"google.golang.org/grpc/interop/{name}@{VERSION}" for name in PACKAGES]
     build([go, "install", *packages], "grpc-go's interop programs", env={"GOBIN": str(directory)}, timeout=BUILD_S)
     return directory

@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import os
 import queue
-import shutil
 import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-import pytest
+from peer_programs import unavailable
 
 LINE_S = 120.0 + float(os.environ.get("DUBBO_IDLE_SECONDS", 0))
 """A line that takes longer never comes. The machine may be slow, so nobody is measured by this."""
-
-
-def unavailable(reason: str) -> NoReturn:
-    """Skips, unless MESH_PROXY_INTEROP says `required` or `all`: then nothing may be missing here."""
-    if os.environ.get("MESH_PROXY_INTEROP") in ("required", "all"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-def tool(name: str) -> str:
-    """Its path."""
-    path = shutil.which(name)
-    if path is None:
-        unavailable(f"{name} is not installed")
-    return path
 
 
 def build(

@@ -6,9 +6,7 @@ Both are Go programs of github.com/summerwind/h2spec, looked for on the PATH and
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import shutil
 import socket
 import sys
 from pathlib import Path
@@ -16,22 +14,12 @@ from pathlib import Path
 import pytest
 from http2_support import calling
 from http2_support.serving import start_server
+from peer_programs import program
 
 from mesh_codecs.http2 import Http2Settings
 
 pytestmark = pytest.mark.slow
 _SUMMARY = re.compile(rb"(\d+) tests, (\d+) passed, (\d+) skipped, (\d+) failed")
-
-
-def tool(name: str) -> str:
-    """The path of a tool, or a skip that says what is missing."""
-    places = os.pathsep.join(
-        [os.environ.get("PATH", ""), os.path.join(os.environ.get("GOPATH", os.path.expanduser("~/go")), "bin")]
-    )
-    found = shutil.which(name, path=places)
-    if found is None:
-        pytest.skip(f"{name} is not installed (see github.com/summerwind/h2spec)")
-    return found
 
 
 def free_block(count: int) -> int:
@@ -65,18 +53,18 @@ def judge(out: bytes, at_least: int) -> None:
 
 
 def test_called_side() -> None:
-    program = tool("h2spec")
+    h2spec = program("h2spec", named_by="MESH_PROXY_H2SPEC")
 
     async def run() -> bytes:
         server = await start_server(Http2Settings())
         async with server:
             port = server.sockets[0].getsockname()[1]
-            return await output_of(program, "--strict", "-h", "127.0.0.1", "-p", str(port), "-o", "2")
+            return await output_of(h2spec, "--strict", "-h", "127.0.0.1", "-p", str(port), "-o", "2")
 
     judge(asyncio.run(run()), 146)
 
 
 def test_calling_side() -> None:
-    program = tool("h2specd")
+    h2specd = program("h2specd", named_by="MESH_PROXY_H2SPECD")
     client = f"{sys.executable} {Path(calling.__file__)}"
-    judge(asyncio.run(output_of(program, "--strict", "-e", client, "-f", str(free_block(57)))), 57)
+    judge(asyncio.run(output_of(h2specd, "--strict", "-e", client, "-f", str(free_block(57)))), 57)
