@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None, *, factory: DataPlaneFactory | None 
         return int(importlib.import_module("mesh_proxy.demo").main(arguments[1:]))
     if arguments[:1] == ["migrate"]:
         return migrate(arguments[1:], prog)
+    if arguments[:1] == ["iptables"]:
+        return int(importlib.import_module("mesh_proxy.interception.command").iptables(arguments[1:], prog))
     if wants(arguments, "--version"):
         print(f"\n{version_line(prog)}\n")
         return 0

@@ -1,0 +1,1 @@
+"""Bringing an application's traffic to the proxy: iptables rules, switching them under traffic, localhost ports, probes."""
