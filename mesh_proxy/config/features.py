@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-LISTENER_FILTERS: Final[set[str]] = {"http_inspector"}
+LISTENER_FILTERS: Final[set[str]] = {"http_inspector", "original_dst"}
 """listener filters that run, of `original_dst`, `tls_inspector`, `http_inspector`, `proxy_protocol`"""
 
 UPSTREAM_PROTOCOLS: Final[set[str]] = {"HTTP1", "HTTP2", "DOWNSTREAM"}
@@ -31,7 +31,6 @@ _OFF: Final[frozenset[object]] = frozenset({False})
 NOT_YET: Final[dict[str, frozenset[object]]] = dict.fromkeys(
     (
         "envoy.config.listener.v3.Listener.ignore_global_conn_limit",
-        "envoy.config.listener.v3.Listener.use_original_dst",
         "envoy.config.core.v3.Http1ProtocolOptions.override_stream_error_on_invalid_http_message",
         f"{_HCM}.stream_error_on_invalid_http_message",
         f"{_HCM}.flush_access_log_on_new_request",

@@ -17,8 +17,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.errors import ProtocolError
+from mesh_proxy.listener.destination import Destination, Directory, original_destination
 from mesh_proxy.listener.inspection import Inspection
 from mesh_proxy.listener.match import ConnectionFacts, FilterChainMatcher
+from mesh_proxy.listener.predicate import compile_predicate
 from mesh_proxy.listener.refuse import refuse_new, wait_for_handshakes
 from mesh_proxy.network.successors import successor
 from mesh_proxy.network.transport import address_of
@@ -73,10 +75,13 @@ class Listener:
     __slots__ = (
         "_access_loggers",
         "_count",
+        "_directory",
         "_factories",
         "_inspects",
         "_matcher",
+        "_not_inspected",
         "_paused",
+        "_restores",
         "_resume",
         "_sockets",
         "_warned_at",
@@ -97,6 +102,7 @@ class Listener:
         context: WorkerContext,
         compile_chain: Callable[[FilterChainConfig, Listener], ProtocolFactory],
         access_loggers: tuple[AccessLogger, ...],
+        directory: Directory | None = None,
     ) -> None:
         self.config = config
         self.name = config.name
@@ -116,7 +122,12 @@ class Listener:
         self._factories = {id(chain): compile_chain(chain, self) for chain in chains}
         self._sockets: list[tuple[socket.socket, Any, str]] = []
         """(listening socket, its fixed local name or None when it listens on a wildcard, its configured address)"""
-        self._inspects = any(one.type_url.endswith(".HttpInspector") for one in config.listener_filters)
+        inspector = next((one for one in config.listener_filters if one.type_url.endswith(".HttpInspector")), None)
+        self._inspects = inspector is not None
+        self._not_inspected = compile_predicate(inspector.disabled if inspector is not None else None)
+        self._restores = config.use_original_dst or any(one.type_url.endswith(".OriginalDst") for one in config.listener_filters)
+        """looks where connections were going before they were redirected here"""
+        self._directory = directory if config.use_original_dst else None
         self._paused = False
         self._warned_at = float("-inf")
         self._resume: asyncio.TimerHandle | None = None
@@ -127,7 +138,7 @@ class Listener:
         """Accept from a bound and listening socket; `address` is the configured one, by which the supervisor knows it."""
         listening.setblocking(False)
         name = listening.getsockname()
-        fixed = not (isinstance(name, tuple) and name[0] in ("0.0.0.0", "::"))
+        fixed = not (isinstance(name, tuple) and (name[0] in ("0.0.0.0", "::") or self.config.transparent))
         self._sockets.append((listening, name if fixed else None, address))
         if not self._paused:
             self._watch(listening, name if fixed else None)
@@ -209,10 +220,10 @@ class Listener:
                     continue
                 self._pause(str(error))
                 return False
-            self._accepted(accepted, peer, name)
+            self._accepted(accepted, peer, name, listening)
         return True
 
-    def _accepted(self, accepted: socket.socket, peer: Any, name: Any) -> None:
+    def _accepted(self, accepted: socket.socket, peer: Any, name: Any, listening: socket.socket) -> None:
         context = self.context
         stats = self.stats
         limit = self.config.max_connections
@@ -224,15 +235,36 @@ class Listener:
             stats.downstream_global_cx_overflow += 1
             accepted.close()
             return
-        stats.downstream_cx_total += 1
+        destination: Destination | None = None
         try:
             local = name if name is not None else accepted.getsockname()
+            if self._restores:
+                destination = self._destination(accepted, local, listening)
         except OSError:
+            stats.downstream_cx_total += 1
             accepted.close()
             return
-        info = self._describe(local, peer)
+        if destination is not None and self._directory is not None:
+            other = self._directory.find(destination)
+            if other is not None:
+                other.take(accepted, peer, local, destination)
+                return
+        self.take(accepted, peer, local, destination)
+
+    def _destination(self, accepted: socket.socket, local: Any, listening: socket.socket) -> Destination | None:
+        name = listening.getsockname()
+        port = name[1] if isinstance(name, tuple) else 0
+        return original_destination(accepted, local, transparent=self.config.transparent, listening_port=port)
+
+    def take(self, accepted: socket.socket, peer: Any, local: Any, destination: Destination | None) -> None:
+        """Serve an accepted connection, perhaps one that another listener accepted; `destination`: where it was going before it
+        was redirected."""
+        context = self.context
+        stats = self.stats
+        stats.downstream_cx_total += 1
+        info = self._describe(local, peer, destination)
         connection: Any
-        if self._inspects:
+        if self._inspects and not self._not_inspected(info.local_port):
             connection = Inspection(self, info)
         else:
             factory = self.chain_for(info)
@@ -276,11 +308,13 @@ class Listener:
         finally:
             self.context.unattached -= 1
 
-    def _describe(self, local: Any, peer: Any) -> ConnectionInfo:
+    def _describe(self, local: Any, peer: Any, destination: Destination | None = None) -> ConnectionInfo:
         context = self.context
         context.next_connection_id += 1
         info = ConnectionInfo(context.next_connection_id, time.monotonic(), time.time())
         info.listener_direction = self.config.traffic_direction
+        if destination is not None:
+            info.original_destination = local = destination  # and everybody sees the connection as one to that address
         info.local_address = address_of(local)
         if isinstance(local, tuple):
             info.local_ip = local[0].encode()
@@ -342,7 +376,11 @@ class Listener:
     def adopt(self, sock: socket.socket, moved: MovingState) -> Any:
         """Go on with a connection of the process before us; the connection object. Raises ValueError, and OSError when its caller
         has left. Limits do not apply: it is no new connection."""
-        info = self._describe(sock.getsockname(), sock.getpeername())
+        local = sock.getsockname()
+        port = self.config.address.port if self.config.bind_to_port else 0
+        restores = self._restores or not self.config.bind_to_port
+        found = original_destination(sock, local, transparent=self.config.transparent, listening_port=port) if restores else None
+        info = self._describe(local, sock.getpeername(), found)
         info.start_monotonic = float(moved.facts["start_monotonic"])
         info.start_wall = float(moved.facts["start_wall"])
         if self._inspects:

@@ -21,15 +21,12 @@ from typing import Final
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.common import AddressConfig
 from mesh_proxy.config.model.listener import ListenerConfig
+from mesh_proxy.network.socket_options import set_freebind, set_options, set_transparent
 from mesh_proxy.worker.interface import SocketKey
 
 AddressKey = tuple[str, str]
 """(listener name, address as configured)"""
 
-_IP_FREEBIND: Final = 15
-_IP_TRANSPARENT: Final = 19
-_IPV6_TRANSPARENT: Final = 75
-_IPV6_FREEBIND: Final = 78
 _DEFAULT_BACKLOG: Final = 4096
 """when net.core.somaxconn cannot be read; the kernel's own default"""
 
@@ -136,6 +133,7 @@ class ListenSockets:
                 try:
                     for sock in bound.sockets if bound is not None and not bound.inherited else ():
                         sock.listen(listener.tcp_backlog_size or somaxconn())
+                        set_options(sock, listener.socket_options, "STATE_LISTENING")
                 except OSError as error:  # another socket listens on the same address without SO_REUSEPORT
                     raise ConfigError(path, f"cannot listen on {address}: {error.strerror}") from None
         except ConfigError:
@@ -246,14 +244,12 @@ def _bind_tcp(listener: ListenerConfig, address: AddressConfig, port: int) -> so
         if v6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address.ipv4_compat else 1)
         if listener.transparent:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
-            if v6:
-                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+            set_transparent(sock)
         if listener.freebind:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
-            if v6:
-                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+            set_freebind(sock)
+        set_options(sock, listener.socket_options, "STATE_PREBIND")
         sock.bind((address.host, port))
+        set_options(sock, listener.socket_options, "STATE_BOUND")
     except OSError:
         sock.close()
         raise

@@ -47,7 +47,7 @@ CONNECTION_FIELDS = (
     "http2",
     "dubbo",
     "transport_socket",
-    "bind_address",
+    "bind",
     "tcp_keepalive",
 )
 """A change of one of these makes every endpoint new, so that connections made under the old value drain."""

@@ -6,11 +6,16 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from mesh_proxy.network.socket_options import set_freebind, set_options
 
 if TYPE_CHECKING:
-    from mesh_proxy.config.model import ClusterConfig
+    from mesh_proxy.config.model import BindConfig, ClusterConfig
     from mesh_proxy.upstream.endpoint import Endpoint
+
+IP_BIND_ADDRESS_NO_PORT: Final = 24
+"""linux/in.h"""
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -22,12 +27,35 @@ async def dial(loop: asyncio.AbstractEventLoop, endpoint: Endpoint, config: Clus
         path = endpoint.path
         _, protocol = await loop.create_unix_connection(factory, "\0" + path[1:] if path.startswith("@") else path)
         return protocol
-    bind = config.bind_address
-    local = (bind.host, bind.port) if bind is not None else None
-    transport, protocol = await loop.create_connection(factory, endpoint.host, endpoint.port, local_addr=local)
+    if config.bind is None:
+        transport, protocol = await loop.create_connection(factory, endpoint.host, endpoint.port)
+    else:
+        sock = await _connect_from(loop, endpoint.host, endpoint.port, config.bind)
+        transport, protocol = await loop.create_connection(factory, sock=sock)
     if config.tcp_keepalive is not None:
         _keep_alive(transport.get_extra_info("socket"), config.tcp_keepalive)
     return protocol
+
+
+async def _connect_from(loop: asyncio.AbstractEventLoop, host: str, port: int, bind: BindConfig) -> socket.socket:
+    v6 = ":" in host
+    sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        if bind.freebind:
+            set_freebind(sock)
+        set_options(sock, bind.socket_options, "STATE_PREBIND")
+        if bind.addresses:
+            source = next((one for one in bind.addresses if (":" in one.host) == v6), bind.addresses[0])
+            if not source.port:
+                # The port is chosen at connect(2), so that one port may serve connections to several addresses.
+                sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            sock.bind((source.host, source.port))
+        set_options(sock, bind.socket_options, "STATE_BOUND")
+        await loop.sock_connect(sock, (host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _keep_alive(sock: socket.socket, values: tuple[int, int, int]) -> None:

@@ -25,6 +25,7 @@ from mesh_proxy.context import WorkerContext
 from mesh_proxy.listener.connection_limit import ConnectionLimit
 from mesh_proxy.listener.connection_rbac import ConnectionRbac
 from mesh_proxy.listener.connection_table import ConnectionTable
+from mesh_proxy.listener.destination import Directory
 from mesh_proxy.listener.listener import Listener, ProtocolFactory, listener_prefix
 from mesh_proxy.listener.mover import Mover, MovingState
 from mesh_proxy.network.detection import Detection
@@ -88,6 +89,7 @@ class DataPlane:
         self._context.fd_budget = max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS, 16)
         self._sinks = SinkSet(self.registry, flush_interval_s=options.file_flush_interval_s)
         self._listeners: dict[str, Listener] = {}
+        self._directory = Directory()
         self._old_listeners: list[Listener] = []
         """dropped or replaced, with connections that still finish"""
 
@@ -116,6 +118,7 @@ class DataPlane:
                 self._old_listeners.append(gone)
                 context.loop.call_later(self.options.drain_time_s, self._drop_listener, gone)
         self._listeners.update(fresh)
+        self._directory.update(self._listeners.values())
         for key, listening in sockets.items():
             name, address = key[:2]
             listener = self._listeners.get(name)
@@ -133,7 +136,7 @@ class DataPlane:
     def _compile_listener(self, config: ListenerConfig) -> Listener:
         loggers = tuple(AccessLogger(log, self._sinks, self._context.runtime) for log in config.access_logs)
         try:
-            return Listener(config, self._context, self._compile_chain, loggers)
+            return Listener(config, self._context, self._compile_chain, loggers, self._directory)
         except ValueError as error:
             raise ConfigError(f"listeners[{config.name}]", str(error)) from error
 

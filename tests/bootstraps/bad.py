@@ -778,9 +778,13 @@ UNSUPPORTED = [
     unsupported("tcp tunneling", web(tcp='tunneling_config: {hostname: "a:1"}'), f"{TCP}.tunneling_config"),
     unsupported("on_demand tcp", web(tcp="backoff_options: {base_interval: 1s}"), f"{TCP}.backoff_options"),
     unsupported(
-        "socket options",
-        web(listener="socket_options: [{level: 1, name: 9, int_value: 1, state: 0}]"),
-        f"{LISTENER}.socket_options",
+        "original_dst for some connections",
+        web(
+            listener='listener_filters: [{name: a, filter_disabled: {any_match: true}, typed_config: {"@type": '
+            f"{EXT}filters.listener.original_dst.v3.OriginalDst}}}}]"
+        ),
+        f"{LISTENER}.listener_filters[0].filter_disabled",
+        "which address a connection was made to is always looked at",
     ),
     unsupported(
         "match by metadata",

@@ -190,6 +190,45 @@ LISTENERS = [
         },
     ),
     Good(
+        "listener filters for some ports, socket options",
+        web(
+            listener="socket_options: [{level: 1, name: 9, int_value: 1, state: STATE_BOUND}, "
+            "{level: 1, name: 9, int_value: 1, type: {datagram: {}}}]\n"
+            "listener_filters: ["
+            '{name: a, typed_config: {"@type": ' + EXT + "filters.listener.http_inspector.v3.HttpInspector}, "
+            "filter_disabled: {or_match: {rules: [{destination_port_range: {start: 1, end: 3}}, {and_match: {rules: "
+            "[{any_match: true}, {not_match: {destination_port_range: {start: 5, end: 6}}}]}}]}}}]"
+        ),
+        {
+            f"{L}.socket_options.0.state": "STATE_BOUND",
+            f"{L}.socket_options.0.value": 1,
+            f"{L}.listener_filters.0.disabled.kind": "or",
+            f"{L}.listener_filters.0.disabled.rules.0.end": 3,
+            f"{L}.listener_filters.0.disabled.rules.1.rules.1.rules.0.start": 5,
+        },
+    ),
+    Good(
+        "source addresses",
+        web(
+            cluster="upstream_bind_config: {source_address: {address: 127.0.0.6, port_value: 0}, freebind: true, "
+            "additional_source_addresses: [{address: '::6', port_value: 0}], "
+            "socket_options: [{level: 1, name: 36, int_value: 1337, state: STATE_PREBIND}]}"
+        ),
+        {
+            f"{K}.bind.addresses.1.host": "::6",
+            f"{K}.bind.freebind": True,
+            f"{K}.bind.socket_options.0.name": 36,
+        },
+    ),
+    Good(
+        "another source address",
+        web(
+            cluster="upstream_bind_config: {source_address: {address: 127.0.0.6, port_value: 0}, "
+            "extra_source_addresses: [{address: {address: '::6', port_value: 0}}]}"
+        ),
+        {f"{K}.bind.addresses.1.host": "::6"},
+    ),
+    Good(
         "listener filters",
         web(
             listener="listener_filters: ["
@@ -1104,7 +1143,7 @@ CLUSTERS = [
             f"{K}.respect_dns_ttl": True,
             f"{K}.dns_lookup_family": "V4_PREFERRED",
             f"{K}.wait_for_warm_on_init": False,
-            f"{K}.bind_address.host": "127.0.0.2",
+            f"{K}.bind.addresses.0.host": "127.0.0.2",
             f"{K}.metadata": {"a": {"b": 1}},
             f"{K}.cleanup_interval_s": 6.0,
             f"{K}.tcp_keepalive": (1, 2, 3),

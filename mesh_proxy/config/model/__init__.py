@@ -20,6 +20,7 @@ from mesh_proxy.config.model.common import (
     AccessLogConfig,
     AccessLogFilterConfig,
     AddressConfig,
+    BindConfig,
     BodyFormatConfig,
     DataSourceConfig,
     FractionConfig,
@@ -28,6 +29,7 @@ from mesh_proxy.config.model.common import (
     HeaderMutationConfig,
     HeaderValueOptionConfig,
     QueryParameterMatcherConfig,
+    SocketOptionConfig,
     StringMatcherConfig,
     StringMatchKind,
 )
@@ -56,6 +58,7 @@ from mesh_proxy.config.model.listener import (
     ListenerConfig,
     ListenerFilterConfig,
     NetworkRbacConfig,
+    PortPredicateConfig,
     TcpProxyConfig,
 )
 from mesh_proxy.config.model.route import (
@@ -81,6 +84,7 @@ __all__ = [
     "AccessLogFilterConfig",
     "AddressConfig",
     "AdminConfig",
+    "BindConfig",
     "BodyFormatConfig",
     "BootstrapConfig",
     "ClusterActionConfig",
@@ -121,6 +125,7 @@ __all__ = [
     "NodeConfig",
     "OutlierDetectionConfig",
     "PathMatchKind",
+    "PortPredicateConfig",
     "QueryParameterMatcherConfig",
     "RedirectConfig",
     "RegexRewriteConfig",
@@ -129,6 +134,7 @@ __all__ = [
     "RouteMatchConfig",
     "RouteTableConfig",
     "RouterFilterConfig",
+    "SocketOptionConfig",
     "StringMatchKind",
     "StringMatcherConfig",
     "SubsetConfig",

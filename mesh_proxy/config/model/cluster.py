@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mesh_proxy.config.model.common import AddressConfig
+from mesh_proxy.config.model.common import AddressConfig, BindConfig
 from mesh_proxy.config.model.dubbo import DubboClusterConfig
 from mesh_proxy.config.model.health import EndpointCheckConfig, HealthCheckConfig
 from mesh_proxy.config.model.http2 import Http2Config
@@ -169,8 +169,8 @@ class ClusterConfig:
     http2: Http2Config = Http2Config()
     dubbo: DubboClusterConfig = DubboClusterConfig()
     transport_socket: Any | None = None
-    bind_address: AddressConfig | None = None
-    """source address of upstream connections (`upstream_bind_config`)"""
+    bind: BindConfig | None = None
+    """source address and socket options of upstream connections (`upstream_bind_config`)"""
     tcp_keepalive: tuple[int, int, int] | None = None
     """(probes, time in s, interval in s); 0 = the kernel's value"""
     panic_threshold_percent: float = 50.0

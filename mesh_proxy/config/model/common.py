@@ -27,6 +27,28 @@ class AddressConfig:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketOptionConfig:
+    """One option of a socket (`envoy.config.core.v3.SocketOption`), as setsockopt(2) takes it."""
+
+    level: int
+    name: int
+    value: int | bytes = 0
+    state: str = "STATE_PREBIND"
+    """when it is set: `STATE_PREBIND`, `STATE_BOUND` or `STATE_LISTENING`"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BindConfig:
+    """From where upstream connections come (`envoy.config.core.v3.BindConfig`)."""
+
+    addresses: tuple[AddressConfig, ...] = ()
+    """the first of the endpoint's family is taken; empty = as the kernel likes"""
+    freebind: bool = False
+    """an address that this machine does not have (yet)"""
+    socket_options: tuple[SocketOptionConfig, ...] = ()
+
+
 class StringMatchKind(enum.Enum):
     """`envoy.type.matcher.v3.StringMatcher.match_pattern`."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mesh_proxy.config.model.common import AccessLogConfig, AddressConfig
+from mesh_proxy.config.model.common import AccessLogConfig, AddressConfig, SocketOptionConfig
 from mesh_proxy.config.model.route import WeightedClusterConfig
 
 if TYPE_CHECKING:
@@ -84,12 +84,26 @@ class FilterChainConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PortPredicateConfig:
+    """`ListenerFilterChainMatchPredicate`, about the destination port."""
+
+    kind: str
+    """`any`, `not`, `and`, `or` or `range`"""
+    rules: tuple[PortPredicateConfig, ...] = ()
+    start: int = 0
+    end: int = 0
+    """ports from `start` up to, and without, `end`"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerFilterConfig:
     """A filter that runs before the chain is chosen (`original_dst`, `tls_inspector`, `http_inspector` …)."""
 
     name: str
     type_url: str
     config: Any = None
+    disabled: PortPredicateConfig | None = None
+    """connections for which it does not run"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +133,7 @@ class ListenerConfig:
     """connections of this listener count for nothing in BootstrapConfig.max_downstream_connections"""
     enable_reuse_port: bool = True
     freebind: bool = False
+    socket_options: tuple[SocketOptionConfig, ...] = ()
     traffic_direction: str = "UNSPECIFIED"
     """`UNSPECIFIED`, `INBOUND` or `OUTBOUND`"""
     drain_type: str = "DEFAULT"

@@ -16,10 +16,10 @@ from mesh_proxy.config.model.cluster import (
     SubsetSelectorConfig,
     ThresholdsConfig,
 )
-from mesh_proxy.config.model.common import AddressConfig
+from mesh_proxy.config.model.common import BindConfig
 from mesh_proxy.config.model.dubbo import DubboClusterConfig
 from mesh_proxy.config.reader import Reader
-from mesh_proxy.config.translate.common import dns_resolver, socket_address
+from mesh_proxy.config.translate.common import dns_resolver, required, socket_address, socket_options
 from mesh_proxy.config.translate.context import Context, run
 from mesh_proxy.config.translate.dubbo_options import cluster_options, metadata_with_options
 from mesh_proxy.config.translate.endpoint import endpoint_set
@@ -112,7 +112,7 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
         max_response_headers_kb=options.max_response_headers_kb,
         max_response_headers_count=options.max_response_headers_count,
         transport_socket=upstream_transport(socket) if socket is not None else None,
-        bind_address=_bind_address(reader),
+        bind=_bind(reader),
         tcp_keepalive=_keepalive(reader),
         panic_threshold_percent=panic,
         locality_weighted=weighted,
@@ -241,10 +241,24 @@ def _is_prime(number: int) -> bool:
     return number > 1 and all(number % divisor for divisor in range(2, isqrt(number) + 1))
 
 
-def _bind_address(reader: Reader) -> AddressConfig | None:
+def _bind(reader: Reader) -> BindConfig | None:
     bind = reader.sub("upstream_bind_config")
-    source = bind.sub("source_address") if bind is not None else None
-    return socket_address(source, names_allowed=False) if source is not None else None
+    if bind is None:
+        return None
+    source = bind.sub("source_address")
+    more = bind.subs("extra_source_addresses")
+    if more and bind.message.additional_source_addresses:
+        raise bind.error("is not for use together with extra_source_addresses", "additional_source_addresses")
+    if (more or bind.message.additional_source_addresses) and source is None:
+        raise bind.error("needs source_address too", "extra_source_addresses" if more else "additional_source_addresses")
+    addresses = [socket_address(source, names_allowed=False)] if source is not None else []
+    addresses += [socket_address(required(one, "address"), names_allowed=False) for one in more]
+    addresses += bind.each("additional_source_addresses", lambda one: socket_address(one, names_allowed=False))
+    return BindConfig(
+        addresses=tuple(addresses),
+        freebind=bind.flag("freebind"),
+        socket_options=socket_options(bind),
+    )
 
 
 def _keepalive(reader: Reader) -> tuple[int, int, int] | None:

@@ -14,6 +14,7 @@ from mesh_proxy.config.model.common import (
     FractionConfig,
     HeaderMutationConfig,
     HeaderValueOptionConfig,
+    SocketOptionConfig,
 )
 from mesh_proxy.config.reader import Reader, struct_to_dict
 from mesh_proxy.config.translate.formats import check_format
@@ -46,6 +47,25 @@ def socket_address(reader: Reader, *, names_allowed: bool) -> AddressConfig:
     if reader.oneof("port_specifier") == "named_port":
         raise reader.error("named ports are not supported", "named_port")
     return AddressConfig(host=literal or host, port=reader.number("port_value"), ipv4_compat=reader.flag("ipv4_compat"))
+
+
+def socket_options(reader: Reader, name: str = "socket_options") -> tuple[SocketOptionConfig, ...]:
+    """`envoy.config.core.v3.SocketOption`s; those for datagrams only are left out."""
+    return tuple(option for option in reader.each(name, _socket_option) if option is not None)
+
+
+def _socket_option(reader: Reader) -> SocketOptionConfig | None:
+    reader.text("description")
+    kind = reader.sub("type")
+    only_datagrams = False
+    if kind is not None:
+        stream, datagram = kind.sub("stream"), kind.sub("datagram")
+        only_datagrams = stream is None and datagram is not None
+    value: int | bytes = bytes(reader.raw("buf_value"))
+    if reader.oneof("value") == "int_value":
+        value = reader.number("int_value")
+    option = SocketOptionConfig(level=reader.number("level"), name=reader.number("name"), value=value, state=reader.enum("state"))
+    return None if only_datagrams else option
 
 
 def ip_literal(host: str) -> str | None:

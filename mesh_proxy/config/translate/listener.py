@@ -13,10 +13,11 @@ from mesh_proxy.config.model.listener import (
     FilterChainMatchConfig,
     ListenerConfig,
     ListenerFilterConfig,
+    PortPredicateConfig,
 )
 from mesh_proxy.config.reader import Extension, Reader
 from mesh_proxy.config.translate.access_log import access_log
-from mesh_proxy.config.translate.common import address, cidr, required
+from mesh_proxy.config.translate.common import address, cidr, required, socket_options
 from mesh_proxy.config.translate.context import Context, run
 from mesh_proxy.config.translate.network import NetworkFilter, is_terminal, network_filter
 from mesh_proxy.config.translate.transport import downstream_transport
@@ -61,6 +62,7 @@ def _listener(reader: Reader, context: Context) -> ListenerConfig:
         ignore_global_conn_limit=reader.flag("ignore_global_conn_limit"),
         enable_reuse_port=reader.flag("enable_reuse_port", True),
         freebind=reader.flag("freebind"),
+        socket_options=socket_options(reader),
         traffic_direction=reader.enum("traffic_direction"),
         drain_type=reader.enum("drain_type"),
         access_logs=reader.each("access_log", access_log),
@@ -151,7 +153,33 @@ def _listener_filter(reader: Reader) -> ListenerFilterConfig:
         raise extension.unsupported("listener filter")
     if short not in features.LISTENER_FILTERS:
         raise reader.error(f"the listener filter {short} is not supported")
-    return ListenerFilterConfig(name=name, type_url=extension.type, config=_filter_options(short, extension))
+    if short == "original_dst" and reader.has("filter_disabled"):
+        raise reader.error("which address a connection was made to is always looked at", "filter_disabled")
+    disabled = reader.sub("filter_disabled")
+    return ListenerFilterConfig(
+        name=name,
+        type_url=extension.type,
+        config=_filter_options(short, extension),
+        disabled=_port_predicate(disabled) if disabled is not None else None,
+    )
+
+
+def _port_predicate(reader: Reader) -> PortPredicateConfig:
+    match reader.oneof("rule"):
+        case "any_match":
+            reader.flag("any_match")
+            return PortPredicateConfig(kind="any")
+        case "not_match":
+            return PortPredicateConfig(kind="not", rules=(_port_predicate(required(reader, "not_match")),))
+        case "and_match":
+            return PortPredicateConfig(kind="and", rules=required(reader, "and_match").each("rules", _port_predicate))
+        case "or_match":
+            return PortPredicateConfig(kind="or", rules=required(reader, "or_match").each("rules", _port_predicate))
+        case "destination_port_range":
+            ports = required(reader, "destination_port_range")
+            return PortPredicateConfig(kind="range", start=ports.number("start"), end=ports.number("end"))
+        case _:
+            raise reader.error("needs a rule")
 
 
 _FILTER_TYPES = {

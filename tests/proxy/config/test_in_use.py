@@ -27,7 +27,6 @@ GATED = {
     "HttpManagerConfig.stream_error_on_invalid_http_message",
     "ListenerConfig.drain_type",
     "ListenerConfig.ignore_global_conn_limit",
-    "ListenerConfig.use_original_dst",
     "LocalReplyConfig.body_format",
     "LocalReplyConfig.mappers",
     "LocalReplyMapperConfig.body_format",
@@ -96,13 +95,13 @@ def test_the_tables_name_real_fields(table: dict[str, object]) -> None:
 
 
 def test_a_field_without_effect_is_refused_unless_it_is_off() -> None:
-    field = "envoy.config.listener.v3.Listener.use_original_dst"
+    field = "envoy.config.listener.v3.Listener.ignore_global_conn_limit"
     if field not in features.NOT_YET:
-        pytest.skip("the data path knows use_original_dst now")
-    load_bootstrap(None, web(listener="use_original_dst: false"))
+        pytest.skip("the data path knows it now")
+    load_bootstrap(None, web(listener="ignore_global_conn_limit: false"))
     with pytest.raises(ConfigError) as caught:
-        load_bootstrap(None, web(listener="use_original_dst: true"))
-    assert caught.value.problems == (("listeners[0].use_original_dst", "this field is not supported yet"),)
+        load_bootstrap(None, web(listener="ignore_global_conn_limit: true"))
+    assert caught.value.problems == (("listeners[0].ignore_global_conn_limit", "this field is not supported yet"),)
 
 
 def test_gates_are_opened_when_the_data_path_reads_the_field() -> None:
