@@ -8,6 +8,7 @@ from typing import Any, Final
 from mesh_codecs.events import RequestHeaders
 from mesh_filters.definition import Cancellable, FilterContext, FilterFactory
 from mesh_filters.filter import DELAY_INJECTED, FAULT_INJECTED, Filter, FilterStatus, Stream
+from mesh_filters.route_rules import RouteRules
 
 DELAY_HEADER: Final = b"x-envoy-fault-delay-request"
 DELAY_SHARE_HEADER: Final = b"x-envoy-fault-delay-request-percentage"
@@ -69,28 +70,16 @@ class _Rules:
 class _Shared:
     """What the filters of one chain share."""
 
-    __slots__ = ("_routes", "active", "context", "name", "own", "stats")
+    __slots__ = ("context", "rules", "stats")
 
     def __init__(self, config: FaultConfig, context: FilterContext) -> None:
         self.context = context
-        self.name = context.name
-        self.own = _Rules(config, context)
+        self.rules: RouteRules[FaultConfig, _Rules] = RouteRules(config, context.name, lambda one: _Rules(one, context))
         self.stats = context.stats(
             context.stat_prefix + "fault.",
             counters=("delays_injected", "aborts_injected", "response_rl_injected", "faults_overflow"),
             gauges=("active_faults",),
         )
-        self._routes: dict[int, _Rules] = {}
-
-    def rules(self, stream: Stream) -> _Rules:
-        """Of the route, or our own."""
-        config = stream.per_route_config(self.name)
-        if config is None:
-            return self.own
-        rules = self._routes.get(id(config))
-        if rules is None or rules.config is not config:
-            rules = self._routes[id(config)] = _Rules(config, self.context)
-        return rules
 
     def wins(self, share: FaultShare, lower: bytes | None) -> bool:
         """Draw a lot; a header may lower the share."""
@@ -110,14 +99,14 @@ class FaultFilter(Filter):
 
     def __init__(self, shared: _Shared) -> None:
         self._shared = shared
-        self._rules = shared.own
+        self._rules = shared.rules.own
         self._timer: Cancellable | None = None
         self._active = False
 
     def on_request_headers(self, stream: Stream, event: RequestHeaders) -> FilterStatus:
         """Delay, then abort."""
         shared = self._shared
-        rules = self._rules = shared.rules(stream)
+        rules = self._rules = shared.rules.of(stream)
         config = rules.config
         if config.upstream_cluster and stream.target_cluster() != config.upstream_cluster:
             return FilterStatus.CONTINUE

@@ -1,7 +1,8 @@
 """`envoy.filters.http.local_ratelimit`: token buckets of this sidecar (Envoy: `http/local_ratelimit`, `common/local_ratelimit`).
 
 The buckets are shared by all workers, as Envoy's are by its threads; with `local_rate_limit_per_downstream_connection` each
-connection has its own.
+connection has its own. The runtime value `mesh_proxy.local_ratelimit.<stat_prefix>.per_worker` gives each worker buckets of
+its own, so that the sidecar lets through as many times the rate as it has workers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from mesh_codecs.events import RequestHeaders, ResponseHeaders
 from mesh_filters.definition import FilterContext, FilterFactory
 from mesh_filters.filter import RATE_LIMITED, Filter, FilterStatus, Stream
 from mesh_filters.rate_limit_actions import CompiledRateLimit, Descriptor, RateLimitConfig
+from mesh_filters.route_rules import Compiled, RouteRules
 from mesh_filters.token_bucket import LocalCell, TokenBucket
 
 RESOURCE_EXHAUSTED: Final = 8
@@ -144,7 +146,8 @@ class _Rules:
         self.request_headers = context.header_changes(config.request_headers) if config.request_headers else None
         self.refusal_headers = context.header_changes(config.response_headers) if config.response_headers else None
         self.rate_limits = tuple(CompiledRateLimit(one, context) for one in config.rate_limits)
-        self.limiter = _Limiter(config, context.shared_cell)
+        per_worker = context.runtime.get(f"mesh_proxy.local_ratelimit.{config.stat_prefix}.per_worker") is True
+        self.limiter = _Limiter(config, _local_cell if per_worker else context.shared_cell)
         self.key = ("local_ratelimit", config.identity)
         self.stats = context.stats(
             f"{config.stat_prefix}.http_local_rate_limit.", counters=("enabled", "enforced", "rate_limited", "ok")
@@ -169,24 +172,12 @@ def _local_cell(name: str) -> LocalCell:
 class _Shared:
     """What the filters of one chain share."""
 
-    __slots__ = ("_compiled", "_routes", "context", "name", "own")
+    __slots__ = ("_compiled", "context", "rules")
 
     def __init__(self, config: LocalRateLimitConfig, context: FilterContext) -> None:
         self.context = context
-        self.name = context.name
-        self.own = _Rules(config, context)
-        self._routes: dict[int, _Rules] = {}
-        self._compiled: dict[int, tuple[RateLimitConfig, CompiledRateLimit]] = {}
-
-    def rules(self, stream: Stream) -> _Rules:
-        """Of the route, or our own."""
-        config = stream.per_route_config(self.name)
-        if config is None:
-            return self.own
-        rules = self._routes.get(id(config))
-        if rules is None or rules.config is not config:
-            rules = self._routes[id(config)] = _Rules(config, self.context)
-        return rules
+        self.rules: RouteRules[LocalRateLimitConfig, _Rules] = RouteRules(config, context.name, lambda one: _Rules(one, context))
+        self._compiled: Compiled[RateLimitConfig, CompiledRateLimit] = Compiled(lambda one: CompiledRateLimit(one, context))
 
     def descriptors(self, stream: Stream, rules: _Rules) -> list[Descriptor]:
         """What the actions make of the request."""
@@ -195,14 +186,8 @@ class _Shared:
             return []
         limits: Any = rules.rate_limits
         if not limits:
-            limits = [self._compile(one) for one in stream.rate_limits(config.vh_rate_limits) if one.stage == config.stage]
+            limits = [self._compiled.of(one) for one in stream.rate_limits(config.vh_rate_limits) if one.stage == config.stage]
         return [made for one in limits if (made := one.descriptor(stream)) is not None]
-
-    def _compile(self, config: RateLimitConfig) -> CompiledRateLimit:
-        found = self._compiled.get(id(config))
-        if found is None or found[0] is not config:
-            found = self._compiled[id(config)] = (config, CompiledRateLimit(config, self.context))
-        return found[1]
 
 
 class LocalRateLimitFilter(Filter):
@@ -212,14 +197,14 @@ class LocalRateLimitFilter(Filter):
 
     def __init__(self, shared: _Shared) -> None:
         self._shared = shared
-        self._rules = shared.own
+        self._rules = shared.rules.own
         self._bucket: TokenBucket | None = None
         self._refused = False
 
     def on_request_headers(self, stream: Stream, event: RequestHeaders) -> FilterStatus:
         """Take tokens."""
         shared = self._shared
-        rules = self._rules = shared.rules(stream)
+        rules = self._rules = shared.rules.of(stream)
         if not rules.enabled():
             return FilterStatus.CONTINUE
         stats = rules.stats

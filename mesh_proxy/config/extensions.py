@@ -23,6 +23,9 @@ MODULES: dict[str, str] = {
     f"{_EXT}.filters.network.connection_limit.v3.ConnectionLimit": (
         f"{_EXT}.filters.network.connection_limit.v3.connection_limit_pb2"
     ),
+    f"{_EXT}.filters.network.local_ratelimit.v3.LocalRateLimit": (
+        f"{_EXT}.filters.network.local_ratelimit.v3.local_rate_limit_pb2"
+    ),
     f"{_EXT}.filters.network.dubbo_proxy.v3.DubboProxy": f"{_EXT}.filters.network.dubbo_proxy.v3.dubbo_proxy_pb2",
     f"{_EXT}.filters.network.dubbo_proxy.v3.MultipleRouteConfiguration": f"{_EXT}.filters.network.dubbo_proxy.v3.route_pb2",
     f"{_EXT}.filters.network.dubbo_proxy.router.v3.Router": f"{_EXT}.filters.network.dubbo_proxy.router.v3.router_pb2",

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
 from mesh_codecs.dubbo import DubboMessage, MessageTooLarge, Refusal, heartbeat_request, readonly_event
-from mesh_codecs.dubbo.frame import FLAG_EVENT, FLAG_REQUEST, FLAG_TWO_WAY
+from mesh_codecs.dubbo.frame import FLAG_EVENT, FLAG_REQUEST, FLAG_TWO_WAY, build_frame
 from mesh_codecs.events import ConnectionFailed
 from mesh_proxy.listener.mover import MovingState
 from mesh_proxy.network.dubbo_shell import DubboShell
@@ -117,7 +117,7 @@ class DubboConnection(DubboShell):
                 else:
                     self._on_other(event, now)
             elif isinstance(event, MessageTooLarge):
-                self._on_too_large(event)
+                self._on_too_large(event, now)
             elif isinstance(event, ConnectionFailed):
                 self._on_failure(event, data)
             if self._ending:
@@ -181,7 +181,7 @@ class DubboConnection(DubboShell):
             request_id = message.request_id
             if request_id in self.calls:
                 # Whose answer would the next one with this id be? Nobody can tell, and no consumer does that.
-                stats.request_active -= 1
+                call.reject(message, b"", 0, "dubbo.duplicate_id", now)
                 self._protocol_error("dubbo.duplicate_id")
                 return
             self.calls[request_id] = call
@@ -215,16 +215,29 @@ class DubboConnection(DubboShell):
         if not upstream.closed:
             upstream.write_as(message.frame, number)
 
-    def _on_too_large(self, event: MessageTooLarge) -> None:
+    def _on_too_large(self, event: MessageTooLarge, now: float) -> None:
         """The body is stepped over as it comes; the consumer hears of it at once."""
         stats = self.manager.stats
         stats.request_too_large += 1
-        if event.is_request and event.two_way and not event.flags & FLAG_EVENT:
-            stats.request += 1
+        if event.flags & _KIND != FLAG_REQUEST:
+            return
+        stats.request += 1
+        stats.request_active += 1
+        frame = b""
+        if event.two_way:
             stats.request_twoway += 1
             stats.local_response_error += 1
             text = f"mesh-proxy: data length too large: {event.length}, max payload: {self.codec.max_body}".encode()
-            self.write(dubbo_replies.error(Refusal.REQUEST_TOO_LARGE, event.request_id, text))
+            frame = dubbo_replies.error(Refusal.REQUEST_TOO_LARGE, event.request_id, text)
+            self.write(frame)
+        else:
+            stats.request_oneway += 1
+        # Of the request there is the header alone.
+        header = build_frame(event.flags, event.status, event.request_id, b"")
+        message = DubboMessage(header, event.flags, event.status, event.request_id, self.manager.memo)
+        reason = Refusal.REQUEST_TOO_LARGE
+        status = dubbo_replies.http_status_of(reason.status)
+        DubboCall(self, message, now).reject(message, frame, status, dubbo_replies.OUTCOMES[reason][1], now)
 
     def _on_failure(self, event: ConnectionFailed, data: bytes) -> None:
         """Not Dubbo. People who come by telnet are told, in words; where the next frame would begin nobody guesses."""

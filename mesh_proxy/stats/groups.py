@@ -245,3 +245,12 @@ class ConnectionLimitStats(StatGroup):
 
     limited_connections: int
     active_connections: int
+
+
+class ConnectionRateStats(StatGroup):
+    """`local_rate_limit.<stat_prefix>.*` of the network filter."""
+
+    COUNTERS: ClassVar[tuple[str, ...]] = ("rate_limited",)
+    __slots__ = COUNTERS
+
+    rate_limited: int

@@ -102,6 +102,13 @@ class DubboCall:
         else:
             self.route(message, now)
 
+    def reject(self, message: DubboMessage, frame: bytes, status: int, details: str, now: float) -> None:
+        """Over before it began: no filter and no route sees it, but the log does. `frame` is what the consumer got."""
+        if self.manager.access_loggers:
+            self.stream = DubboStream(self, message, now)
+            self.stream.reject(frame, status, details, flags.DOWNSTREAM_PROTOCOL_ERROR)
+        self._finish(now)
+
     def route(self, message: DubboMessage, now: float) -> None:
         """Find the route and send."""
         manager = self.manager

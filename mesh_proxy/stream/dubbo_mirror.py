@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.dubbo import DubboMessage, MessageTooLarge, Refusal
 from mesh_proxy.routing.matchers import compile_fraction
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from mesh_proxy.upstream.dubbo_connection import DubboUpstreamConnection
     from mesh_proxy.upstream.dubbo_pool import DubboPool
     from mesh_proxy.upstream.endpoint import Endpoint
+
+TIMEOUT_S: Final = 15.0
+"""How long a copy waits for its answer where the route has no time-out; Envoy's default for a route."""
 
 
 class MirrorCall:
@@ -33,7 +36,7 @@ class MirrorCall:
         self.queue: DeadlineQueue | None = None
 
     def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
-        """The route's time-out."""
+        """The time-out."""
         if self.upstream is not None:
             self.upstream.forget(self)
         elif self.pool is not None:
@@ -88,7 +91,7 @@ def mirror(manager: DubboManager, message: DubboMessage, options: DubboRouteOpti
         pool = endpoint.pools.get(POOL_KEY) or pool_for(manager.context, cluster, endpoint, manager.stats)
         call = MirrorCall(message, now)
         call.pool = pool
-        if call.two_way and options.timeout_s:
-            call.queue = manager.context.deadlines.queue("dubbo call", options.timeout_s)
+        if call.two_way:
+            call.queue = manager.context.deadlines.queue("dubbo call", options.timeout_s or TIMEOUT_S)
             call.queue.add(call, now)
         pool.acquire(call, len(message.frame), now)

@@ -128,6 +128,14 @@ class DubboStream(StreamInfo):
         else:
             self.encode_headers(event)
 
+    def reject(self, frame: bytes, status: int, details: str, flag: int) -> None:
+        """It ends without having been a call; `frame` has been sent, or is empty."""
+        self._frame = frame
+        self.response_code = status
+        self.details = details
+        self.flags |= flag
+        self.bytes_sent = self.wire_bytes_sent = len(frame)
+
     def encode_headers(self, event: ResponseHeaders) -> None:
         """The response has passed the filters."""
         answer = self._answer

@@ -190,7 +190,7 @@ class DubboPool:
     def _open_missing(self) -> None:
         """Open what is missing of the configured number. One may always be opened, as in Envoy."""
         stats = self.cluster.stats
-        usable = sum(not connection.retired for connection in self.connections)
+        usable = sum(not connection.retired and not connection.closed for connection in self.connections)
         for _ in range(self.size - usable - len(self.connecting)):
             first = not usable and not self.connecting
             if not self.resources.can_create_connection():

@@ -13,12 +13,10 @@ and leave the same endpoints out until the post is withdrawn. There is no lock. 
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
+from mesh_proxy.upstream.board import Board
 from mesh_proxy.worker.shared import SharedTables
-
-if TYPE_CHECKING:
-    from mesh_proxy.upstream.ticker import Tick, Ticker
 
 TABLE_NAME: Final = "ejections"
 POLL_S: Final = 1.0
@@ -43,19 +41,18 @@ class Follower(Protocol):
         """These are the endpoints that other workers have ejected now."""
 
 
-class EjectionBoard:
+class EjectionBoard(Board[Follower]):
     """The table as one worker sees it."""
 
-    __slots__ = ("_followers", "_others", "_own", "_seen", "_tick", "tags")
+    __slots__ = ("_others", "_own", "_seen", "tags")
 
     def __init__(self, memory: memoryview, worker_index: int, worker_count: int) -> None:
+        super().__init__(POLL_S)
         size = _ROW_INTS * 8
         rows = [memory[i * size : (i + 1) * size].cast("q") for i in range(worker_count)]
         self._own = rows.pop(worker_index)
         self._others = tuple(rows)
         self._seen: list[int] = [0] * len(rows)
-        self._followers: dict[Follower, None] = {}
-        self._tick: Tick | None = None
         self.tags: frozenset[int] = frozenset()
         """endpoints that other workers had ejected when we last looked"""
         for i in range(1, _ROW_INTS):  # what the predecessor left
@@ -85,19 +82,6 @@ class EjectionBoard:
         self._own[index] = new
         self._own[0] += 1
 
-    def join(self, follower: Follower, ticker: Ticker) -> None:
-        """Follow the others from now on."""
-        self._followers[follower] = None
-        if self._tick is None:
-            self._tick = ticker.every(POLL_S, self.look)
-
-    def leave(self, follower: Follower) -> None:
-        """Follow no more."""
-        self._followers.pop(follower, None)
-        if not self._followers and self._tick is not None:
-            self._tick.stop()
-            self._tick = None
-
     def look(self) -> None:
         """See whether another worker changed its row."""
         changes = [row[0] for row in self._others]
@@ -105,5 +89,5 @@ class EjectionBoard:
             return
         self._seen = changes
         self.tags = frozenset(entry for row in self._others for entry in row[1:].tolist() if entry)
-        for follower in tuple(self._followers):
+        for follower in tuple(self.followers):
             follower.follow(self.tags)

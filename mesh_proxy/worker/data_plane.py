@@ -13,6 +13,7 @@ from mesh_proxy.access_log import AccessLogger, SinkSet
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model import (
     ConnectionLimitConfig,
+    ConnectionRateConfig,
     DubboProxyConfig,
     FilterChainConfig,
     HttpManagerConfig,
@@ -23,6 +24,7 @@ from mesh_proxy.config.model import (
 )
 from mesh_proxy.context import WorkerContext
 from mesh_proxy.listener.connection_limit import ConnectionLimit
+from mesh_proxy.listener.connection_rate import ConnectionRate
 from mesh_proxy.listener.connection_rbac import ConnectionRbac
 from mesh_proxy.listener.connection_table import ConnectionTable
 from mesh_proxy.listener.destination import Directory
@@ -142,9 +144,9 @@ class DataPlane:
 
     def _compile_chain(self, chain: FilterChainConfig, listener: Listener) -> ProtocolFactory:
         factory: ProtocolFactory | None = None
-        before: list[ConnectionLimitConfig | NetworkRbacConfig] = []
+        before: list[ConnectionLimitConfig | ConnectionRateConfig | NetworkRbacConfig] = []
         for config in chain.filters:
-            if isinstance(config, (ConnectionLimitConfig, NetworkRbacConfig)):
+            if isinstance(config, (ConnectionLimitConfig, ConnectionRateConfig, NetworkRbacConfig)):
                 before.append(config)
             elif isinstance(config, HttpManagerConfig):
                 manager = HttpManager(config, self._context, self._sinks, listener_prefix(listener.config))
@@ -161,6 +163,8 @@ class DataPlane:
         for config in reversed(before):
             if isinstance(config, NetworkRbacConfig):
                 factory = ConnectionRbac(config, self._context, factory, encrypted=chain.transport_socket is not None).make
+            elif isinstance(config, ConnectionRateConfig):
+                factory = ConnectionRate(config, self._context, factory, listener.config.name).make
             else:
                 factory = ConnectionLimit(config, self._context, factory, listener.config.name).make
         return factory

@@ -326,6 +326,26 @@ LISTENERS = [
         {f"{TCP}.stat_prefix": "l", f"{TCP}.max_connections": 3, f"{TCP}.delay_s": 1.0},
     ),
     Good(
+        "rate of connections",
+        web(
+            tcp_chain="filters: ["
+            + typed(
+                "l",
+                "filters.network.local_ratelimit.v3.LocalRateLimit",
+                "stat_prefix: l, token_bucket: {max_tokens: 3, fill_interval: 2s}, share_key: s, runtime_enabled: {default_value: true, runtime_key: k}",
+            )
+            + f", {{name: t, typed_config: {{{TCP_TYPE}, stat_prefix: t, cluster: a}}}}]"
+        ),
+        {
+            f"{TCP}.stat_prefix": "l",
+            f"{TCP}.max_tokens": 3,
+            f"{TCP}.tokens_per_fill": 1,
+            f"{TCP}.fill_interval_s": 2.0,
+            f"{TCP}.share_key": "s",
+            f"{TCP}.runtime_key": "k",
+        },
+    ),
+    Good(
         "ignored listener fields",
         web(listener="metadata: {filter_metadata: {a: {b: c}}}\nconnection_balance_config: {exact_balance: {}}"),
         {},

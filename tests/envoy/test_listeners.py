@@ -4,6 +4,7 @@ import socket
 from typing import Any
 
 import pytest
+import yaml
 from parity import Case, Client, Observation, Pair, Side, Suite, bootstrap, cluster, file_log, hcm, http, listener, req, tcp_proxy
 from parity.proxy import has_ipv6
 
@@ -64,6 +65,10 @@ TCP = [
 ROUTES = "- {match: {prefix: /}, route: {cluster: a}}"
 UNIX = http("unix", ROUTES) | {"address": {"pipe": {"path": "$(uds.unix)"}}}
 LIMITED = http("limited", ROUTES)
+RATE = """{name: rate, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit,
+  stat_prefix: cxrate, token_bucket: {max_tokens: 2, tokens_per_fill: 1, fill_interval: 1000s}}}"""
+RATED = http("rated", ROUTES)
+RATED["filter_chains"][0]["filters"].insert(0, yaml.safe_load(RATE))
 
 
 def chain(name: str, expected: str, at: str, source: str = "127.0.0.1") -> Case:
@@ -139,6 +144,21 @@ def connection_limit(pair: Pair, side: Side, seen: Observation) -> None:
         seen.responses.append(answer)
 
 
+def connection_rate(pair: Pair, side: Side, seen: Observation) -> None:
+    """There are tokens for two connections; later ones are closed at once."""
+    ends = []
+    for _ in range(4):
+        with Client(side, "rated") as client:
+            if len(ends) < 2:
+                client.send(req("GET", "/"))
+                seen.responses.append(client.response())
+                ends.append("answered")
+            else:
+                ends.append(client.stream.wait_end(2.0))
+    seen.notes["ends"] = " ".join(ends)
+    seen.notes["limited"] = str(side.stats().get("local_rate_limit.cxrate.rate_limited"))
+
+
 V6_CASES = (
     Case("v6_listener", req("GET", "/"), 200, "a", listener="v6"),
     Case("v6_upstream", req("GET", "/six", "x-six: upsix"), 200, "s", listener="ups"),
@@ -150,6 +170,7 @@ SUITE = Suite(
             *TCP,
             UNIX,
             LIMITED,
+            RATED,
             *([http("v6", ROUTES, ip="::1")] if has_ipv6() else []),
             http("ups", "- {match: {prefix: /unix}, route: {cluster: upunix}}\n- {match: {prefix: /six}, route: {cluster_header: x-six}}"),
         ],
@@ -190,6 +211,7 @@ SUITE = Suite(
         Case("unix_listener", req("GET", "/"), 200, "a", listener="unix"),
         Case("unix_upstream", req("GET", "/unix"), 200, "up1", listener="ups"),
         Case("connection_limit", run=connection_limit, status=200, listener="limited", log=3, want={"note.third": "closed"}),
+        Case("connection_rate", run=connection_rate, status=200, listener="rated", log=2, want={"note.ends": "answered answered closed closed", "note.limited": "2"}),
         *(V6_CASES if has_ipv6() else ()),
     ),
 )  # fmt: skip

@@ -53,6 +53,7 @@ from mesh_proxy.config.model.http import (
 from mesh_proxy.config.model.http2 import Http2Config
 from mesh_proxy.config.model.listener import (
     ConnectionLimitConfig,
+    ConnectionRateConfig,
     FilterChainConfig,
     FilterChainMatchConfig,
     ListenerConfig,
@@ -90,6 +91,7 @@ __all__ = [
     "ClusterActionConfig",
     "ClusterConfig",
     "ConnectionLimitConfig",
+    "ConnectionRateConfig",
     "DataSourceConfig",
     "DirectResponseConfig",
     "DubboClusterConfig",

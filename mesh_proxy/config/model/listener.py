@@ -72,12 +72,30 @@ class NetworkRbacConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionRateConfig:
+    """`envoy.filters.network.local_ratelimit`: new connections of this filter chain, all workers together."""
+
+    stat_prefix: str
+    max_tokens: int
+    tokens_per_fill: int = 1
+    fill_interval_s: float
+    share_key: str = ""
+    """filters with the same key and bucket share their tokens; empty: nobody"""
+    enabled: bool = True
+    runtime_key: str = ""
+    """a runtime value that overrides `enabled`"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FilterChainConfig:
     """One chain of network filters. The last filter is terminal (tcp_proxy, http_connection_manager or dubbo_proxy)."""
 
     name: str = ""
     match: FilterChainMatchConfig | None = None
-    filters: tuple[TcpProxyConfig | HttpManagerConfig | DubboProxyConfig | ConnectionLimitConfig | NetworkRbacConfig, ...] = ()
+    filters: tuple[
+        TcpProxyConfig | HttpManagerConfig | DubboProxyConfig | ConnectionLimitConfig | ConnectionRateConfig | NetworkRbacConfig,
+        ...,
+    ] = ()
     transport_socket: Any | None = None
     """None = plain text; a TLS configuration once mTLS exists"""
     transport_socket_connect_timeout_s: float | None = None

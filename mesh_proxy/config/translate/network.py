@@ -1,4 +1,4 @@
-"""Network filters other than the HTTP connection manager and the Dubbo manager: TCP proxy, connection limit, authorization."""
+"""Network filters other than the HTTP connection manager and the Dubbo manager: TCP proxy, limits of connections, authorization."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from mesh_proxy.config.model.dubbo import DubboProxyConfig
 from mesh_proxy.config.model.http import HttpManagerConfig
-from mesh_proxy.config.model.listener import ConnectionLimitConfig, NetworkRbacConfig, TcpProxyConfig
+from mesh_proxy.config.model.listener import ConnectionLimitConfig, ConnectionRateConfig, NetworkRbacConfig, TcpProxyConfig
 from mesh_proxy.config.model.route import WeightedClusterConfig
 from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.translate.access_log import access_log
@@ -15,9 +15,12 @@ from mesh_proxy.config.translate.common import metadata, required
 from mesh_proxy.config.translate.context import Context
 from mesh_proxy.config.translate.dubbo import DUBBO, dubbo_proxy
 from mesh_proxy.config.translate.http import MANAGER, http_manager
+from mesh_proxy.config.translate.rate_limit import token_bucket
 from mesh_proxy.config.translate.rbac import refuse_matcher, rules
 
-NetworkFilter = TcpProxyConfig | HttpManagerConfig | ConnectionLimitConfig | NetworkRbacConfig | DubboProxyConfig
+NetworkFilter = (
+    TcpProxyConfig | HttpManagerConfig | ConnectionLimitConfig | ConnectionRateConfig | NetworkRbacConfig | DubboProxyConfig
+)
 _NETWORK = "envoy.extensions.filters.network"
 
 
@@ -37,7 +40,7 @@ def network_filter(reader: Reader, context: Context) -> NetworkFilter:
 
 def is_terminal(config: NetworkFilter) -> bool:
     """Whether the filter ends its chain."""
-    return not isinstance(config, (ConnectionLimitConfig, NetworkRbacConfig))
+    return not isinstance(config, (ConnectionLimitConfig, ConnectionRateConfig, NetworkRbacConfig))
 
 
 def _over(wide: dict[str, Any], narrow: dict[str, Any]) -> dict[str, Any]:
@@ -100,10 +103,25 @@ def _rbac(reader: Reader, context: Context) -> NetworkRbacConfig:
     )
 
 
+def _connection_rate(reader: Reader, context: Context) -> ConnectionRateConfig:
+    enabled = reader.sub("runtime_enabled")
+    bucket = token_bucket(required(reader, "token_bucket"))
+    return ConnectionRateConfig(
+        stat_prefix=reader.text("stat_prefix"),
+        max_tokens=bucket.max_tokens,
+        tokens_per_fill=bucket.tokens_per_fill,
+        fill_interval_s=bucket.fill_interval_s,
+        share_key=reader.text("share_key"),
+        enabled=enabled is None or required(enabled, "default_value").flag("value"),
+        runtime_key=enabled.text("runtime_key") if enabled is not None else "",
+    )
+
+
 _FILTERS: dict[str, Callable[[Reader, Context], NetworkFilter]] = {
     MANAGER: http_manager,
     DUBBO: dubbo_proxy,
     f"{_NETWORK}.tcp_proxy.v3.TcpProxy": _tcp_proxy,
     f"{_NETWORK}.connection_limit.v3.ConnectionLimit": _connection_limit,
     f"{_NETWORK}.rbac.v3.RBAC": _rbac,
+    f"{_NETWORK}.local_ratelimit.v3.LocalRateLimit": _connection_rate,
 }

@@ -1,11 +1,24 @@
-"""`envoy.config.route.v3.RateLimit`: actions that make descriptors of requests."""
+"""`envoy.config.route.v3.RateLimit`: actions that make descriptors of requests; `envoy.type.v3.TokenBucket`."""
 
 from __future__ import annotations
 
+from mesh_filters.local_ratelimit import BucketConfig
 from mesh_filters.rate_limit_actions import ActionConfig, RateLimitConfig
 from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.translate.common import required
 from mesh_proxy.config.translate.matchers import header_matcher, query_parameter_matcher
+
+_SHORTEST_S = 0.05
+
+
+def token_bucket(reader: Reader) -> BucketConfig:
+    """`TokenBucket` of a local rate limit."""
+    interval = reader.seconds("fill_interval") or 0.0
+    if interval < _SHORTEST_S:
+        raise reader.error("must be at least 0.05s", "fill_interval")
+    return BucketConfig(
+        max_tokens=reader.number("max_tokens"), tokens_per_fill=reader.number("tokens_per_fill", 1), fill_interval_s=interval
+    )
 
 
 def rate_limit(reader: Reader) -> RateLimitConfig:

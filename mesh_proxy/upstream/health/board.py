@@ -14,12 +14,10 @@ is given to another endpoint while somebody reads may be read as the old one unt
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
+from mesh_proxy.upstream.board import Board
 from mesh_proxy.worker.shared import SharedTables
-
-if TYPE_CHECKING:
-    from mesh_proxy.upstream.ticker import Tick, Ticker
 
 TABLE_NAME: Final = "health"
 POLL_S: Final = 0.2
@@ -46,24 +44,23 @@ class Follower(Protocol):
         """The table changed."""
 
 
-class HealthBoard:
+class HealthBoard(Board[Follower]):
     """The table as one worker sees it."""
 
     __slots__ = (
-        "_followers",
         "_free",
         "_memory",
         "_note",
         "_rows",
         "_seen",
         "_seen_notes",
-        "_tick",
         "checks",
         "overflowed",
         "states",
     )
 
     def __init__(self, memory: memoryview, worker_index: int) -> None:
+        super().__init__(POLL_S)
         self._memory = memory.cast("q")
         self.checks = worker_index == 0
         """this worker is the one that checks"""
@@ -73,8 +70,6 @@ class HealthBoard:
         self._free: list[int] = []
         self._seen = -1
         self._seen_notes: list[int] = []
-        self._followers: dict[Follower, None] = {}
-        self._tick: Tick | None = None
         self.states: dict[int, int] = {}
         """tag -> flags, as of the last look"""
         self.overflowed = False
@@ -170,19 +165,6 @@ class HealthBoard:
 
     # -- both
 
-    def join(self, follower: Follower, ticker: Ticker) -> None:
-        """Have it called when something changed."""
-        self._followers[follower] = None
-        if self._tick is None:
-            self._tick = ticker.every(POLL_S, self.look)
-
-    def leave(self, follower: Follower) -> None:
-        """Call it no more."""
-        self._followers.pop(follower, None)
-        if not self._followers and self._tick is not None:
-            self._tick.stop()
-            self._tick = None
-
     def look(self) -> None:
         """See whether somebody else wrote."""
         if self.checks:
@@ -195,5 +177,5 @@ class HealthBoard:
             if changes != self._seen:
                 self._seen = changes
                 self._read()
-        for follower in tuple(self._followers):
+        for follower in tuple(self.followers):
             follower.follow()

@@ -12,6 +12,7 @@ from plane_support import Plane, plane, run, until
 
 from mesh_proxy.config.model import AddressConfig
 from mesh_proxy.network.dubbo_connection import DubboConnection
+from mesh_proxy.stream import dubbo_mirror
 
 
 def named(name: str):  # type: ignore[no-untyped-def]
@@ -201,12 +202,14 @@ def test_a_held_one_way_call_whose_consumer_left_pins_nothing() -> None:
     run(test())
 
 
-def test_copies_that_nobody_answers_give_their_slots_back() -> None:
-    """Else a silent shadow would use up the circuit breaker of its cluster."""
+@pytest.mark.parametrize("timeout", ["timeout: 0.1s, ", ""])
+def test_copies_that_nobody_answers_give_their_slots_back(timeout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a silent shadow would use up the circuit breaker of its cluster, also where the route has no time-out."""
+    monkeypatch.setattr(dubbo_mirror, "TIMEOUT_S", 0.1)
 
     async def test() -> None:
         main, shadow = Provider(named("main")), Provider()
-        options = "timeout: 0.1s, request_mirror_policies: [{cluster: b}]"
+        options = f"{timeout}request_mirror_policies: [{{cluster: b}}]"
         async with (
             served(main, shadow) as (first, second),
             plane(bootstrap({"a": [first], "b": [second]}, routes=route(route_options=options))) as one,

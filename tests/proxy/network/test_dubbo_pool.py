@@ -224,6 +224,26 @@ def test_one_way_calls_leave_nothing_behind() -> None:
     run(test())
 
 
+def test_a_connection_that_closes_takes_no_calls_and_is_replaced_at_once() -> None:
+    async def test() -> None:
+        provider = Provider(echo)
+        async with proxied(provider) as (one, [(reader, writer)]):
+            writer.write(wire.call(request_id=1))
+            assert await read_frame(reader) == wire.answer(1)
+            (endpoint,) = one.data._context.clusters.get("a").endpoints  # type: ignore[union-attr]
+            (pool,) = endpoint.pools.values()
+            (closing,) = pool.connections
+            closing.closed = True  # what it has to write keeps it from ending
+            pool.choose()
+            writer.write(wire.call(request_id=2))
+            assert await read_frame(reader) == wire.answer(2)
+            assert len(provider.connections) == 2
+            closing.abort()
+            await until(lambda: provider.closed == 1)
+
+    run(test())
+
+
 def test_a_duplicate_id_ends_the_connection_after_the_answers() -> None:
     async def test() -> None:
         provider = Provider()

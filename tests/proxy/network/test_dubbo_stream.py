@@ -103,6 +103,36 @@ FORMAT = (
 )
 
 
+def test_requests_that_are_refused_unread_are_logged(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    line = "%DUBBO_REQUEST_ID% %DUBBO_KIND% %REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %DUBBO_STATUS%"
+    large = (2000).to_bytes(4, "big") + bytes(2000)
+
+    async def test() -> None:
+        provider = Provider()
+        manager = f"max_body_bytes: 1000, {log_line(line, path)}"
+        async with proxied(provider, manager=manager) as (one, [(reader, writer)]):
+            writer.write(wire.frame(0xC2, 0, 1, b"")[:12] + large + wire.frame(0x82, 0, 2, b"")[:12] + large)
+            assert (await read_frame(reader))[3] == 40
+            writer.write(wire.call(request_id=3))
+            frame, upstream = await provider.next()
+            writer.write(wire.call(request_id=3))
+            await until(lambda: one.stat("dubbo.d.", "cx_protocol_error") == 1)
+            upstream.write(wire.answer(id_of(frame)))
+            assert await read_frame(reader) == wire.answer(3)
+            assert await reader.read() == b""
+            assert one.stat("dubbo.d.", "request") == 4
+            assert one.stat("dubbo.d.", "request_active") == 0
+
+    run(test())
+    assert path.read_text().splitlines() == [
+        "1 two-way - 400 DPE request_payload_too_large 40",
+        "2 one-way - 400 DPE request_payload_too_large -",
+        "3 two-way /demo.HelloService/sayHello 0 DPE dubbo.duplicate_id -",
+        "3 two-way /demo.HelloService/sayHello 200 - via_upstream 20",
+    ]
+
+
 def test_access_log(tmp_path: Path) -> None:
     path = tmp_path / "log"
     good = wire.call(request_id=1, attachments={"dubbo.tag": "gray"})

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from mesh_filters.local_ratelimit import BucketConfig, LocalDescriptorConfig, LocalRateLimitConfig
+from mesh_filters.local_ratelimit import LocalDescriptorConfig, LocalRateLimitConfig
 from mesh_proxy.config.reader import Extension, Reader
 from mesh_proxy.config.registry import register_http_filter
 from mesh_proxy.config.translate.common import header_value_option, required, runtime_fraction
 from mesh_proxy.config.translate.context import Context
-from mesh_proxy.config.translate.rate_limit import rate_limit
+from mesh_proxy.config.translate.rate_limit import rate_limit, token_bucket
 
 _TYPE = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
-_SHORTEST_S = 0.05
-
-
-def _bucket(reader: Reader) -> BucketConfig:
-    interval = reader.seconds("fill_interval") or 0.0
-    if interval < _SHORTEST_S:
-        raise reader.error("must be at least 0.05s", "fill_interval")
-    return BucketConfig(
-        max_tokens=reader.number("max_tokens"), tokens_per_fill=reader.number("tokens_per_fill", 1), fill_interval_s=interval
-    )
 
 
 def _descriptor(reader: Reader) -> LocalDescriptorConfig:
     entries = reader.each("entries", lambda r: (r.text("key"), r.text("value")))
-    return LocalDescriptorConfig(entries=entries, bucket=_bucket(required(reader, "token_bucket")))
+    return LocalDescriptorConfig(entries=entries, bucket=token_bucket(required(reader, "token_bucket")))
 
 
 def _translate(extension: Extension, context: Context) -> LocalRateLimitConfig:
@@ -35,7 +25,7 @@ def _translate(extension: Extension, context: Context) -> LocalRateLimitConfig:
         identity=f"{reader.path}|{reader.text('stat_prefix')}",
         stat_prefix=reader.text("stat_prefix"),
         status=code if code >= 400 else 429,
-        bucket=_bucket(bucket) if bucket is not None else None,
+        bucket=token_bucket(bucket) if bucket is not None else None,
         enabled=runtime_fraction(reader.sub("filter_enabled")),
         enforced=runtime_fraction(reader.sub("filter_enforced")),
         request_headers=reader.each("request_headers_to_add_when_not_enforced", header_value_option),
