@@ -1,4 +1,4 @@
-"""Network filters other than the HTTP connection manager and the Dubbo manager: TCP proxy, limits of connections, authorization."""
+"""Network filters other than the HTTP connection manager and the Dubbo manager: TCP proxy, limits, authorization."""
 
 from __future__ import annotations
 
