@@ -54,7 +54,7 @@ class _KnownTraces(TraceMemory):
     __slots__ = ()
 
     def __init__(self, memory: TraceMemory) -> None:
-        self._memory = memory._memory
+        self._memory, self._secret, self._names = memory._memory, memory._secret, memory._names
 
     def remember(self, name: bytes, trace_id: bytes, label: bytes, now: float, ttl_s: float) -> bool:
         """A request that nobody sends has no trace."""

@@ -192,6 +192,7 @@ class Handover:
         supervisor.pool.share_sockets(True)
         assert self._control is not None
         entries = [({"kind": "control", "inode": self._inode}, self._control.fileno())]
+        entries.append(({"kind": "traces"}, supervisor.pool.traces))
         admin = supervisor.admin.socket_for(asked.admin)
         if admin is not None:
             entries.append(({"kind": "admin"}, admin.fileno()))

@@ -21,6 +21,7 @@ from mesh_proxy.supervisor.sockets import ListenSockets
 from mesh_proxy.supervisor.spawner_client import SpawnerClient
 from mesh_proxy.supervisor.worker_handle import WorkerHandle
 from mesh_proxy.worker import messages as m
+from mesh_proxy.worker import trace_memory
 
 PING_INTERVAL_S: Final = 1.0
 HANG_TIMEOUT_S = 10.0
@@ -99,6 +100,8 @@ class WorkerPool:
         self._empty: asyncio.Future[None] | None = None
         self._sticky: dict[str, _Sticky] = {}
         """commands that a replaced worker must hear too"""
+        self.traces = trace_memory.make_table()
+        """descriptor of the memory of traces that all workers use"""
         self._ticked_at = loop.time()
         self._ping_timer: asyncio.TimerHandle | None = None
         spawner.on_spawned = self._on_spawned
@@ -127,6 +130,7 @@ class WorkerPool:
         self._spawner.spawn(index, token, theirs.fileno(), page)
         theirs.close()
         os.close(page)
+        handle.channel.send(m.UseTraces(), [self.traces])
         for command in self._sticky.values():
             handle.channel.send(command)
         if self._snapshot is not None:
@@ -222,6 +226,16 @@ class WorkerPool:
             self._sticky[sticky] = message
         for handle in self._tokens.values():
             handle.channel.send(message)
+
+    def use_traces(self, descriptor: int) -> None:
+        """Go on with the traces that another process has remembered; the descriptor is ours from now on."""
+        if not trace_memory.is_table(descriptor):
+            os.close(descriptor)
+            return
+        os.close(self.traces)
+        self.traces = descriptor
+        for handle in self._tokens.values():
+            handle.channel.send(m.UseTraces(), [descriptor])
 
     async def ask(self, question: Callable[[int], object], timeout_s: float = 1.0, *, most: int | None = None) -> dict[int, Any]:
         """Ask every worker, or so many of them; answers by worker index. One that does not answer in time is left out."""

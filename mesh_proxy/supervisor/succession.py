@@ -88,6 +88,9 @@ class Succession:
         await takeover.take_sockets(bootstrap.listeners, admin, forced=forced)
         count = takeover.give_sockets(supervisor.sockets)
         _log.info("hot upgrade: got %d listening sockets from pid %d", count, takeover.parent.pid)
+        traces = takeover.take_traces()
+        if traces is not None:
+            supervisor.pool.use_traces(traces)
         return takeover.take_admin_socket()
 
     async def replace(self) -> None:

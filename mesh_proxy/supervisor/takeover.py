@@ -48,6 +48,8 @@ class Takeover:
         self.admin_socket: socket.socket | None = None
         self.control_socket: socket.socket | None = None
         self.control_inode = 0
+        self.traces: int | None = None
+        """descriptor of the labels of traces that the old process has remembered"""
         self.alone = False
         """the old process has ended, or died"""
         self.on_message: Callable[[Message, list[int]], None] = lambda message, fds: close_all(fds)
@@ -94,6 +96,8 @@ class Takeover:
             if sock is not None:
                 sock.close()
         self.admin_socket = self.control_socket = None
+        close_all([] if self.traces is None else [self.traces])
+        self.traces = None
         close_all([fd for _, fd in self._entries])
         self._entries.clear()
 
@@ -114,6 +118,11 @@ class Takeover:
         sock, self.admin_socket = self.admin_socket, None
         return sock
 
+    def take_traces(self) -> int | None:
+        """The memory of traces; the caller's from now on."""
+        descriptor, self.traces = self.traces, None
+        return descriptor
+
     def take_control_socket(self) -> socket.socket | None:
         """The listening socket of the meeting point; the caller's from now on."""
         sock, self.control_socket = self.control_socket, None
@@ -130,9 +139,13 @@ class Takeover:
         """Sort what came; the number of listening sockets."""
         count = 0
         for entry, fd in self._entries:
+            kind = entry.get("kind")
+            if kind == "traces":
+                close_all([] if self.traces is None else [self.traces])
+                self.traces = fd
+                continue
             sock = socket.socket(fileno=fd)
             sock.setblocking(False)
-            kind = entry.get("kind")
             if kind == "control":
                 self.control_socket = sock
                 self.control_inode = int(entry.get("inode", 0))

@@ -82,7 +82,6 @@ class DataPlane:
             health_board=HealthBoard.of(shared, worker_index),
         )
         self._context.shared_cells = SharedCells(shared)
-        self._context.trace_memory = TraceMemory(shared)
         self._context.workers = shared.worker_count if shared is not None else 1
         self._context.codec_engine = options.codec_engine
         self._context.service_cluster = options.service_cluster.encode()
@@ -245,6 +244,10 @@ class DataPlane:
         from mesh_proxy.explain.explainer import explain  # costs memory, and seldom needed
 
         return explain(question, self._listeners.values())
+
+    def use_traces(self, descriptor: int) -> None:
+        """See the interface."""
+        self._context.trace_memory = TraceMemory(descriptor)
 
     def set_log_levels(self, levels: Mapping[str, str]) -> None:
         """Nothing of ours caches a level."""

@@ -74,6 +74,9 @@ class DataPlaneApi(Protocol):
     def explain(self, question: Question) -> dict[str, Any]:
         """Which way a described request would go, for `/route_explain`."""
 
+    def use_traces(self, descriptor: int) -> None:
+        """The labels of traces are in this memory from now on (`worker/trace_memory.py`); the descriptor stays the caller's."""
+
     def set_log_levels(self, levels: Mapping[str, str]) -> None:
         """New level by component name; the application log's own levels are already set."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 from collections import deque
@@ -152,6 +153,9 @@ class _Worker:
             case m.ReopenLogs():
                 reopen_log()
                 self._plane.reopen_logs()
+            case m.UseTraces():
+                self._plane.use_traces(fds[0])
+                os.close(fds[0])
             case m.SetLogLevels(levels):
                 set_levels(levels)
                 self._plane.set_log_levels(levels)

@@ -130,6 +130,11 @@ class ReopenLogs:
 
 
 @dataclass(frozen=True, slots=True)
+class UseTraces:
+    """See DataPlaneApi.use_traces; with the descriptor."""
+
+
+@dataclass(frozen=True, slots=True)
 class SetLogLevels:
     """New level by component."""
 

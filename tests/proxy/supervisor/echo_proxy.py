@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from mesh_proxy.cli import main
 from mesh_proxy.config.model.bootstrap import WorkerSnapshot
+from mesh_proxy.explain.question import Question
 from mesh_proxy.listener.mover import Mover, MovingState
 from mesh_proxy.stats.cluster_group import ClusterStats
 from mesh_proxy.stats.groups import ListenerStats
@@ -89,6 +90,12 @@ class EchoPlane:
 
     def describe_clusters(self) -> list[dict[str, Any]]:
         return []
+
+    def use_traces(self, descriptor: int) -> None:
+        pass
+
+    def explain(self, question: Question) -> dict[str, Any]:
+        return {}
 
     def set_log_levels(self, levels: Mapping[str, str]) -> None:
         pass
