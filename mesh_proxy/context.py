@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mesh_proxy.deadlines import Deadlines
 from mesh_proxy.listener.connection_table import ConnectionTable
+from mesh_proxy.tls.secrets import SecretStore
 from mesh_proxy.worker.shared_cells import SharedCells
 from mesh_proxy.worker.trace_memory import TraceMemory
 
@@ -56,6 +57,7 @@ class WorkerContext:
         "node",
         "registry",
         "runtime",
+        "secrets",
         "service_cluster",
         "service_node",
         "shared_cells",
@@ -81,6 +83,8 @@ class WorkerContext:
         """connections to flush when the loop has called back everyone who is ready now"""
         self.deadlines = Deadlines(loop, self.flush)
         self.runtime: Mapping[str, Any] = {}
+        self.secrets = SecretStore()
+        """certificates, keys and trust bundles"""
         self.shared_cells = SharedCells(None)
         """numbers of all workers, by name"""
         self.trace_memory = TraceMemory(None)

@@ -42,6 +42,7 @@ class Plane:
             listeners=bootstrap.listeners,
             clusters=bootstrap.clusters,
             runtime=bootstrap.runtime,
+            secrets=bootstrap.secrets,
         )
         await self.data.apply(snapshot, sockets)
 

@@ -66,6 +66,10 @@ MODULES: dict[str, str] = {
     f"{_EXT}.transport_sockets.raw_buffer.v3.RawBuffer": f"{_EXT}.transport_sockets.raw_buffer.v3.raw_buffer_pb2",
     f"{_EXT}.transport_sockets.tls.v3.DownstreamTlsContext": f"{_EXT}.transport_sockets.tls.v3.tls_pb2",
     f"{_EXT}.transport_sockets.tls.v3.UpstreamTlsContext": f"{_EXT}.transport_sockets.tls.v3.tls_pb2",
+    f"{_EXT}.transport_sockets.tls.v3.Secret": f"{_EXT}.transport_sockets.tls.v3.secret_pb2",
+    f"{_EXT}.transport_sockets.tls.v3.SPIFFECertValidatorConfig": (
+        f"{_EXT}.transport_sockets.tls.v3.tls_spiffe_validator_config_pb2"
+    ),
     # Upstreams and retries.
     f"{_EXT}.upstreams.http.v3.HttpProtocolOptions": f"{_EXT}.upstreams.http.v3.http_protocol_options_pb2",
     f"{_EXT}.retry.host.previous_hosts.v3.PreviousHostsPredicate": f"{_EXT}.retry.host.previous_hosts.v3.previous_hosts_pb2",

@@ -294,7 +294,7 @@ class Listener:
         """The filter chain that takes such a connection."""
         return self._matcher.find(_facts(info)) if not self._matcher.trivial else self.config.filter_chains[0]
 
-    def inspected(self, connection: Inspection) -> None:
+    def inspected(self, connection: DownstreamConnection) -> None:
         """The connection becomes that of a filter chain."""
         self.connections.discard(connection)
 
@@ -442,5 +442,7 @@ def _facts(info: ConnectionInfo) -> ConnectionFacts:
         source_ip=source,
         source_port=info.remote_port,
         direct_source_ip=source,
+        server_name=info.requested_server_name.decode("latin-1"),
+        transport_protocol=info.transport_protocol,
         application_protocols=info.application_protocols,
     )

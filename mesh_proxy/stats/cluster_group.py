@@ -217,7 +217,8 @@ class ClusterStats(StatGroup):
 
 
 class TransportSocketMatchStats(StatGroup):
-    """`cluster.<name>.default.*`: how many endpoints came to have the default transport socket, the only one there is."""
+    """`cluster.<name>.default.*`: how many endpoints came to have the default transport socket; `cluster.<name>.<match>.*`
+    the same for one of the `transport_socket_matches`."""
 
     COUNTERS: ClassVar[tuple[str, ...]] = ("total_match_count",)
     SHARED: ClassVar[frozenset[str]] = frozenset(COUNTERS)

@@ -36,6 +36,7 @@ class ConnectionInfo:
         "termination_details",
         "tls",
         "transport_failure",
+        "transport_protocol",
     )
 
     def __init__(self, connection_id: int, start_monotonic: float, start_wall: float) -> None:
@@ -62,8 +63,10 @@ class ConnectionInfo:
         self.filter_state: dict[Any, Any] = {}
         """what filters keep for the connection"""
         self.listener_direction = "UNSPECIFIED"
+        self.transport_protocol = "raw_buffer"
+        """`tls` once a listener filter has seen its beginning"""
         self.tls: Any = None
-        """facts about the peer's certificate once TLS exists; None on plain text"""
+        """`mesh_proxy.tls.peer.TlsInfo` of a connection whose TLS ends here; None on plain text"""
         self.termination_details = ""
         self.transport_failure = ""
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mesh_proxy.config.model import ClusterConfig, EndpointConfig, LocalityConfig
-from mesh_proxy.stats.cluster_group import ClusterStats, TransportSocketMatchStats
+from mesh_proxy.stats.cluster_group import ClusterStats
 from mesh_proxy.stats.group import sanitize
 from mesh_proxy.stats.http2_group import Http2Stats
 from mesh_proxy.upstream import localities
@@ -27,11 +27,13 @@ from mesh_proxy.upstream.outlier import OutlierDetector
 from mesh_proxy.upstream.resource_table import SharedResources
 from mesh_proxy.upstream.resources import CircuitBreakerStats, RemainingStats, Resources
 from mesh_proxy.upstream.subsets import SubsetIndex
+from mesh_proxy.upstream.transports import Transports
 
 if TYPE_CHECKING:
     from mesh_codecs.headers import Headers
     from mesh_proxy.upstream.environment import Environment
 
+TRANSPORT_FIELDS = ("transport_socket", "transport_matches")
 CONNECTION_FIELDS = (
     "kind",
     "alt_stat_name",
@@ -46,7 +48,7 @@ CONNECTION_FIELDS = (
     "max_response_headers_count",
     "http2",
     "dubbo",
-    "transport_socket",
+    *TRANSPORT_FIELDS,
     "bind",
     "tcp_keepalive",
 )
@@ -93,7 +95,6 @@ class Cluster:
         "_hash_input",
         "_health_prefix",
         "_labels",
-        "_matches",
         "config",
         "default",
         "endpoints",
@@ -106,6 +107,7 @@ class Cluster:
         "stats",
         "subsets",
         "tracks_results",
+        "transports",
     )
 
     def __init__(self, config: ClusterConfig, environment: Environment) -> None:
@@ -127,6 +129,7 @@ class Cluster:
         self.stats: ClusterStats
         self._choose: Choose = self._none
         self._register_stats()
+        self.transports = self._make_transports()
         self._set_outlier_detection()
         self._set_health_check()
         self._set_subsets()
@@ -232,13 +235,13 @@ class Cluster:
         changed = False
         for config, host, locality, priority, hostname in members:
             same = known.get((host, config.address.port, config.address.path))
-            if same:
+            if same and same[0].tls is self.transports.choose(config.metadata):
                 endpoint = same.pop(0)
                 endpoint.health &= ~REMOVAL
                 endpoint.configure(config, locality, priority, hostname)
             else:
                 endpoint = Endpoint(self.name, config, host, locality, priority, hostname)
-                self._matches.total_match_count += 1
+                endpoint.tls = self.transports.count(config.metadata)
                 changed = True
             endpoints.append(endpoint)
         kept = set(endpoints)
@@ -300,6 +303,8 @@ class Cluster:
         if old.alt_stat_name != config.alt_stat_name:
             self._unregister_stats()
         self._register_stats()
+        if any(getattr(old, name) != getattr(config, name) for name in (*TRANSPORT_FIELDS, "alt_stat_name")):
+            self.transports = self._make_transports()
         self._set_outlier_detection()
         if old.health_check != config.health_check or self.stat_prefix != self._health_prefix:
             self._set_health_check()
@@ -485,10 +490,13 @@ class Cluster:
         """`cluster.<name>.`"""
         return f"cluster.{sanitize(self.config.alt_stat_name or self.name)}."
 
+    def _make_transports(self) -> Transports:
+        environment = self.environment
+        return Transports(self.config, environment.secrets, environment.registry, self.stat_prefix)
+
     def _register_stats(self) -> None:
         registry, prefix = self.environment.registry, self.stat_prefix
         self.stats = registry.get(ClusterStats, prefix)
-        self._matches = registry.get(TransportSocketMatchStats, f"{prefix}default.")
         for priority, resources in (("default", self.default), ("high", self.high)):
             scope = f"{prefix}circuit_breakers.{priority}."
             registry.get(CircuitBreakerStats, scope).resources = resources
@@ -498,7 +506,7 @@ class Cluster:
     def _unregister_stats(self) -> None:
         registry, prefix = self.environment.registry, self.stats.prefix
         registry.remove(self.stats)
-        registry.remove(self._matches)
+        self.transports.close()
         http2 = registry.groups.get((Http2Stats, f"{prefix}http2."))
         if http2 is not None:
             registry.remove(http2)

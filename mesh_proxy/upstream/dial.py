@@ -6,9 +6,10 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from mesh_proxy.network.socket_options import set_freebind, set_options
+from mesh_proxy.tls.client import TlsConnector, TlsFailed
 
 if TYPE_CHECKING:
     from mesh_proxy.config.model import BindConfig, ClusterConfig
@@ -17,12 +18,33 @@ if TYPE_CHECKING:
 IP_BIND_ADDRESS_NO_PORT: Final = 24
 """linux/in.h"""
 
-P = TypeVar("P", bound=asyncio.BaseProtocol)
+P = TypeVar("P", bound=asyncio.Protocol)
 
 
 async def dial(loop: asyncio.AbstractEventLoop, endpoint: Endpoint, config: ClusterConfig, factory: Callable[[], P]) -> P:
     """Connect to an endpoint as its cluster says: from which address, with which keepalive. Raises OSError; the caller sets the
     time-out."""
+    if endpoint.tls is not None:
+        return await _dial_tls(loop, endpoint, endpoint.tls, config, factory)
+    return await _dial(loop, endpoint, config, factory)
+
+
+async def _dial_tls(
+    loop: asyncio.AbstractEventLoop, endpoint: Endpoint, tls: TlsConnector, config: ClusterConfig, factory: Callable[[], P]
+) -> P:
+    """The connection counts as made when the endpoint has shown who it is."""
+    done: asyncio.Future[None] = loop.create_future()
+    connection = tls.connection(endpoint, factory, done)
+    await _dial(loop, endpoint, config, lambda: connection)
+    try:
+        await done
+    except asyncio.CancelledError:
+        connection.abort()
+        raise
+    return cast("P", connection.app)
+
+
+async def _dial(loop: asyncio.AbstractEventLoop, endpoint: Endpoint, config: ClusterConfig, factory: Callable[[], P]) -> P:
     if endpoint.path:
         path = endpoint.path
         _, protocol = await loop.create_unix_connection(factory, "\0" + path[1:] if path.startswith("@") else path)
@@ -68,6 +90,8 @@ def _keep_alive(sock: socket.socket, values: tuple[int, int, int]) -> None:
 
 def plain_error(error: OSError) -> str:
     """Envoy's words for a connection that failed: the system's reason without Python's address list."""
+    if isinstance(error, TlsFailed):
+        return str(error)
     if isinstance(error, socket.gaierror) or error.errno is None:
         return f"delayed connect error: {error.strerror or error}"
     return f"delayed connect error: {os.strerror(error.errno)}"

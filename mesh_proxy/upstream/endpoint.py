@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mesh_proxy.config.model import EndpointConfig, LocalityConfig
 from mesh_proxy.stats.cluster_group import EndpointStats
 from mesh_proxy.upstream.health.flags import DEGRADED, EXCLUDED, FAILED, PENDING
+
+if TYPE_CHECKING:
+    from mesh_proxy.tls.client import TlsConnector
 
 
 class Endpoint:
@@ -34,6 +37,7 @@ class Endpoint:
         "priority",
         "removed",
         "stats",
+        "tls",
         "weight",
     )
 
@@ -54,6 +58,8 @@ class Endpoint:
         """no longer in the cluster: its pools drain"""
         self.pools: dict[str, Any] = {}
         """protocol -> connection pool, made at first use by the data path (`http1`, `http2`, `dubbo` …)"""
+        self.tls: TlsConnector | None = None
+        """how to connect to it; None = plain text"""
         self.monitor: Any = None
         """the outlier detector's notes"""
         self.stats = EndpointStats()

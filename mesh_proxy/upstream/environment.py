@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mesh_proxy.stats.registry import StatRegistry
+from mesh_proxy.tls.secrets import SecretStore
 from mesh_proxy.upstream.balancers import Random
 from mesh_proxy.upstream.ejection_board import EjectionBoard
 from mesh_proxy.upstream.endpoint import Endpoint
@@ -33,6 +34,7 @@ class Environment:
         "registry",
         "resolver",
         "runtime",
+        "secrets",
         "table",
         "ticker",
         "unchecked",
@@ -49,6 +51,7 @@ class Environment:
         table: ResourceTable | None = None,
         board: EjectionBoard | None = None,
         health_board: HealthBoard | None = None,
+        secrets: SecretStore | None = None,
     ) -> None:
         self.loop = loop
         self.registry = registry
@@ -63,6 +66,8 @@ class Environment:
         """where workers tell each other of ejections; None: there is but one"""
         self.health_board = health_board
         """what health checks say to all workers; None: there is but one"""
+        self.secrets = secrets if secrets is not None else SecretStore()
+        """certificates, keys and trust bundles"""
         self.ticker = Ticker(loop)
         self.cold: set[Cluster] = set()
         """clusters that wait for a first answer"""

@@ -14,6 +14,7 @@ from typing import Any
 
 from mesh_proxy.config.model import ClusterConfig
 from mesh_proxy.stats.registry import StatRegistry
+from mesh_proxy.tls.secrets import SecretStore
 from mesh_proxy.upstream.balancers import Random
 from mesh_proxy.upstream.cluster import Cluster
 from mesh_proxy.upstream.describe import describe_cluster
@@ -54,11 +55,12 @@ class ClusterManager:
         table: ResourceTable | None = None,
         board: EjectionBoard | None = None,
         health_board: HealthBoard | None = None,
+        secrets: SecretStore | None = None,
     ) -> None:
         if resolver is None:
             resolver = StubResolver(loop)
         self._environment = Environment(
-            loop, registry, runtime, on_endpoint_removed, uniform, resolver, table, board, health_board
+            loop, registry, runtime, on_endpoint_removed, uniform, resolver, table, board, health_board, secrets
         )
         self._configs: dict[str, ClusterConfig] = {}
         self._clusters: dict[str, Cluster] = {}
@@ -140,7 +142,7 @@ class ClusterManager:
 
     def _stand_in(self, config: ClusterConfig) -> Cluster:
         own = self._environment
-        apart = Environment(own.loop, StatRegistry(), own.runtime, lambda _: None, own.random, own.resolver)
+        apart = Environment(own.loop, StatRegistry(), own.runtime, lambda _: None, own.random, own.resolver, secrets=own.secrets)
         cluster = Cluster(config, apart)
         cluster.start()
         return cluster

@@ -58,9 +58,9 @@ class OriginalDstCluster(Cluster):
     def _add(self, host: str, port: int) -> Endpoint:
         config = EndpointConfig(address=AddressConfig(host=host, port=port))
         endpoint = Endpoint(self.name, config, host, _NOWHERE, 0, "")
+        endpoint.tls = self.transports.count(endpoint.metadata)
         endpoint.hostname = self.name + endpoint.address  # as Envoy names them
         self._by_address[host, port] = endpoint
-        self._matches.total_match_count += 1
         self._changed()
         if self._timer is None:
             self._schedule()

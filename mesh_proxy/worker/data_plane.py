@@ -40,6 +40,8 @@ from mesh_proxy.network.http_shell import HttpShell
 from mesh_proxy.network.local_address import local_ip
 from mesh_proxy.network.tcp_proxy import TcpConnection, TcpProxy
 from mesh_proxy.stats.registry import StatRegistry
+from mesh_proxy.stream.info import ConnectionInfo
+from mesh_proxy.tls.server import TlsAcceptor
 from mesh_proxy.upstream.ejection_board import EjectionBoard
 from mesh_proxy.upstream.endpoint import Endpoint
 from mesh_proxy.upstream.health.board import HealthBoard
@@ -80,6 +82,7 @@ class DataPlane:
             table=ResourceTable.of(shared, worker_index),
             board=EjectionBoard.of(shared, worker_index),
             health_board=HealthBoard.of(shared, worker_index),
+            secrets=self._context.secrets,
         )
         self._context.shared_cells = SharedCells(shared)
         self._context.workers = shared.worker_count if shared is not None else 1
@@ -98,6 +101,7 @@ class DataPlane:
         """Make a version live. New listeners are compiled before anything changes, so that a bad one changes nothing."""
         context = self._context
         context.node = snapshot.node
+        context.secrets.replace(snapshot.secrets)
         fresh: dict[str, Listener] = {}
         for config in snapshot.listeners:
             old = self._listeners.get(config.name)
@@ -166,6 +170,9 @@ class DataPlane:
                 factory = ConnectionRate(config, self._context, factory, listener.config.name).make
             else:
                 factory = ConnectionLimit(config, self._context, factory, listener.config.name).make
+        if chain.transport_socket is not None:
+            prefix, timeout_s = listener_prefix(listener.config), chain.transport_socket_connect_timeout_s
+            factory = TlsAcceptor(chain.transport_socket, self._context, factory, prefix, timeout_s).make
         return factory
 
     # -- the end of things
@@ -271,6 +278,8 @@ WARM_DEADLINE_S: Final = 10.0
 
 _CONNECTIONS: Final[dict[str, type[HttpShell]]] = {"AUTO": Detection, "HTTP1": HttpConnection, "HTTP2": Http2Connection}
 """by `codec_type`"""
+_BY_ALPN: Final[dict[str, type[HttpShell]]] = {"h2": Http2Connection, "http/1.1": HttpConnection, "http/1.0": HttpConnection}
+"""what TLS agreed on goes before what the first bytes look like; other names say nothing about the version"""
 
 
 def _is_bound_to(config: ListenerConfig, local: Any) -> bool:
@@ -286,7 +295,14 @@ def _is_bound_to(config: ListenerConfig, local: Any) -> bool:
 
 def _http_factory(manager: HttpManager) -> ProtocolFactory:
     kind = _CONNECTIONS[manager.config.codec_type]
-    return lambda info, listener: kind(manager, info, listener)
+    if kind is not Detection:
+        return lambda info, listener: kind(manager, info, listener)
+
+    def by_alpn(info: ConnectionInfo, listener: Listener) -> HttpShell:
+        agreed = _BY_ALPN.get(info.tls.alpn, Detection) if info.tls is not None else Detection
+        return agreed(manager, info, listener)
+
+    return by_alpn
 
 
 def _tcp_factory(proxy: TcpProxy) -> ProtocolFactory:

@@ -625,12 +625,6 @@ MEANING = [
 ]
 
 UNSUPPORTED = [
-    unsupported(
-        "TLS",
-        web(cluster=f"transport_socket: {typed('tls', 'transport_sockets.tls.v3.UpstreamTlsContext', 'sni: a')}"),
-        f"{CLUSTER}.transport_socket.typed_config",
-        "TLS is not supported",
-    ),
     Bad(
         "upstream protocol by ALPN",
         web(cluster=options("auto_config: {http2_protocol_options: {}}")),
@@ -814,13 +808,6 @@ UNSUPPORTED = [
         web(listener="address: {socket_address: {address: 127.0.0.1, port_value: 0, protocol: UDP}}"),
         f"{LISTENER}.address.socket_address.protocol",
         "only TCP is supported",
-    ),
-    unsupported(
-        "secrets",
-        web(static="secrets: [{name: a, generic_secret: {secret: {inline_string: x}}}]").replace(
-            "  - {name: b}\nsecrets", "  - {name: b}\n  secrets"
-        ),
-        "secrets",
     ),
 ]
 

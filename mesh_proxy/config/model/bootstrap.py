@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from mesh_proxy.config.model.cluster import ClusterConfig, LocalityConfig
 from mesh_proxy.config.model.common import AccessLogConfig, AddressConfig
 from mesh_proxy.config.model.listener import ListenerConfig
+from mesh_proxy.config.model.tls import SecretConfig
 
 
 class ResourceView(Protocol):
@@ -72,6 +73,8 @@ class BootstrapConfig:
     """(path, text) of what was accepted with a remark: ignored fields, unknown fields, keys given twice"""
     unknown_static_fields: int = field(default=0, compare=False)
     """how many unknown fields `--allow-unknown-static-fields` let pass (`server.static_unknown_fields`)"""
+    secrets: tuple[SecretConfig, ...] = ()
+    """certificates, keys and trust bundles that listeners and clusters name"""
     resources: tuple[ResourceView, ...] = field(default=(), repr=False, hash=False, compare=False)
     """the bootstrap first, then every static listener and cluster, for `/config_dump`; secrets redacted"""
 
@@ -93,5 +96,6 @@ class WorkerSnapshot:
     runtime: Mapping[str, Any] = field(default_factory=dict, hash=False)
     header_prefix: str = "x-envoy"
     max_downstream_connections: int | None = None
+    secrets: tuple[SecretConfig, ...] = ()
     route_tables: tuple[Any, ...] = ()
     """route tables that came apart from their listeners (RDS)"""

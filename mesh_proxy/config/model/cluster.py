@@ -10,6 +10,7 @@ from mesh_proxy.config.model.common import AddressConfig, BindConfig
 from mesh_proxy.config.model.dubbo import DubboClusterConfig
 from mesh_proxy.config.model.health import EndpointCheckConfig, HealthCheckConfig
 from mesh_proxy.config.model.http2 import Http2Config
+from mesh_proxy.config.model.tls import TransportMatchConfig, UpstreamTlsConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +169,10 @@ class ClusterConfig:
     max_response_headers_count: int = 100
     http2: Http2Config = Http2Config()
     dubbo: DubboClusterConfig = DubboClusterConfig()
-    transport_socket: Any | None = None
+    transport_socket: UpstreamTlsConfig | None = None
+    """None = plain text"""
+    transport_matches: tuple[TransportMatchConfig, ...] = ()
+    """the first that fits an endpoint's metadata goes before `transport_socket`"""
     bind: BindConfig | None = None
     """source address and socket options of upstream connections (`upstream_bind_config`)"""
     tcp_keepalive: tuple[int, int, int] | None = None

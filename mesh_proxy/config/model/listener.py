@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh_proxy.config.model.common import AccessLogConfig, AddressConfig, SocketOptionConfig
 from mesh_proxy.config.model.route import WeightedClusterConfig
+from mesh_proxy.config.model.tls import DownstreamTlsConfig
 
 if TYPE_CHECKING:
     from mesh_filters.rbac_rules import RulesConfig
@@ -96,8 +97,8 @@ class FilterChainConfig:
         TcpProxyConfig | HttpManagerConfig | DubboProxyConfig | ConnectionLimitConfig | ConnectionRateConfig | NetworkRbacConfig,
         ...,
     ] = ()
-    transport_socket: Any | None = None
-    """None = plain text; a TLS configuration once mTLS exists"""
+    transport_socket: DownstreamTlsConfig | None = None
+    """None = plain text"""
     transport_socket_connect_timeout_s: float | None = None
 
 

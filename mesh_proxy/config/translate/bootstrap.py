@@ -34,8 +34,17 @@ def bootstrap(reader: Reader, context: Context, *, service_cluster: str, service
     clusters: tuple[ClusterConfig, ...] = ()
     static = reader.sub("static_resources")
     if static is not None:
+        for secret in static.subs("secrets"):
+            name = secret.text("name")
+            if name in context.static_secrets:
+                raise secret.error(f"another secret is named {name!r} too", "name")
+            context.static_secrets[name] = secret
         clusters = _clusters(static, context)
         listeners = _listeners(static, context)
+        for name, secret in context.static_secrets.items():
+            if f"static/{name}" not in context.secrets:
+                context.problems.warn(secret.path, f"nobody uses the secret {name!r}")
+                secret.abandon()
         names = {message.name for message in static.raw("clusters")}
         for path, name in context.cluster_references:
             if name not in names:
@@ -45,6 +54,7 @@ def bootstrap(reader: Reader, context: Context, *, service_cluster: str, service
         admin=_admin(admin) if admin is not None else None,
         listeners=listeners,
         clusters=clusters,
+        secrets=tuple(context.secrets.values()),
         runtime=runtime,
         stats_flush_interval_s=reader.seconds("stats_flush_interval", 5.0) or 5.0,
         header_prefix=reader.text("header_prefix", "x-envoy"),

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from mesh_proxy.config.errors import ConfigError
+from mesh_proxy.config.model.tls import SecretConfig
 from mesh_proxy.config.problems import Problems
 from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.resource import ResourceDump
@@ -26,6 +27,10 @@ class Context:
     """the flattened runtime of the bootstrap"""
     cluster_references: list[tuple[str, str]] = field(default_factory=list)
     """(path, cluster) of routes whose table has validate_clusters in effect"""
+    secrets: dict[str, SecretConfig] = field(default_factory=dict)
+    """those that transport sockets use"""
+    static_secrets: dict[str, Reader] = field(default_factory=dict)
+    """`static_resources.secrets` by name"""
     discovered: list[ResourceDump] = field(default_factory=list)
     """resources that came from files named in the configuration"""
 

@@ -99,7 +99,7 @@ def _filter_chain(reader: Reader, context: Context) -> FilterChainConfig:
         name=reader.text("name"),
         match=_match(match) if match is not None else None,
         filters=_filters(reader, context),
-        transport_socket=downstream_transport(socket) if socket is not None else None,
+        transport_socket=downstream_transport(socket, context) if socket is not None else None,
         transport_socket_connect_timeout_s=reader.timeout("transport_socket_connect_timeout"),
     )
 

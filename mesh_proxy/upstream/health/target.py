@@ -17,4 +17,6 @@ def check_target(endpoint: Endpoint) -> Endpoint:
         address = replace(address, port=config.port)
     host = config.address.host if config.address is not None else endpoint.host
     moved = replace(endpoint.config, address=address)
-    return Endpoint(endpoint.cluster_name, moved, host, endpoint.locality, endpoint.priority, endpoint.hostname)
+    target = Endpoint(endpoint.cluster_name, moved, host, endpoint.locality, endpoint.priority, endpoint.hostname)
+    target.tls = endpoint.tls
+    return target

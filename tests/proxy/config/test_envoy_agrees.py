@@ -9,6 +9,8 @@ from bootstraps.bad import BAD, Bad
 from bootstraps.dubbo import BAD as DUBBO_BAD
 from bootstraps.dubbo import GOOD as DUBBO
 from bootstraps.good import GOOD, Good
+from bootstraps.tls import BAD as TLS_BAD
+from bootstraps.tls import GOOD as TLS
 
 pytestmark = pytest.mark.envoy
 ROOT = Path(__file__).resolve().parents[3]
@@ -32,13 +34,13 @@ def verdict(envoy: str, text: str, folder: Path) -> tuple[bool, str]:
     return done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("bad", [*BAD, *DUBBO_BAD], ids=lambda bad: bad.name)
+@pytest.mark.parametrize("bad", [*BAD, *DUBBO_BAD, *TLS_BAD], ids=lambda bad: bad.name)
 def test_envoy_refuses_it_too(bad: Bad, envoy: str, tmp_path: Path) -> None:
     accepted, output = verdict(envoy, bad.text, tmp_path)
     assert accepted is not bad.envoy_refuses, output
 
 
-@pytest.mark.parametrize("good", [*GOOD, *DUBBO], ids=lambda good: good.name)
+@pytest.mark.parametrize("good", [*GOOD, *DUBBO, *TLS], ids=lambda good: good.name)
 def test_envoy_accepts_it_too(good: Good, envoy: str, tmp_path: Path) -> None:
     accepted, output = verdict(envoy, good.text, tmp_path)
     assert accepted is good.envoy_accepts, output

@@ -12,6 +12,7 @@ from bootstraps import everything_on
 from bootstraps.dubbo import GOOD as DUBBO
 from bootstraps.dubbo import OURS as DUBBO_OURS
 from bootstraps.good import GOOD
+from bootstraps.tls import GOOD as TLS
 from envoy.config.bootstrap.v3 import bootstrap_pb2
 
 from mesh_proxy.config import features
@@ -44,7 +45,7 @@ def documented() -> set[str]:
 def test_every_field_that_is_read_is_documented(monkeypatch: pytest.MonkeyPatch) -> None:
     everything_on(monkeypatch)
     reads: set[str] = set()
-    for good in [*GOOD, *DUBBO, *DUBBO_OURS]:
+    for good in [*GOOD, *DUBBO, *DUBBO_OURS, *TLS]:
         problems = Problems()
         problems.reads = reads
         message = bootstrap_pb2.Bootstrap()

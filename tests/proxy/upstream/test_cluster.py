@@ -6,6 +6,7 @@ import pytest
 from upstream_support import Bench, cluster, endpoint, hosts, locality, with_endpoints
 
 from mesh_proxy.config.model import ThresholdsConfig
+from mesh_proxy.config.model.tls import CommonTlsConfig, UpstreamTlsConfig
 from mesh_proxy.upstream.cluster import Cluster, LbContext
 
 
@@ -198,7 +199,14 @@ class TestUpdate:
         assert bench.stat("cluster.c.membership_healthy") == 0
         assert bench.removed == []
 
-    @pytest.mark.parametrize("change", [{"connect_timeout_s": 1.0}, {"upstream_protocol": "HTTP2"}, {"transport_socket": "tls"}])
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"connect_timeout_s": 1.0},
+            {"upstream_protocol": "HTTP2"},
+            {"transport_socket": UpstreamTlsConfig(common=CommonTlsConfig())},
+        ],
+    )
     def test_what_connections_depend_on_makes_endpoints_new(self, change: dict[str, object]) -> None:
         bench = Bench()
         config = cluster("c", *hosts(2))

@@ -1,0 +1,155 @@
+"""TLS with the endpoints of a cluster (`UpstreamTlsContext`)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from typing import TYPE_CHECKING, Any, Final
+
+from mesh_proxy.config.model.tls import UpstreamTlsConfig
+from mesh_proxy.tls.context import client_context
+from mesh_proxy.tls.secrets import CurrentMaterial, Material, SecretStore
+from mesh_proxy.tls.stats import SocketFactoryStats, SslStats, count_by_name
+from mesh_proxy.tls.transport import TlsTransport
+from mesh_proxy.tls.validation import PeerRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mesh_proxy.stats.registry import StatRegistry
+    from mesh_proxy.upstream.endpoint import Endpoint
+
+_log = logging.getLogger("tls")
+
+MOST_SESSIONS: Final = 1024
+"""endpoints of which a session is kept"""
+
+
+class TlsFailed(OSError):
+    """No TLS connection came to be; the text is for `%UPSTREAM_TRANSPORT_FAILURE_REASON%`."""
+
+
+class TlsConnector:
+    """One of a cluster's TLS transport sockets. Raises ValueError for certificates that cannot be used."""
+
+    __slots__ = ("_material", "_named", "_sessions", "config", "stats", "updates")
+
+    def __init__(self, config: UpstreamTlsConfig, secrets: SecretStore, registry: StatRegistry, cluster_prefix: str) -> None:
+        self.config = config
+        self.stats = registry.get(SslStats, f"{cluster_prefix}ssl.")
+        self.updates = registry.get(SocketFactoryStats, f"{cluster_prefix}client_ssl_socket_factory.")
+        self._named = registry, f"{cluster_prefix}ssl."
+        self._sessions: dict[tuple[str, str], ssl.SSLSession] = {}
+        self._material = CurrentMaterial(config, secrets, client_context, self._changed, rsa_usage=config.enforce_rsa_key_usage)
+
+    def _changed(self) -> None:
+        self._sessions.clear()
+        self.updates.ssl_context_update_by_sds += 1
+
+    def connection(self, endpoint: Endpoint, factory: Callable[[], asyncio.Protocol], done: asyncio.Future[None]) -> TlsClient:
+        """The protocol of a new connection; `done` is set when the handshake is, or has failed."""
+        name = self.config.sni or (endpoint.hostname if self.config.auto_host_sni else "")
+        material = self._material.get()
+        return TlsClient(self, material, name, (endpoint.address, name), factory, done)
+
+    def session(self, key: tuple[str, str]) -> ssl.SSLSession | None:
+        """One to resume; it is used once (RFC 8446, C.4)."""
+        return self._sessions.pop(key, None)
+
+    def remember(self, key: tuple[str, str], session: ssl.SSLSession | None, material: Material) -> None:
+        """A session that the endpoint may let us resume."""
+        if session is not None and session.has_ticket and self.config.resumption and material is self._material.get():
+            if len(self._sessions) >= MOST_SESSIONS:
+                self._sessions.pop(next(iter(self._sessions)))
+            self._sessions[key] = session
+
+    def close(self) -> None:
+        """Withdraw the statistics."""
+        registry, prefix = self._named
+        for group in [one for one in registry if one.prefix.startswith(prefix)]:
+            registry.remove(group)
+        registry.remove(self.updates)
+
+    def count(self, connection: ssl.SSLObject) -> None:
+        """One more handshake."""
+        stats = self.stats
+        stats.handshake += 1
+        if connection.session_reused:
+            stats.session_reused += 1
+        registry, prefix = self._named
+        count_by_name(registry, f"{prefix}ciphers.", (connection.cipher() or ("",))[0])
+        count_by_name(registry, f"{prefix}versions.", connection.version() or "")
+
+
+class TlsClient(TlsTransport):
+    """One connection."""
+
+    __slots__ = ("_connector", "_done", "_factory", "_failure", "_key", "_material", "_name", "app")
+
+    def __init__(
+        self,
+        connector: TlsConnector,
+        material: Material,
+        name: str,
+        key: tuple[str, str],
+        factory: Callable[[], asyncio.Protocol],
+        done: asyncio.Future[None],
+    ) -> None:
+        super().__init__()
+        self._connector = connector
+        self._material = material
+        self._name = name
+        self._key = key
+        self._factory = factory
+        self._done = done
+        self._failure = ""
+        self.app: asyncio.Protocol
+        """what lies above, once `done` is"""
+        self._begin(material.context, False, name or None, connector.session(key))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._attach(transport)
+        self._handshake()
+
+    def _established(self) -> None:
+        connector, connection = self._connector, self.tls_object
+        connector.count(connection)
+        host = self._name if connector.config.auto_san_check else ""
+        try:
+            self._material.check.check(connection, host)
+        except PeerRefused as refused:
+            self._refuse(refused.counter, str(refused))
+            return
+        if self._done.done():
+            self.abort()  # nobody waits any more
+            return
+        self._flush()
+        self._app = self.app = self._factory()
+        self.app.connection_made(self)
+        self._done.set_result(None)
+
+    def _handshake_failed(self, error: ssl.SSLError) -> None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            self._refuse("fail_verify_error", f"certificate verify failed: {error.verify_message}")
+        else:
+            self._refuse("connection_error", error.reason or str(error))
+
+    def _refuse(self, counter: str, why: str) -> None:
+        stats = self._connector.stats
+        setattr(stats, counter, getattr(stats, counter) + 1)
+        self._failure = f"TLS_error: {why}"
+        self._closing = True
+        self._raw.close()
+
+    def _lost_early(self, exc: Exception | None) -> None:
+        if not self._failure:
+            self._connector.stats.connection_error += 1
+        if not self._done.done():
+            self._done.set_exception(TlsFailed(self._failure or "TLS_error: the endpoint left during the handshake"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._app is not None:
+            session: Any = self.tls_object.session
+            self._connector.remember(self._key, session, self._material)
+        super().connection_lost(exc)
