@@ -12,6 +12,7 @@ from mesh_codecs.http2 import Http2Engine, new_codec
 from mesh_proxy.access_log import AccessLogger
 from mesh_proxy.config.model import ClusterActionConfig
 from mesh_proxy.network import request_headers
+from mesh_proxy.network.client_cert import client_cert_header
 from mesh_proxy.network.filter_context import compile_filters
 from mesh_proxy.network.hosts import host_normalizer
 from mesh_proxy.network.http2_settings import downstream_settings
@@ -31,6 +32,7 @@ class HttpManager:
 
     __slots__ = (
         "access_loggers",
+        "client_cert",
         "config",
         "connection_queues",
         "context",
@@ -50,7 +52,6 @@ class HttpManager:
         "request_queue",
         "require_path_checks",
         "route_table",
-        "sanitize_client_cert",
         "scheme_overwrite",
         "server_name",
         "stats",
@@ -86,7 +87,8 @@ class HttpManager:
         self.force_request_id = config.use_remote_address and not config.preserve_external_request_id
         self.internal_networks = tuple(ipaddress.ip_network(cidr, strict=False) for cidr in config.internal_cidr_ranges)
         self.scheme_overwrite = config.scheme_to_overwrite.encode()
-        self.sanitize_client_cert = config.forward_client_cert_details in ("SANITIZE", "SANITIZE_SET")
+        self.client_cert = client_cert_header(config.forward_client_cert_details, config.set_current_client_cert_details)
+        """None: x-forwarded-client-cert passes as it is"""
         internal_only = {name.encode() for name in config.route_table.internal_only_headers}
         edge = request_headers.EDGE_STRIPPED if config.use_remote_address else frozenset()
         self.stripped_headers = request_headers.EXTERNAL_STRIPPED | edge | internal_only

@@ -89,6 +89,9 @@ class HttpShell(asyncio.Protocol):
         self.owner.connection_opened(self)
         stats = self.manager.stats
         stats.downstream_cx_active += 1
+        if self.info.tls is not None:
+            stats.downstream_cx_ssl_total += 1
+            stats.downstream_cx_ssl_active += 1
         if self.inherited:
             self._count_inherited()
             self._go_on()
@@ -107,6 +110,8 @@ class HttpShell(asyncio.Protocol):
         now = monotonic()
         stats = self.manager.stats
         stats.downstream_cx_active -= 1
+        if self.info.tls is not None:
+            stats.downstream_cx_ssl_active -= 1
         if self.moved:
             self._lost(now)
             self.owner.connection_moved(self)

@@ -10,6 +10,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.events import RequestHeaders
+from mesh_proxy.network.client_cert import XFCC
 
 if TYPE_CHECKING:
     from mesh_proxy.network.http_manager import HttpManager
@@ -45,7 +46,6 @@ EDGE_STRIPPED: Final = frozenset(
     }
 )
 """Removed as well where we are the first proxy that the request meets."""
-XFCC: Final = b"x-forwarded-client-cert"
 
 
 def mutate(request: RequestHeaders, info: StreamInfo, manager: HttpManager) -> None:
@@ -81,8 +81,8 @@ def mutate(request: RequestHeaders, info: StreamInfo, manager: HttpManager) -> N
         if not stripped.isdisjoint(first):
             for name in stripped.intersection(first):
                 headers.remove(name)
-    if XFCC in first and manager.sanitize_client_cert:
-        headers.remove(XFCC)
+    if manager.client_cert is not None and (connection.tls is not None or XFCC in first):
+        manager.client_cert.apply(headers, connection.tls)
     if config.add_user_agent:
         _add_user_agent(request, manager)
     if config.generate_request_id and (manager.force_request_id or b"x-request-id" not in first):

@@ -6,9 +6,14 @@ Logs (`mesh_proxy.formatting.tls`), headers, matchers and filters read its attri
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mesh_proxy.tls.certificate import read_certificate
+from mesh_proxy.tls.chains import shown_chain
 
 if TYPE_CHECKING:
+    import ssl
+
     from mesh_proxy.tls.certificate import Certificate
 
 
@@ -16,7 +21,18 @@ class TlsInfo:
     """One connection's. A certificate that was not accepted leaves no connection behind, so what is here was validated if the
     listener validates at all (`peer_validated`)."""
 
-    __slots__ = ("_session", "alpn", "cipher", "local", "peer", "peer_validated", "resumed", "server_name", "version")
+    __slots__ = (
+        "_connection",
+        "alpn",
+        "cipher",
+        "forwarded",
+        "local",
+        "peer",
+        "peer_validated",
+        "resumed",
+        "server_name",
+        "version",
+    )
 
     def __init__(
         self,
@@ -29,7 +45,7 @@ class TlsInfo:
         local: Certificate | None = None,
         peer_validated: bool = False,
         resumed: bool = False,
-        session: Any = None,
+        connection: ssl.SSLObject | None = None,
     ) -> None:
         self.version = version
         """`TLSv1.2`, `TLSv1.3`"""
@@ -47,13 +63,26 @@ class TlsInfo:
         """the peer showed a certificate, and it was checked against a trust bundle or a pin"""
         self.resumed = resumed
         """an earlier session went on"""
-        self._session = session
+        self._connection = connection
+        self.forwarded = b""
+        """what x-forwarded-client-cert says of the peer, made at the first request"""
 
     @property
     def session_id(self) -> str:
         """Hexadecimal."""
-        session = self._session() if self._session is not None else None
+        session = self._connection.session if self._connection is not None else None
         return session.id.hex() if session is not None else ""
+
+    @property
+    def peer_chain(self) -> tuple[Certificate, ...]:
+        """The certificates that the peer sent, its own first; those that cannot be read are left out."""
+        found: list[Certificate] = []
+        for data in shown_chain(self._connection) if self._connection is not None else ():
+            try:
+                found.append(read_certificate(data))
+            except ValueError:
+                continue
+        return tuple(found) or ((self.peer,) if self.peer is not None else ())
 
     @property
     def peer_presented(self) -> bool:

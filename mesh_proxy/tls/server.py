@@ -138,7 +138,7 @@ class TlsServer(TlsTransport):
             local=self._material.local,
             peer_validated=peer is not None,
             resumed=bool(connection.session_reused),
-            session=lambda: connection.session,
+            connection=connection,
         )
         if name:
             info.requested_server_name = name.encode()

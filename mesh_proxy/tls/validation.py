@@ -10,7 +10,7 @@ import re
 import ssl
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from mesh_proxy.config.model.common import StringMatchKind
 from mesh_proxy.config.model.tls import SanMatcherConfig, SanType, ValidationConfig
@@ -24,6 +24,7 @@ from mesh_proxy.tls.certificate import (
     certificates_in,
     read_certificate,
 )
+from mesh_proxy.tls.chains import verified_chain
 
 SPIFFE_ID: Final = re.compile(r"spiffe://([a-z0-9._-]{1,255})((?:/[A-Za-z0-9._-]+)+)")
 """SPIFFE-ID, 2: no port, user, query or fragment; a leaf has a path"""
@@ -130,14 +131,6 @@ def _check_rsa_usage(certificate: Certificate) -> None:
     usage = certificate.key_usage
     if usage is not None and DIGITAL_SIGNATURE not in usage and RSA in certificate.public_key_info:
         raise PeerRefused("fail_verify_error", "the key is not for signatures")
-
-
-def verified_chain(connection: ssl.SSLObject) -> tuple[bytes, ...]:
-    """The certificates from leaf to anchor as OpenSSL verified them; empty for a resumed session."""
-    if hasattr(connection, "get_verified_chain"):  # from Python 3.13
-        return tuple(connection.get_verified_chain() or ())
-    inner: Any = connection._sslobj  # type: ignore[attr-defined]
-    return tuple(ssl.PEM_cert_to_DER_cert(one.public_bytes()) for one in inner.get_verified_chain() or ())
 
 
 def dns_matches(host: str, pattern: str) -> bool:

@@ -51,7 +51,6 @@ WITHOUT_EFFECT = {
     "HttpManagerConfig.rds_route_name",
     "HttpManagerConfig.request_id_for_trace_sampling",
     "HttpManagerConfig.request_id_pack_trace_reason",
-    "HttpManagerConfig.set_current_client_cert_details",
     "RouteConfig.decorator_operation",
     "RouteTableConfig.max_direct_response_body_size_bytes",
     "RouteTableConfig.validate_clusters",
