@@ -76,21 +76,22 @@ class Http2Flow(HttpShell):
 
     def send(self, event: ResponseHeaders | InformationalHeaders | Data | Trailers) -> None:
         """Give an event to the codec, or let it wait for credit; it is written at the end of this turn."""
-        if isinstance(event, Data):
-            stream_id = event.stream_id
-            if self._outboxes and stream_id in self._outboxes:
+        codec = self.codec
+        if self._outboxes and isinstance(event, Data | Trailers) and event.stream_id in self._outboxes:
+            self._wait_for_credit(event)
+        elif isinstance(event, Data):
+            try:
+                codec.send_data(event.stream_id, event.data, event.end_stream)
+            except LocalProtocolError as error:
+                if error.code != "http2.beyond_send_window":
+                    raise
                 self._wait_for_credit(event)
-            else:
-                try:
-                    self.codec.send(event)
-                except LocalProtocolError as error:
-                    if error.code != "http2.beyond_send_window":
-                        raise
-                    self._wait_for_credit(event)
-        elif self._outboxes and isinstance(event, Trailers) and event.stream_id in self._outboxes:
-            self._outboxes[event.stream_id].add(event)
+        elif isinstance(event, ResponseHeaders):
+            codec.send_response(event)
+        elif isinstance(event, Trailers):
+            codec.send_trailers(event.stream_id, event.headers)
         else:
-            self.codec.send(event)
+            codec.send(event)
         if not self._dirty:
             self._dirty = True
             if len(self.streams) > 1:
@@ -104,9 +105,13 @@ class Http2Flow(HttpShell):
         self.codec_stats.tx_reset += 1
         self._touch()
 
-    def _wait_for_credit(self, event: Data) -> None:
+    def _wait_for_credit(self, event: Data | Trailers) -> None:
         stream_id = event.stream_id
         outbox = self._outboxes.get(stream_id)
+        if isinstance(event, Trailers):
+            if outbox is not None:
+                outbox.add(event)
+            return
         if outbox is None:
             stream = self.streams.get(stream_id)
             if stream is None:

@@ -9,7 +9,7 @@ from mesh_codecs.events import Data, Trailers
 from mesh_proxy.network.transport import WATERMARK_HIGH
 
 if TYPE_CHECKING:
-    from mesh_codecs.codec import Codec
+    from mesh_codecs.http2 import Http2Engine
     from mesh_proxy.stream.http_stream import HttpStream
 
 
@@ -40,7 +40,7 @@ class Outbox:
             self.stream.on_downstream_writable(False)
         return size
 
-    def pump(self, codec: Codec, most: int) -> int:
+    def pump(self, codec: Http2Engine, most: int) -> int:
         """Send what the window takes, at most so many bytes; the number of bytes that went. Nothing waits any more when
         `empty`."""
         stream_id = self.stream.stream_id
@@ -50,18 +50,18 @@ class Outbox:
         while pieces:
             piece = pieces[0]
             if isinstance(piece, Trailers):
-                codec.send(piece)
+                codec.send_trailers(stream_id, piece.headers)
             else:
                 data = piece.data
                 left = len(data) - self._offset
                 room = window - sent
                 if left > room:
                     if room > 0:
-                        codec.send(Data(stream_id, data[self._offset : self._offset + room], False))
+                        codec.send_data(stream_id, data[self._offset : self._offset + room], False)
                         self._offset += room
                         sent += room
                     break
-                codec.send(Data(stream_id, data[self._offset :] if self._offset else data, piece.end_stream))
+                codec.send_data(stream_id, data[self._offset :] if self._offset else data, piece.end_stream)
                 self._offset = 0
                 sent += left
             pieces.popleft()

@@ -6,13 +6,12 @@ import logging
 from typing import TYPE_CHECKING
 
 from mesh_codecs.errors import LocalProtocolError
-from mesh_codecs.events import Data, RequestHeaders, Trailers
+from mesh_codecs.events import Data, Trailers
 from mesh_proxy.stream.downstream_stream import DownstreamStream
 
 if TYPE_CHECKING:
-    from mesh_proxy.network.http_manager import HttpManager
-    from mesh_proxy.stream.downstream import Downstream
     from mesh_proxy.stream.retry import RetryState
+    from mesh_proxy.stream.shadow import Shadow
     from mesh_proxy.upstream.handle import UpstreamHandle
 
 _log = logging.getLogger("router")
@@ -25,23 +24,27 @@ class BodyStream(DownstreamStream):
         "_body",
         "_body_kept",
         "_body_size",
+        "_shadows",
         "handle",
         "retry",
     )
 
-    def __init__(self, downstream: Downstream, manager: HttpManager, request: RequestHeaders, now: float) -> None:
-        super().__init__(downstream, manager, request, now)
-        self.handle: UpstreamHandle | None = None
-        """the upstream connection of this attempt"""
-        self.retry: RetryState | None = None
-        self._body: list[Data | Trailers] | None = None
-        """request events that no upstream has yet, or that a retry would need again"""
-        self._body_size = 0
-        self._body_kept = False
-        """`_body` is kept for a retry"""
+    handle: UpstreamHandle | None
+    """the upstream connection of this attempt"""
+    retry: RetryState | None
+    _body: list[Data | Trailers] | None
+    """request events that no upstream has yet, or that a retry would need again"""
+    _body_size: int
+    _body_kept: bool
+    """`_body` is kept for a retry"""
+    _shadows: list[Shadow] | None
+    """copies of the request on their way to other clusters"""
 
     def forward_data(self, event: Data) -> None:
-        """After the filters: a piece of the request body."""
+        """After the filters: a piece of the request body, to the upstream and to the copies."""
+        if self._shadows:
+            for shadow in self._shadows:
+                shadow.data(event)
         handle = self.handle
         if handle is None or self._body_kept:
             self._keep(event, len(event.data))
@@ -57,7 +60,10 @@ class BodyStream(DownstreamStream):
             self._await_response()
 
     def forward_trailers(self, event: Trailers) -> None:
-        """After the filters: the request's trailers."""
+        """After the filters: the request's trailers, to the upstream and to the copies."""
+        if self._shadows:
+            for shadow in self._shadows:
+                shadow.data(event)
         handle = self.handle
         if handle is None or self._body_kept:
             self._keep(event, 0)
@@ -100,6 +106,11 @@ class BodyStream(DownstreamStream):
         self._body_kept = False
         if self.retry is not None:
             self.retry.disabled = True
+
+    def _cancel_copies(self) -> None:
+        """A request that was not complete has no complete copies."""
+        for shadow in self._shadows or ():
+            shadow.cancel()
 
     def on_upstream_writable(self, writable: bool) -> None:
         """The upstream's send buffer filled up or drained."""

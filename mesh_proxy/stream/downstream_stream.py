@@ -46,34 +46,30 @@ class DownstreamStream(StreamInfo):
 
     request: RequestHeaders
 
-    def __init__(self, downstream: Downstream, manager: HttpManager, request: RequestHeaders, now: float) -> None:
-        super().__init__(downstream.info, now)
-        self.downstream = downstream
-        self.manager = manager
-        self.request = request
-        self.protocol = request.http_version
-        self.stream_id = request.stream_id
-        self.request_done = request.end_stream
-        """the whole request was received"""
-        self.response_done = False
-        """the whole response was handed to the codec"""
-        self.undelivered = False
-        """a part of the response waits until the caller takes it"""
-        self.last_downstream_time = now
-        """when the caller last sent or took a part, where its connection carries several streams"""
-        self.done = False
-        self.duration: DeadlineQueue | None = None
-        """where the stream's longest duration is watched"""
-        self._read_blocked = 0
-        """how many times the router holds the caller's connection from being read"""
-        self.force_trace = False
-        """the request carried x-envoy-force-trace: its id goes back in the response"""
-        self.tunnel = False
-        """an upgrade or CONNECT was accepted: bytes go both ways until either side ends"""
-        self.plain_replies = False
-        """local replies are not made for a gRPC caller, whatever the content type says: a filter translates them"""
-        self.run: FilterRun | None = None
-        """the filters of this stream; None when none are configured"""
+    downstream: Downstream
+    manager: HttpManager
+    stream_id: int
+    request_done: bool
+    """the whole request was received"""
+    response_done: bool
+    """the whole response was handed to the codec"""
+    undelivered: bool
+    """a part of the response waits until the caller takes it"""
+    last_downstream_time: float
+    """when the caller last sent or took a part, where its connection carries several streams"""
+    done: bool
+    duration: DeadlineQueue | None
+    """where the stream's longest duration is watched"""
+    _read_blocked: int
+    """how many times the router holds the caller's connection from being read"""
+    force_trace: bool
+    """the request carried x-envoy-force-trace: its id goes back in the response"""
+    tunnel: bool
+    """an upgrade or CONNECT was accepted: bytes go both ways until either side ends"""
+    plain_replies: bool
+    """local replies are not made for a gRPC caller, whatever the content type says: a filter translates them"""
+    run: FilterRun | None
+    """the filters of this stream; None when none are configured"""
 
     def watch_duration(self, seconds: float) -> None:
         """End the stream so many seconds after its beginning, instead of what was watched before."""
@@ -97,27 +93,6 @@ class DownstreamStream(StreamInfo):
         except LocalProtocolError as error:
             _log.warning("a %d cannot be passed on: %s", event.status, error)
 
-    def respond_headers(self, event: ResponseHeaders) -> None:
-        """The response head enters the filters, last one first."""
-        if self.run is not None:
-            self.run.response_headers(event)
-        else:
-            self.encode_headers(event)
-
-    def respond_data(self, event: Data) -> None:
-        """A piece of the response body enters the filters."""
-        if self.run is not None:
-            self.run.response_data(event)
-        else:
-            self.encode_data(event)
-
-    def respond_trailers(self, event: Trailers) -> None:
-        """The response trailers enter the filters."""
-        if self.run is not None:
-            self.run.response_trailers(event)
-        else:
-            self.encode_trailers(event)
-
     def encode_headers(self, event: ResponseHeaders) -> None:
         """After the filters: the connection manager's own headers, then the codec."""
         if self.done:
@@ -126,7 +101,9 @@ class DownstreamStream(StreamInfo):
         headers = event.headers
         first = headers.first
         if manager.overwrite_server:
-            headers.set(b"server", manager.server_name)
+            first[b"server"] = manager.server_name
+            if headers.more is not None:
+                headers.set(b"server", manager.server_name)
         elif not manager.pass_server and b"server" not in first:
             first[b"server"] = manager.server_name
         if b"date" not in first:
@@ -287,6 +264,10 @@ class DownstreamStream(StreamInfo):
         """Give up whatever runs towards an upstream."""
         raise NotImplementedError
 
+    def _cancel_copies(self) -> None:
+        """The request will not be completed."""
+        raise NotImplementedError
+
     # -- the end
 
     def reset_downstream(self) -> None:
@@ -328,6 +309,7 @@ class DownstreamStream(StreamInfo):
         stats.downstream_rq_time.record((now - self.start_time) * 1000)
         if not self.request_done:
             self.abandon_upstream()
+            self._cancel_copies()
             if self.response_done:
                 stats.downstream_rq_response_before_rq_complete += 1
         if self.manager.request_queue is not None:

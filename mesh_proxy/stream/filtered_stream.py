@@ -7,33 +7,27 @@ from collections.abc import Coroutine
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from mesh_codecs.events import Data, RequestHeaders, ResponseHeaders, Trailers
+from mesh_codecs.events import ResponseHeaders
 from mesh_filters.filter import Filter
 from mesh_proxy.config.model import FilterSwitch
 from mesh_proxy.routing.matchers import compile_fraction
 from mesh_proxy.stream.filter_run import FilterRun
-from mesh_proxy.stream.shadow import Shadow, shadows_of
+from mesh_proxy.stream.shadow import shadows_of
 from mesh_proxy.stream.upstream_stream import UpstreamStream
 from mesh_proxy.tasks import create_task
 
 if TYPE_CHECKING:
     from mesh_proxy.config.model.route import MirrorPolicyConfig
-    from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.routing import Route
-    from mesh_proxy.stream.downstream import Downstream
     from mesh_proxy.stream.filter_chain import FilterChains
 
 
 class FilteredStream(UpstreamStream):
     """Abstract: `HttpStream` adds the way in."""
 
-    __slots__ = ("_route_cleared", "_shadows")
+    __slots__ = ("_route_cleared",)
 
-    def __init__(self, downstream: Downstream, manager: HttpManager, request: RequestHeaders, now: float) -> None:
-        super().__init__(downstream, manager, request, now)
-        self._route_cleared = False
-        self._shadows: list[Shadow] | None = None
-        """copies of the request on their way to other clusters"""
+    _route_cleared: bool
 
     def route_request(self) -> None:
         """The request's head has passed the filters."""
@@ -81,27 +75,6 @@ class FilteredStream(UpstreamStream):
             self.downstream.owner.buffer_limit,
             monotonic(),
         )
-
-    def forward_data(self, event: Data) -> None:
-        """After the filters: to the upstream, and to the copies."""
-        if self._shadows:
-            for shadow in self._shadows:
-                shadow.data(event)
-        super().forward_data(event)
-
-    def forward_trailers(self, event: Trailers) -> None:
-        """After the filters: to the upstream, and to the copies."""
-        if self._shadows:
-            for shadow in self._shadows:
-                shadow.data(event)
-        super().forward_trailers(event)
-
-    def finish(self) -> None:
-        """A request that was not complete has no complete copies."""
-        if self._shadows and not self.request_done:
-            for shadow in self._shadows:
-                shadow.cancel()
-        super().finish()
 
     # -- what filters may ask (`mesh_filters.filter.Stream`)
 

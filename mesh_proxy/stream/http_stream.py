@@ -18,6 +18,7 @@ from mesh_proxy.network.paths import check_path
 from mesh_proxy.stream import flags, retry
 from mesh_proxy.stream.filtered_stream import FilteredStream
 from mesh_proxy.stream.grpc_deadline import limit_duration, route_timeout_s
+from mesh_proxy.stream.info import StreamInfo
 from mesh_proxy.stream.upstream_stream import expected_ms
 
 if TYPE_CHECKING:
@@ -50,6 +51,48 @@ class HttpStream(FilteredStream):
     """One request and its response."""
 
     __slots__ = ()
+
+    def __init__(self, downstream: Downstream, manager: HttpManager, request: RequestHeaders, now: float) -> None:
+        """The beginning of all layers: one call for each of them would cost more than what they do. What the attributes mean
+        stands where they belong."""
+        StreamInfo.__init__(self, downstream.info, now)
+        self.downstream = downstream
+        self.manager = manager
+        self.request = request
+        self.protocol = request.http_version
+        self.stream_id = request.stream_id
+        self.request_done = request.end_stream
+        self.response_done = False
+        self.undelivered = False
+        self.last_downstream_time = now
+        self.done = False
+        self.duration = None
+        self._read_blocked = 0
+        self.force_trace = False
+        self.tunnel = False
+        self.plain_replies = False
+        self.run = None
+        self.handle = None
+        self.retry = None
+        self._body = None
+        self._body_size = 0
+        self._body_kept = False
+        self._shadows = None
+        self.timeout_s = None
+        self._try_limit = None
+        self._deadline = None
+        self._try_deadline = None
+        self._try_idle = None
+        self._attempt_life = None
+        self.is_grpc = False
+        self.tells_deadline = False
+        self.timeout_alternative = False
+        self.choice = None
+        self.pool = None
+        self.hedged = False
+        self._retry_timer = None
+        self._awaits_grpc_status = False
+        self._route_cleared = False
 
     @classmethod
     def unparsed(cls, downstream: Downstream, manager: HttpManager, now: float) -> HttpStream:
@@ -127,10 +170,10 @@ class HttpStream(FilteredStream):
         self.bytes_received += len(event.data)
         if event.end_stream:
             self._request_received(now)
-        if self.run is not None:
-            self.run.request_data(event)
-        else:
+        if self.run is None:
             self.forward_data(event)
+        else:
+            self.run.request_data(event)
 
     def _request_received(self, now: float) -> None:
         self.request_done = True
@@ -188,7 +231,7 @@ class HttpStream(FilteredStream):
             return
         first = request.headers.first
         self.timeout_s = None if action.limits_duration else action.timeout_s
-        if is_grpc_content_type(first.get(b"content-type")):
+        if b"content-type" in first and is_grpc_content_type(first[b"content-type"]):
             self.is_grpc = True
             if action.max_grpc_timeout_s is not None and not action.limits_duration:
                 self.timeout_s = route_timeout_s(action, request.headers)

@@ -6,15 +6,13 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from mesh_codecs.errors import ResetReason
-from mesh_codecs.events import RequestHeaders, ResponseHeaders
+from mesh_codecs.events import ResponseHeaders
 from mesh_codecs.grpc.status import DEADLINE_EXCEEDED
 from mesh_proxy.stream import flags
 from mesh_proxy.stream.body_stream import BodyStream
 
 if TYPE_CHECKING:
     from mesh_proxy.deadlines import DeadlineQueue
-    from mesh_proxy.network.http_manager import HttpManager
-    from mesh_proxy.stream.downstream import Downstream
 
 
 class TimedStream(BodyStream):
@@ -32,23 +30,21 @@ class TimedStream(BodyStream):
         "timeout_s",
     )
 
-    def __init__(self, downstream: Downstream, manager: HttpManager, request: RequestHeaders, now: float) -> None:
-        super().__init__(downstream, manager, request, now)
-        self.timeout_s: float | None = None
-        """for the whole response, retries included"""
-        self._try_limit: float | None = None
-        """for one attempt"""
-        self._deadline: DeadlineQueue | None = None
-        self._try_deadline: DeadlineQueue | None = None
-        self._try_idle: DeadlineQueue | None = None
-        self._attempt_life: DeadlineQueue | None = None
-        """where the longest life of a request at the cluster is watched (its `max_stream_duration`)"""
-        self.is_grpc = False
-        """the request's content type says gRPC; known once the request is being forwarded"""
-        self.tells_deadline = False
-        """the upstream gets our time-out as `grpc-timeout` (`max_grpc_timeout`)"""
-        self.timeout_alternative = False
-        """answer a time-out with 204 (x-envoy-upstream-rq-timeout-alt-response)"""
+    timeout_s: float | None
+    """for the whole response, retries included"""
+    _try_limit: float | None
+    """for one attempt"""
+    _deadline: DeadlineQueue | None
+    _try_deadline: DeadlineQueue | None
+    _try_idle: DeadlineQueue | None
+    _attempt_life: DeadlineQueue | None
+    """where the longest life of a request at the cluster is watched (its `max_stream_duration`)"""
+    is_grpc: bool
+    """the request's content type says gRPC; known once the request is being forwarded"""
+    tells_deadline: bool
+    """the upstream gets our time-out as `grpc-timeout` (`max_grpc_timeout`)"""
+    timeout_alternative: bool
+    """answer a time-out with 204 (x-envoy-upstream-rq-timeout-alt-response)"""
 
     def _schedule_retry(self, response: ResponseHeaders | None = None) -> bool:
         """Start another attempt, if allowed."""
@@ -109,11 +105,13 @@ class TimedStream(BodyStream):
 
     def _stop_timers(self) -> None:
         """The upstream's part is over; the manager's own time-outs end with the stream."""
-        self._stop_attempt_life()
+        if self._attempt_life is not None:
+            self._stop_attempt_life()
         if self._deadline is not None:
             self._deadline.discard(self)
             self._deadline = None
-        self._stop_try_timeout()
+        if self._try_deadline is not None or self._try_idle is not None:
+            self._stop_try_timeout()
 
     def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
         """The route's or the attempt's time is up."""

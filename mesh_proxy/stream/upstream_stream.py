@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.errors import LocalProtocolError, ResetReason
-from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, ResponseHeaders, Trailers
+from mesh_codecs.events import Data, InformationalHeaders, ResponseHeaders, Trailers
 from mesh_codecs.grpc import http_of_status, render_timeout, status_of_value
 from mesh_codecs.headers import Headers
 from mesh_proxy.stream import flags
@@ -22,9 +22,7 @@ from mesh_proxy.upstream.pools import pool_for
 from mesh_proxy.upstream.tunnel import TunnelPool
 
 if TYPE_CHECKING:
-    from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.routing import ClusterChoice, Route
-    from mesh_proxy.stream.downstream import Downstream
     from mesh_proxy.upstream.endpoint import Endpoint
     from mesh_proxy.upstream.handle import UpstreamHandle
 
@@ -36,16 +34,14 @@ class UpstreamStream(TimedStream):
 
     route: Route | None
 
-    def __init__(self, downstream: Downstream, manager: HttpManager, request: RequestHeaders, now: float) -> None:
-        super().__init__(downstream, manager, request, now)
-        self.choice: ClusterChoice | None = None
-        self.pool: ConnectionPool[Any] | TunnelPool | None = None
-        """the pool in whose line we wait"""
-        self.hedged = False
-        """x-envoy-hedge-on-per-try-timeout was set; we do not hedge, but the upstream may use the whole time"""
-        self._retry_timer: asyncio.TimerHandle | None = None
-        self._awaits_grpc_status = False
-        """a gRPC response is under way whose end will say what it came to"""
+    choice: ClusterChoice | None
+    pool: ConnectionPool[Any] | TunnelPool | None
+    """the pool in whose line we wait"""
+    hedged: bool
+    """x-envoy-hedge-on-per-try-timeout was set; we do not hedge, but the upstream may use the whole time"""
+    _retry_timer: asyncio.TimerHandle | None
+    _awaits_grpc_status: bool
+    """a gRPC response is under way whose end will say what it came to"""
 
     def _attempt(self) -> None:
         cluster = self.cluster
@@ -131,7 +127,8 @@ class UpstreamStream(TimedStream):
     def on_pool_ready(self, handle: UpstreamHandle) -> None:
         """A connection is ours: send what there is of the request."""
         self.pool = None
-        self.upstream_transport_failure = ""
+        if self.attempts > 1:
+            self.upstream_transport_failure = ""
         self.handle = handle
         self.upstream_protocol = handle.protocol
         self.upstream_local_address = handle.local_address
@@ -231,7 +228,8 @@ class UpstreamStream(TimedStream):
     def on_upstream_headers(self, event: ResponseHeaders, now: float) -> None:
         """The response began."""
         self.first_upstream_rx_time = self.last_upstream_rx_time = now
-        self._stop_try_timeout()
+        if self._try_deadline is not None or self._try_idle is not None:
+            self._stop_try_timeout()
         status = event.status
         cluster = self.cluster
         endpoint = self.upstream
@@ -250,12 +248,12 @@ class UpstreamStream(TimedStream):
         if cluster.health is not None and b"x-envoy-immediate-health-check-fail" in event.headers.first:
             cluster.health.immediate_failure(endpoint)
         retrying = self.retry
-        if retrying is not None and retrying.wants_headers(event):
-            if self._schedule_retry(event):
-                return
-        elif retrying is not None and self.attempts > 1:
-            cluster.stats.upstream_rq_retry_success += 1
         if retrying is not None:
+            if retrying.wants_headers(event):
+                if self._schedule_retry(event):
+                    return
+            elif self.attempts > 1:
+                cluster.stats.upstream_rq_retry_success += 1
             retrying.release()
         if status >= 500 or (event.end_stream and self.is_grpc and (grpc_status is None or verdict >= 500)):
             endpoint.stats.rq_error += 1
@@ -270,7 +268,12 @@ class UpstreamStream(TimedStream):
             self._forget_body()
         self.details = "via_upstream"
         if not self.manager.suppress_envoy_headers and self.request_end_time:
-            event.headers.set(b"x-envoy-upstream-service-time", b"%d" % ((now - self.request_end_time) * 1000))
+            took = int((now - self.request_end_time) * 1000)
+            value = _MILLISECONDS[took] if 0 <= took < len(_MILLISECONDS) else b"%d" % took
+            if event.headers.more is None:
+                event.headers.first[b"x-envoy-upstream-service-time"] = value
+            else:
+                event.headers.set(b"x-envoy-upstream-service-time", value)
         if route.include_attempt_count_in_response:
             event.headers.set(b"x-envoy-attempt-count", b"%d" % self.attempts)
         if route.mutates_response:
@@ -278,7 +281,10 @@ class UpstreamStream(TimedStream):
             self.response_code = status
             route.finalize_response(event, self, self.choice)
             self.response = None
-        self.respond_headers(event)
+        if self.run is None:
+            self.encode_headers(event)
+        else:
+            self.run.response_headers(event)
 
     def on_upstream_data(self, event: Data, now: float) -> None:
         """More of the response body."""
@@ -287,7 +293,10 @@ class UpstreamStream(TimedStream):
             if self._awaits_grpc_status:
                 self._grpc_ended(None)
             self._upstream_complete(now)
-        self.respond_data(event)
+        if self.run is None:
+            self.encode_data(event)
+        else:
+            self.run.response_data(event)
 
     def on_upstream_trailers(self, headers: Headers, now: float) -> None:
         """The response is complete."""
@@ -295,7 +304,10 @@ class UpstreamStream(TimedStream):
         if self._awaits_grpc_status:
             self._grpc_ended(headers)
         self._upstream_complete(now)
-        self.respond_trailers(Trailers(self.stream_id, headers))
+        if self.run is None:
+            self.encode_trailers(Trailers(self.stream_id, headers))
+        else:
+            self.run.response_trailers(Trailers(self.stream_id, headers))
 
     def _grpc_ended(self, trailers: Headers | None) -> None:
         """Only the end of a gRPC response says whether the call succeeded."""
@@ -390,6 +402,9 @@ class UpstreamStream(TimedStream):
         if not self.done:
             self._attempt()
             self.manager.context.flush()
+
+
+_MILLISECONDS: Final = [b"%d" % number for number in range(1024)]
 
 
 def expected_ms(seconds: float) -> bytes:

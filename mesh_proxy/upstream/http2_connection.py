@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from time import monotonic
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.errors import LocalProtocolError, ResetReason
 from mesh_codecs.events import (
@@ -132,70 +132,75 @@ class Http2UpstreamConnection(Http2UpstreamShell):
 
     def _dispatch(self, events: list[Event], now: float) -> None:
         streams = self.streams
-        codec = self.codec
         last_taken = -1
-        moving: list[Http2UpstreamStream] = []
+        moving: list[Http2UpstreamStream] | None = None
         for event in events:
             stream_id = event.stream_id  # the caller's side puts its own there
             stream = streams.get(stream_id)
-            kind = type(event)
-            if kind is WindowOpened:
-                if stream is not None:
-                    stream.pump()
-                elif not stream_id:
-                    self._pump_all()
-            elif kind is GoAway:
-                last_taken = cast("GoAway", event).last_stream_id
-                self._going_away()
-            elif kind is ConnectionFailed:
-                self._failed(cast("ConnectionFailed", event))
-            elif stream is None:
-                # Given up by the router meanwhile; what was read of it is off the wire all the same.
-                if kind is Data:
-                    codec.acknowledge(stream_id, cast("Data", event).flow_size)
-            elif kind is StreamReset:
+            if stream is None:
+                last_taken = self._of_no_stream(event, last_taken)
+                continue
+            callbacks = stream.callbacks
+            assert callbacks is not None
+            if isinstance(event, Data):
+                size = event.flow_size
+                if event.end_stream:
+                    self._response_complete(stream)
+                    callbacks.on_upstream_data(event, now)
+                    self.codec.acknowledge(stream_id, size)
+                else:
+                    callbacks.on_upstream_data(event, now)
+                    stream.delivered(size)
+            elif isinstance(event, ResponseHeaders):
+                stream.begin_response(event)
+                if event.end_stream:
+                    self._response_complete(stream)
+                callbacks.on_upstream_headers(event, now)
+            elif isinstance(event, Trailers):
+                self._response_complete(stream)
+                callbacks.on_upstream_trailers(event.headers, now)
+            elif isinstance(event, WindowOpened):
+                stream.pump()
+            elif isinstance(event, StreamReset):
                 if 0 <= last_taken < stream_id and stream.can_move:
                     del streams[stream_id]
                     self.http2_stats.streams_active -= 1
                     stream.left_behind()
+                    if moving is None:
+                        moving = []
                     moving.append(stream)
                 else:
-                    self._stream_reset(stream, cast("StreamReset", event))
-            else:
-                callbacks = stream.callbacks
-                assert callbacks is not None
-                self._deliver(stream, callbacks, event, now)
-        if moving:
+                    self._stream_reset(stream, event)
+            elif isinstance(event, InformationalHeaders):
+                callbacks.on_upstream_informational(event)
+            elif isinstance(event, ConnectionFailed):
+                self._failed(event)
+        if moving is not None:
             self.pool.move(moving)
         if self._released:
             self._released = False
             self._after_release(now)
 
-    def _deliver(self, stream: Http2UpstreamStream, callbacks: UpstreamCallbacks, event: Event, now: float) -> None:
-        """A part of a response."""
+    def _of_no_stream(self, event: Event, last_taken: int) -> int:
+        """An event of the connection, or of a request that the router gave up; the last request that the endpoint takes, if the
+        event says so."""
         if isinstance(event, Data):
-            size = event.flow_size
-            if event.end_stream:
-                self._response_complete(stream)
-                callbacks.on_upstream_data(event, now)
-                self.codec.acknowledge(stream.stream_id, size)
-            else:
-                callbacks.on_upstream_data(event, now)
-                stream.delivered(size)
-        elif isinstance(event, ResponseHeaders):
-            stream.begin_response(event)
-            if event.end_stream:
-                self._response_complete(stream)
-            callbacks.on_upstream_headers(event, now)
-        elif isinstance(event, Trailers):
-            self._response_complete(stream)
-            callbacks.on_upstream_trailers(event.headers, now)
-        elif isinstance(event, InformationalHeaders):
-            callbacks.on_upstream_informational(event)
+            # What was read of it is off the wire all the same.
+            self.codec.acknowledge(event.stream_id, event.flow_size)
+        elif isinstance(event, WindowOpened):
+            if not event.stream_id:
+                self._pump_all()
+        elif isinstance(event, GoAway):
+            self._going_away()
+            return event.last_stream_id
+        elif isinstance(event, ConnectionFailed):
+            self._failed(event)
+        return last_taken
 
     def _response_complete(self, stream: Http2UpstreamStream) -> None:
         """The response has ended, and with it the request."""
-        stream.return_credit()
+        if stream.withheld:
+            stream.return_credit()
         if not stream.request_ended:
             # Nobody reads the rest of the request (RFC 9113, 8.1).
             self.codec.send(StreamReset(stream.stream_id, ResetReason.LOCAL_RESET))
@@ -305,13 +310,13 @@ class Http2UpstreamConnection(Http2UpstreamShell):
             return None
         self._requests += 1
         self.http2_stats.streams_active += 1
-        silence = self.pool.probe_after_s
-        if silence is not None:
+        pool = self.pool
+        if pool.probe_after_s is not None:
             now = monotonic()
-            if now - self._last_read > silence:
+            if now - self._last_read > pool.probe_after_s:
                 self.codec.probe(now)
                 self._keep_time(now)
-        if self._requests == self.pool.max_requests:
+        if self._requests == pool.max_requests:
             self.stats.upstream_cx_max_requests += 1
             self._draining = True
             self.pool.withdraw(self)
@@ -353,12 +358,13 @@ class Http2UpstreamConnection(Http2UpstreamShell):
     def _end(self, stream: Http2UpstreamStream) -> None:
         """A request is over: count it, and let it go."""
         callbacks = stream.callbacks
+        stream_id = stream.stream_id
         if callbacks is not None:
             stream.callbacks = None
-            received, _, sent, _ = self.codec.usage(stream.stream_id)
+            received, _, sent, _ = self.codec.usage(stream_id)
             callbacks.upstream_wire_bytes_received += received
             callbacks.upstream_wire_bytes_sent += sent
-        self.streams.pop(stream.stream_id, None)
+        self.streams.pop(stream_id, None)
         self.http2_stats.streams_active -= 1
         self.uncount()
         self._released = True

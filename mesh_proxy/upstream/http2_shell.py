@@ -26,7 +26,6 @@ class Http2UpstreamShell(PooledConnection):
 
     __slots__ = (
         "_closed_by_us",
-        "_dirty",
         "_last_read",
         "_local_address",
         "_timer",
@@ -34,6 +33,7 @@ class Http2UpstreamShell(PooledConnection):
         "closed",
         "codec",
         "context",
+        "dirty",
         "endpoint",
         "http2_stats",
         "last_used",
@@ -60,7 +60,8 @@ class Http2UpstreamShell(PooledConnection):
         self._timer: asyncio.TimerHandle | None = None
         """the codec's, see `next_timer`"""
         self._timer_at = 0.0
-        self._dirty = False
+        self.dirty = False
+        """`touch` was called in this turn"""
         self._local_address = b""
 
     @property
@@ -110,13 +111,13 @@ class Http2UpstreamShell(PooledConnection):
 
     def touch(self) -> None:
         """There is something to write at the end of this turn."""
-        if not self._dirty:
-            self._dirty = True
+        if not self.dirty:
+            self.dirty = True
             self.context.flush_later(self)
 
     def flush(self) -> None:
         """Write what the codec gathered."""
-        self._dirty = False
+        self.dirty = False
         if not (self.closed or self.write_blocked):
             self._write()
 

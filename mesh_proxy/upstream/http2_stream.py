@@ -17,7 +17,7 @@ from hashlib import sha1
 from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.errors import LocalProtocolError, ResetReason
-from mesh_codecs.events import Data, RequestHeaders, ResponseHeaders, Trailers
+from mesh_codecs.events import RequestHeaders, ResponseHeaders
 from mesh_codecs.headers import Headers
 from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW
 
@@ -49,12 +49,12 @@ class Http2UpstreamStream:
         "_sent",
         "_sent_size",
         "_trailers",
-        "_withheld",
         "callbacks",
         "connection",
         "request_ended",
         "response_begun",
         "stream_id",
+        "withheld",
     )
 
     protocol: bytes = b"HTTP/2"
@@ -72,7 +72,7 @@ class Http2UpstreamStream:
         self._held = False
         """the head waits for the endpoint's SETTINGS"""
         self._pauses = 0
-        self._withheld = 0
+        self.withheld = 0
         """bytes of the response that the router got while it had paused: their credit is still to be returned"""
         self._queue: deque[bytes] | None = None
         """body that waits for the window; its last piece is followed by `_trailers` or the end, if `_queued_end`"""
@@ -113,9 +113,10 @@ class Http2UpstreamStream:
                 self._queue = deque()
             connection.await_settings(self)
             return
-        connection.codec.send(request)
+        connection.codec.send_request(request)
         self.request_ended = request.end_stream
-        connection.touch()
+        if not connection.dirty:
+            connection.touch()
 
     def settings_arrived(self) -> None:
         """Send the head that waited for the endpoint's SETTINGS, and what came after it."""
@@ -124,7 +125,7 @@ class Http2UpstreamStream:
             return
         self._held = False
         try:
-            self.connection.codec.send(request)
+            self.connection.codec.send_request(request)
         except LocalProtocolError as error:
             self.connection.give_up(self, ResetReason.PROTOCOL_ERROR, error.code)
             return
@@ -134,20 +135,20 @@ class Http2UpstreamStream:
     def send_data(self, data: bytes, end_stream: bool) -> None:
         """Send a piece of the body, as far as the window allows."""
         size = len(data)
-        if not self.response_begun and self._sent_size <= REPLAY_LIMIT:
-            self._sent_size += size
-            if self._sent_size > REPLAY_LIMIT:
-                self._sent = None
-            elif self._sent is None:
-                self._sent = [data]
-            else:
-                self._sent.append(data)
+        if not self.response_begun:
+            self._remember(data, size)
         connection = self.connection
-        if self._queue is None and not connection.write_blocked and size <= connection.codec.send_window(self.stream_id):
-            connection.codec.send(Data(self.stream_id, data, end_stream))
-            self.request_ended = end_stream
-            connection.touch()
-            return
+        if self._queue is None and not connection.write_blocked:
+            try:
+                connection.codec.send_data(self.stream_id, data, end_stream)
+            except LocalProtocolError as error:
+                if error.code != "http2.beyond_send_window":
+                    raise
+            else:
+                self.request_ended = end_stream
+                if not connection.dirty:
+                    connection.touch()
+                return
         queue = self._queue
         if queue is None:
             queue = self._queue = deque()
@@ -162,11 +163,21 @@ class Http2UpstreamStream:
             connection.stats.upstream_flow_control_backed_up_total += 1
             self.callbacks.on_upstream_writable(False)
 
+    def _remember(self, data: bytes, size: int) -> None:
+        """Keep a piece of the body for a move, unless it is too much."""
+        self._sent_size = size = self._sent_size + size
+        if size > REPLAY_LIMIT:
+            self._sent = None
+        elif self._sent is None:
+            self._sent = [data]
+        else:
+            self._sent.append(data)
+
     def send_trailers(self, headers: Headers) -> None:
         """Send trailers and end the request."""
         self._trailers = headers
         if self._queue is None:
-            self.connection.codec.send(Trailers(self.stream_id, headers))
+            self.connection.codec.send_trailers(self.stream_id, headers)
             self.request_ended = True
             self.connection.touch()
 
@@ -186,24 +197,24 @@ class Http2UpstreamStream:
             piece = queue[0]
             left = len(piece) - offset
             if left > window:
-                codec.send(Data(stream_id, piece[offset : offset + window], False))
+                codec.send_data(stream_id, piece[offset : offset + window], False)
                 offset += window
                 self._queued -= window
                 continue
             queue.popleft()
             self._queued -= left
             end = self._trailers is True and not queue
-            codec.send(Data(stream_id, piece[offset:] if offset else piece, end))
+            codec.send_data(stream_id, piece[offset:] if offset else piece, end)
             offset = 0
             if end:
                 self.request_ended = True
         self._offset = offset
         if not queue and not self.request_ended and self._trailers is not None:
             if self._trailers is True:
-                codec.send(Data(stream_id, b"", True))
+                codec.send_data(stream_id, b"", True)
             else:
                 assert isinstance(self._trailers, Headers)
-                codec.send(Trailers(stream_id, self._trailers))
+                codec.send_trailers(stream_id, self._trailers)
             self.request_ended = True
         if not queue:
             self._queue = None
@@ -238,15 +249,14 @@ class Http2UpstreamStream:
     def delivered(self, size: int) -> None:
         """The router got so many bytes (`Data.flow_size`): return the credit, unless it has paused."""
         if self._pauses:
-            self._withheld += size
+            self.withheld += size
         else:
             self.connection.codec.acknowledge(self.stream_id, size)
 
     def return_credit(self) -> None:
         """Return what was withheld."""
-        if self._withheld:
-            self.connection.codec.acknowledge(self.stream_id, self._withheld)
-            self._withheld = 0
+        self.connection.codec.acknowledge(self.stream_id, self.withheld)
+        self.withheld = 0
 
     def pause_reading(self) -> None:
         """Counted: several blockers may hold the stream. The connection is read on for the others."""
@@ -259,7 +269,7 @@ class Http2UpstreamStream:
         self._pauses -= 1
         if self._pauses == 0:
             self.connection.stats.upstream_flow_control_resumed_reading_total += 1
-            if self._withheld:
+            if self.withheld:
                 self.return_credit()
                 self.connection.touch()
 

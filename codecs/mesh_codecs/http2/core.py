@@ -122,10 +122,16 @@ class Core:
         assert state != ILLEGAL, stream
         stream.state = state
         if state == CLOSED:
-            del self._streams[stream.id]
-            self._ended_streams[stream.id] = stream
-            if stream.owed:
-                self._owed[stream.id] = stream.owed
+            self._closed(stream)
+
+    def _closed(self, stream: Stream) -> None:
+        """Forget a stream that both sides have ended."""
+        stream_id = stream.id
+        stream.state = CLOSED
+        del self._streams[stream_id]
+        self._ended_streams[stream_id] = stream
+        if stream.owed:
+            self._owed[stream_id] = stream.owed
 
     def _abandon(self, stream: Stream) -> None:
         """A stream ended by a reset: its undelivered bytes will not be acknowledged, so their credit goes back now."""
@@ -161,16 +167,16 @@ class Core:
                     stream.recv_window += stream.unreturned
                     stream.unreturned = 0
         else:
-            owed = self._owed.get(stream_id)
-            if owed is None:
+            owed = self._owed.pop(stream_id, 0)
+            if not owed:
                 return  # reset meanwhile: the credit went back then
-            if size > owed:
-                raise LocalProtocolError("http2.acknowledged_too_much", detail=f"stream {stream_id}")
-            if size == owed:
-                del self._owed[stream_id]
-            else:
-                self._owed[stream_id] = owed - size
-        self._return_connection_credit(size)
+            if size != owed:
+                self._owed[stream_id] = owed if size > owed else owed - size
+                if size > owed:
+                    raise LocalProtocolError("http2.acknowledged_too_much", detail=f"stream {stream_id}")
+        self._unreturned += size
+        if self._unreturned >= self._credit_step:
+            self._return_connection_credit(0)
 
     def _return_connection_credit(self, size: int) -> None:
         self._unreturned += size

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from mesh_codecs.codec import Codec
+from mesh_codecs.events import RequestHeaders, ResponseHeaders
+from mesh_codecs.headers import Headers
 from mesh_codecs.http2.connection import Http2Codec
 from mesh_codecs.http2.settings import Http2Settings
 
@@ -31,6 +33,18 @@ class Http2Engine(Codec, Protocol):
     @property
     def draining(self) -> bool:
         """GOAWAY was said, perhaps because of the peer's many faults."""
+
+    def send_request(self, event: RequestHeaders) -> None:
+        """`send` for those who know what they send; so are the next three."""
+
+    def send_response(self, event: ResponseHeaders) -> None:
+        """The head of a response."""
+
+    def send_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        """A piece of a body."""
+
+    def send_trailers(self, stream_id: int, headers: Headers) -> None:
+        """Trailers; they end the stream."""
 
     def usage(self, stream_id: int) -> tuple[int, int, int, int]:
         """Bytes on the wire of a stream that is open, or ended since the last read began: received, header blocks among them,

@@ -84,6 +84,22 @@ class H2Codec(H2Receiver):
         except self._error as error:
             raise LocalProtocolError("http2.h2", detail=str(error)) from None
 
+    def send_request(self, event: RequestHeaders) -> None:
+        """`send`."""
+        self.send(event)
+
+    def send_response(self, event: ResponseHeaders) -> None:
+        """`send`."""
+        self.send(event)
+
+    def send_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        """`send`."""
+        self.send(Data(stream_id, data, end_stream))
+
+    def send_trailers(self, stream_id: int, headers: Headers) -> None:
+        """`send`."""
+        self.send(Trailers(stream_id, headers))
+
     def _send(self, event: Event) -> None:
         connection = self._connection
         stream_id = event.stream_id

@@ -52,6 +52,7 @@ class HeaderReceiver(ControlReceiver):
         """the next frame must be a certain one: SETTINGS at the start, CONTINUATION within a header block"""
         self._memo_in: list[dict[bytes, Head]] = [{}, {}, {}]
         """heads by block, for requests, responses and trailers; void when the peer's dynamic table changes"""
+        self._request_heads, self._response_heads, self._trailer_heads = self._memo_in
         self._memo_alone: list[dict[bytes, tuple[Head, Pairs, int]]] = [{}, {}, {}]
         """heads by block, of blocks that add to the table without looking at it (nginx writes them all so), with the entries that
         they add and the size of those"""
@@ -68,18 +69,24 @@ class HeaderReceiver(ControlReceiver):
 
     def _plain_headers(self, end_stream: bool, stream_id: int, block: bytes, events: list[Event]) -> None:
         """HEADERS that is its whole block and nothing else; a block known by its bytes is not decoded again."""
-        if self.downstream:
-            if stream_id > self._last_peer_id and stream_id & 1:
-                head = self._memo_in[_REQUEST].get(block)
-                if head is not None:
-                    self._open(stream_id, end_stream, head, len(block), events)
-                    return
+        if self.downstream and stream_id > self._last_peer_id:
+            head = self._request_heads.get(block)
+            if head is not None and stream_id & 1:
+                self._open(stream_id, end_stream, head, len(block), events)
+                return
         else:
             stream = self._streams.get(stream_id)
-            if stream is not None and not stream.flags & HEAD_RECEIVED and stream.state != IDLE:
-                head = self._memo_in[_RESPONSE].get(block)
+            if stream is None or not stream.state or stream.state >= HALF_CLOSED_REMOTE:
+                pass
+            elif not stream.flags & HEAD_RECEIVED:
+                head = self._response_heads.get(block)
                 if head is not None:
                     self._respond(stream, end_stream, head, events)
+                    return
+            elif end_stream:
+                head = self._trailer_heads.get(block)
+                if head is not None:
+                    self._end_by_trailers(stream, head, len(block), events)
                     return
         self._headers_frame(0x5 if end_stream else 0x4, stream_id, block, events)
 
@@ -145,7 +152,7 @@ class HeaderReceiver(ControlReceiver):
         elif stream.state == HALF_CLOSED_REMOTE:
             self._skip_block(block)
             raise StreamFault(stream_id, STREAM_CLOSED, "http2.headers_after_end_of_stream")
-        elif self.downstream or stream.flags & HEAD_RECEIVED:
+        elif stream.flags & HEAD_RECEIVED:
             self._trailers(stream, end_stream, block, events)
         elif stream.state == IDLE:
             raise ConnectionFault(PROTOCOL_ERROR, "http2.headers_on_idle_stream")
@@ -258,7 +265,7 @@ class HeaderReceiver(ControlReceiver):
                 self._guard.premature_end()
             self._glitch()
             return
-        flags = TUNNEL if head.protocol else 0
+        flags = TUNNEL | HEAD_RECEIVED if head.protocol else HEAD_RECEIVED
         size += FRAME_HEADER_SIZE
         if end_stream:
             if head.content_length > 0:
@@ -313,12 +320,20 @@ class HeaderReceiver(ControlReceiver):
         head = self._head(_TRAILERS, stream.id, block)
         if not end_stream:
             raise StreamFault(stream.id, PROTOCOL_ERROR, "http2.trailers_do_not_end_stream")
+        self._end_by_trailers(stream, head, len(block), events)
+
+    def _end_by_trailers(self, stream: Stream, head: Head, size: int, events: list[Event]) -> None:
+        """Trailers, a block of `size` bytes, on a stream whose head came."""
+        self._guard.empty_run = 0
         if stream.expected > 0:
             raise StreamFault(stream.id, PROTOCOL_ERROR, "http2.content_length_mismatch")
-        size = len(block) + FRAME_HEADER_SIZE
+        size += FRAME_HEADER_SIZE
         stream.received += size
         stream.head_received += size
-        self._advance(stream, RECV_END_STREAM)
+        if stream.state == OPEN:
+            stream.state = HALF_CLOSED_REMOTE
+        else:
+            self._closed(stream)
         events.append(Trailers(stream.id, head.headers()))
 
 

@@ -26,7 +26,7 @@ from mesh_codecs.http2.frames import (
 )
 from mesh_codecs.http2.header_receiver import HeaderReceiver, unpad
 from mesh_codecs.http2.settings import Http2Settings
-from mesh_codecs.http2.state import HALF_CLOSED_REMOTE, HEAD_RECEIVED, IDLE, RECV_END_STREAM
+from mesh_codecs.http2.state import HALF_CLOSED_REMOTE, HEAD_RECEIVED, IDLE, OPEN, RECV_END_STREAM
 
 
 class Receiver(HeaderReceiver):
@@ -42,6 +42,7 @@ class Receiver(HeaderReceiver):
         self._settings_expected = True
         """the first frame must be SETTINGS (RFC 9113, 3.4)"""
         self._largest_word: Final = settings.max_frame_size << 8 | 0xFF
+        self._frames_per_read: Final = settings.max_frames_per_read or -1
 
     def receive_data(self, data: bytes) -> list[Event]:
         """Events found in the bytes so far, good ones first; see `mesh_codecs.codec.Codec`."""
@@ -65,7 +66,7 @@ class Receiver(HeaderReceiver):
         pos = 0
         end = len(data)
         try:
-            frames_left = self.settings.max_frames_per_read or -1
+            frames_left = self._frames_per_read
             self.pending = False
             if self._out and len(self._out) > self.settings.max_outbound_frames:
                 raise ConnectionFault(ENHANCE_YOUR_CALM, "http2.outbound_frames_flood")
@@ -73,28 +74,30 @@ class Receiver(HeaderReceiver):
                 pos = self._read_preface(data)
                 if not self._preface_read:
                     return events
-            while end - pos >= FRAME_HEADER_SIZE:
+            latest = end - FRAME_HEADER_SIZE
+            while pos <= latest:
                 word, flags, stream_id = unpack_frame_header(data, pos)  # word is length << 8 | type
                 if word > self._largest_word:
                     raise ConnectionFault(FRAME_SIZE_ERROR, "http2.frame_too_large")
                 start = pos + FRAME_HEADER_SIZE
-                pos = start + (word >> 8)
-                if pos > end:
-                    pos = start - FRAME_HEADER_SIZE
+                after = start + (word >> 8)
+                if after > end:
                     break
                 if not frames_left:
-                    pos = start - FRAME_HEADER_SIZE
                     self.pending = True
                     break
                 frames_left -= 1
+                pos = after
+                stream_id &= LARGEST_STREAM_ID
                 try:
-                    kind = word & 0xFF
-                    if kind == 0 and not self._special:
-                        self._data_frame(flags, stream_id & LARGEST_STREAM_ID, data[start:pos], events)
-                    elif kind == 1 and flags & 0x2C == 4 and not self._special:  # END_HEADERS, not PADDED, no PRIORITY
-                        self._plain_headers(flags & 1 == 1, stream_id & LARGEST_STREAM_ID, data[start:pos], events)
+                    if self._special:
+                        self._frame(word & 0xFF, flags, stream_id, data[start:after], events)
+                    elif not word & 0xFF:
+                        self._data_frame(flags, stream_id, data[start:after], events)
+                    elif word & 0xFF == 1 and flags & 0x2C == 4:  # HEADERS with END_HEADERS, not PADDED, no PRIORITY
+                        self._plain_headers(flags & 1 == 1, stream_id, data[start:after], events)
                     else:
-                        self._frame(kind, flags, stream_id & LARGEST_STREAM_ID, data[start:pos], events)
+                        self._frame(word & 0xFF, flags, stream_id, data[start:after], events)
                 except StreamFault as fault:
                     self._reset_by_fault(fault, events)
         except ConnectionFault as last:  # a name of its own: mypyc gives one name one type
@@ -164,7 +167,45 @@ class Receiver(HeaderReceiver):
 
     # Bodies.
 
-    def _data_frame(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
+    def _data_frame(self, flags: int, stream_id: int, data: bytes, events: list[Event]) -> None:
+        """DATA: here what nearly every such frame is, and in `_odd_data` the rest with all that may be wrong."""
+        stream = self._streams.get(stream_id)
+        size = len(data)
+        if (
+            stream is None
+            or not size
+            or flags & 0x8  # PADDED
+            or not stream.flags & HEAD_RECEIVED
+            or stream.state >= HALF_CLOSED_REMOTE
+            or size > stream.recv_window
+            or size > self._recv_window
+        ):
+            self._odd_data(flags, stream_id, data, events)
+            return
+        end_stream = flags & 1
+        expected = stream.expected
+        if expected >= 0:
+            expected -= size
+            if expected < 0 or (end_stream and expected):
+                self._odd_data(flags, stream_id, data, events)
+                return
+            stream.expected = expected
+        self._guard.empty_run = 0
+        self._recv_window -= size
+        stream.recv_window -= size
+        stream.owed += size
+        stream.received += size + 9
+        if not end_stream:
+            events.append(Data(stream_id, data, False, size))
+            return
+        if stream.state == OPEN:
+            stream.state = HALF_CLOSED_REMOTE
+        else:
+            self._closed(stream)
+        events.append(Data(stream_id, data, True, size))
+
+    def _odd_data(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
+        """Any DATA frame, looked at from all sides."""
         size = len(payload)
         data = payload
         if flags & frames.PADDED:
@@ -193,7 +234,7 @@ class Receiver(HeaderReceiver):
         stream.recv_window = window = stream.recv_window - size
         if window < 0:
             raise StreamFault(stream_id, FLOW_CONTROL_ERROR, "http2.stream_window_exceeded")
-        if not self.downstream and not stream.flags & HEAD_RECEIVED:
+        if not stream.flags & HEAD_RECEIVED:
             raise StreamFault(stream_id, PROTOCOL_ERROR, "http2.data_before_headers")
         expected = stream.expected
         if expected >= 0:

@@ -28,11 +28,11 @@ from mesh_codecs.http2.hpack_encoder import encode_integer
 from mesh_codecs.http2.state import (
     BODILESS,
     HALF_CLOSED_LOCAL,
-    HALF_CLOSED_REMOTE,
     HEAD_SENT,
     IDLE,
     OPEN,
     SEND_END_STREAM,
+    SENDING,
     TUNNEL,
     Stream,
 )
@@ -78,9 +78,6 @@ _UNIQUE: Final[dict[bytes, bytes]] = {name: b"\x00" + bytes((len(name),)) + name
 _LENGTHS: Final = [bytes((size,)) for size in range(0x7F)]
 """string lengths of one byte (RFC 7541, 5.2)"""
 
-_SENDING: Final = (OPEN, HALF_CLOSED_REMOTE)
-"""states in which our side of a stream is open"""
-
 
 class Sender(Core):
     """Turns events into frames."""
@@ -95,16 +92,16 @@ class Sender(Core):
         Raises:
             LocalProtocolError: the event does not fit the state, which is then unchanged.
         """
-        if self._failed or (self._gone and event.stream_id in self._gone):
-            return
         if isinstance(event, Data):
-            self._send_data(event)
+            self.send_data(event.stream_id, event.data, event.end_stream)
         elif isinstance(event, ResponseHeaders):
-            self._send_response(event)
+            self.send_response(event)
         elif isinstance(event, RequestHeaders):
-            self._send_request(event)
+            self.send_request(event)
         elif isinstance(event, Trailers):
-            self._send_trailers(event)
+            self.send_trailers(event.stream_id, event.headers)
+        elif self._too_late(event.stream_id):
+            return
         elif isinstance(event, StreamReset):
             self._send_reset(event)
         elif isinstance(event, InformationalHeaders):
@@ -114,34 +111,43 @@ class Sender(Core):
         else:
             raise LocalProtocolError("http2.event_cannot_be_sent", detail=type(event).__name__)
 
+    def _too_late(self, stream_id: int) -> bool:
+        """The connection failed, or the peer reset the stream, and the caller could not know."""
+        return self._failed or stream_id in self._gone
+
     # Heads.
 
-    def _send_request(self, event: RequestHeaders) -> None:
+    def send_request(self, event: RequestHeaders) -> None:
+        """`send` for those who know what they send."""
         stream_id = event.stream_id
         stream = self._streams.get(stream_id)
-        if stream is None or stream.state != IDLE or self.downstream:
+        if self._failed or stream is None or stream.state or self.downstream:  # not IDLE
+            if self._too_late(stream_id):
+                return
             raise LocalProtocolError("http2.stream_not_opened", detail=f"stream {stream_id}")
         if stream_id < self._last_sent_id:
             raise LocalProtocolError("http2.stream_ids_out_of_order", detail=f"stream {stream_id}")
         if self._peer_goaway:
             raise LocalProtocolError("http2.peer_is_going_away")
-        if event.protocol and not self._peer_allows_connect:
-            raise LocalProtocolError("http2.extended_connect_not_offered", 502)
-        block = self._block_of_request(event)
-        self._last_sent_id = stream_id
-        stream.state = OPEN
         flags = HEAD_SENT
+        if event.protocol:
+            if not self._peer_allows_connect:
+                raise LocalProtocolError("http2.extended_connect_not_offered", 502)
+            flags = HEAD_SENT | TUNNEL
+        block = self._block_of_request(event)
         if event.method == b"HEAD":
             flags |= BODILESS
-        if event.protocol:
-            flags |= TUNNEL
+        self._last_sent_id = stream_id
         stream.flags = flags
         self._guard.streams += 1
-        self._queue_block(stream, block, event.end_stream)
+        self._queue_block(stream, block, OPEN, event.end_stream)
 
-    def _send_response(self, event: ResponseHeaders) -> None:
+    def send_response(self, event: ResponseHeaders) -> None:
+        """`send` for those who know what they send."""
         stream = self._streams.get(event.stream_id)
-        if stream is None or stream.flags & HEAD_SENT or not self.downstream:
+        if self._failed or stream is None or stream.flags & HEAD_SENT or not self.downstream:
+            if self._too_late(event.stream_id):
+                return
             raise LocalProtocolError("http2.response_not_expected", detail=f"stream {event.stream_id}")
         status = event.status
         if status == 101:
@@ -155,44 +161,42 @@ class Sender(Core):
         if block is None:
             block = self._fields_block(status, headers)
         stream.flags |= HEAD_SENT
-        size = len(block)
-        stream.head_sent = stream.sent = stream.sent + size + FRAME_HEADER_SIZE
-        if event.end_stream or size > self._peer_max_frame_size:
-            self._queue_frames(stream, block, event.end_stream)
-        else:
-            self._out.append(pack_frame_header(size << 8 | 1, 0x4, stream.id) + block)
+        self._queue_block(stream, block, stream.state, event.end_stream)
 
     def _send_informational(self, event: InformationalHeaders) -> None:
         stream = self._streams.get(event.stream_id)
         if stream is None or stream.flags & HEAD_SENT or not self.downstream:
             raise LocalProtocolError("http2.response_not_expected", detail=f"stream {event.stream_id}")
-        self._queue_block(stream, self._fields_block(event.status, event.headers), False)
+        self._queue_block(stream, self._fields_block(event.status, event.headers), stream.state, False)
 
-    def _send_trailers(self, event: Trailers) -> None:
-        stream = self._streams.get(event.stream_id)
-        if stream is None or not stream.flags & HEAD_SENT or stream.state not in _SENDING:
-            raise LocalProtocolError("http2.trailers_not_expected", detail=f"stream {event.stream_id}")
-        if not event.headers.first:  # all fields were taken out on the way: an empty DATA frame ends the stream as well
-            self._out.append(pack_frame_header(frames.DATA, frames.END_STREAM, stream.id))
+    def send_trailers(self, stream_id: int, headers: Headers) -> None:
+        """`send` for those who know what they send."""
+        stream = self._streams.get(stream_id)
+        if self._failed or stream is None or not stream.state & SENDING or not stream.flags & HEAD_SENT:
+            if self._too_late(stream_id):
+                return
+            raise LocalProtocolError("http2.trailers_not_expected", detail=f"stream {stream_id}")
+        if not headers.first:  # all fields were taken out on the way: an empty DATA frame ends the stream as well
+            self._out.append(pack_frame_header(frames.DATA, frames.END_STREAM, stream_id))
             self._advance(stream, SEND_END_STREAM)
             return
-        self._queue_block(stream, self._fields_block(0, event.headers), True)
+        self._queue_block(stream, self._fields_block(0, headers), stream.state, True)
 
-    def _queue_block(self, stream: Stream, block: bytes, end_stream: bool) -> None:
-        size = len(block) + FRAME_HEADER_SIZE
-        stream.sent += size
-        stream.head_sent += size
-        self._queue_frames(stream, block, end_stream)
-
-    def _queue_frames(self, stream: Stream, block: bytes, end_stream: bool) -> None:
+    def _queue_block(self, stream: Stream, block: bytes, state: int, end_stream: bool) -> None:
+        """Queue a header block; the stream is in that state then, or has our end if this is it."""
         size = len(block)
-        if size <= self._peer_max_frame_size:
-            flags = 0x5 if end_stream else 0x4  # END_HEADERS, END_STREAM
-            self._out.append(pack_frame_header(size << 8 | 1, flags, stream.id) + block)
-        else:
+        stream.sent += size + FRAME_HEADER_SIZE
+        stream.head_sent += size + FRAME_HEADER_SIZE
+        if size > self._peer_max_frame_size:
             self._out.append(frames.header_frames(stream.id, end_stream, block, self._peer_max_frame_size))
-        if end_stream:
-            self._advance(stream, SEND_END_STREAM)
+        else:  # the flags are END_HEADERS, and END_STREAM at the end
+            self._out.append(pack_frame_header(size << 8 | 1, 0x5 if end_stream else 0x4, stream.id) + block)
+        if not end_stream:
+            stream.state = state
+        elif state == OPEN:
+            stream.state = HALF_CLOSED_LOCAL
+        else:
+            self._closed(stream)
 
     # Header blocks.
 
@@ -263,44 +267,47 @@ class Sender(Core):
 
     # Bodies and ends.
 
-    def _send_data(self, event: Data) -> None:
-        stream_id = event.stream_id
+    def send_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        """`send` for those who know what they send."""
         stream = self._streams.get(stream_id)
-        if stream is None or not stream.flags & HEAD_SENT or stream.state not in _SENDING:
-            raise LocalProtocolError("http2.data_not_expected", detail=f"stream {stream_id}")
-        data = event.data
-        size = len(data)
-        if not size:
-            if not event.end_stream:
+        if self._failed or stream is None or not stream.state & SENDING or not stream.flags & HEAD_SENT:
+            if self._too_late(stream_id):
                 return
-        elif size > stream.send_window or size > self._send_window:
-            raise LocalProtocolError("http2.beyond_send_window", detail=f"stream {stream_id}: {size} bytes")
+            raise LocalProtocolError("http2.data_not_expected", detail=f"stream {stream_id}")
+        size = len(data)
+        if size > stream.send_window or size > self._send_window or not size:
+            if size:
+                raise LocalProtocolError("http2.beyond_send_window", detail=f"stream {stream_id}: {size} bytes")
+            if not end_stream:
+                return
         stream.send_window -= size
         self._send_window -= size
         stream.sent += size + FRAME_HEADER_SIZE
-        out = self._out
+        self._guard.data_frames_sent += 1
         if size <= _COPY_LIMIT:
-            self._guard.data_frames_sent += 1
-            out.append(pack_frame_header(size << 8, 1 if event.end_stream else 0, stream_id) + data)
-            if event.end_stream:
-                self._advance(stream, SEND_END_STREAM)
-            return
+            self._out.append(pack_frame_header(size << 8, 1 if end_stream else 0, stream_id) + data)
+        else:
+            self._queue_large(stream, data, size, end_stream)
+        if end_stream:
+            if stream.state == OPEN:
+                stream.state = HALF_CLOSED_LOCAL
+            else:
+                self._closed(stream)
+
+    def _queue_large(self, stream: Stream, data: bytes, size: int, end_stream: bool) -> None:
+        """Frames that are not worth joining with their headers; the last one is counted already."""
+        out = self._out
+        self._out_large = True
         limit = self._peer_max_frame_size
         start = 0
         while size - start > limit:
-            out.append(pack_frame_header(limit << 8, 0, stream_id))
+            out.append(pack_frame_header(limit << 8, 0, stream.id))
             out.append(data[start : start + limit])
             stream.sent += FRAME_HEADER_SIZE
-            self._out_large = True
             self._guard.data_frames_sent += 1
             start += limit
-        self._guard.data_frames_sent += 1
-        rest = size - start
-        out.append(pack_frame_header(rest << 8, 1 if event.end_stream else 0, stream_id))
+        out.append(pack_frame_header((size - start) << 8, 1 if end_stream else 0, stream.id))
         out.append(data[start:] if start else data)
-        self._out_large = True
-        if event.end_stream:
-            self._advance(stream, SEND_END_STREAM)
 
     def _send_reset(self, event: StreamReset) -> None:
         stream = self._streams.get(event.stream_id)

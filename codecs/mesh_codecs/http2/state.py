@@ -70,6 +70,8 @@ OPEN: Final = 1
 HALF_CLOSED_LOCAL: Final = 2
 HALF_CLOSED_REMOTE: Final = 3
 CLOSED: Final = 4
+SENDING: Final = 1
+"""a bit of the two states in which our side of a stream is open"""
 RECV_HEADERS: Final = 0
 RECV_DATA: Final = 1
 RECV_END_STREAM: Final = 2
@@ -128,7 +130,7 @@ class Stream:
 
 
 HEAD_RECEIVED: Final = 1
-"""the peer's final head came (upstream side); a later block is trailers"""
+"""the peer's final head came; a later block is trailers"""
 HEAD_SENT: Final = 2
 """our final head went out"""
 BODILESS: Final = 4
