@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import struct
 import time
 from collections.abc import Mapping
 from email.utils import formatdate
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 REQUEST_IDS: Final = 256
 """made at a time"""
+_ID_PARTS: Final = struct.Struct("8s4s3s3s12s")
+"""the random digits of an id"""
 
 
 class Flushable(Protocol):
@@ -38,8 +41,7 @@ class WorkerContext:
     __slots__ = (
         "_date",
         "_date_second",
-        "_random_digits",
-        "_random_position",
+        "_request_ids",
         "active_connections",
         "clusters",
         "codec_engine",
@@ -116,8 +118,7 @@ class WorkerContext:
         self.service_node = b""
         self._date = b""
         self._date_second = -1
-        self._random_digits = ""
-        self._random_position = 0
+        self._request_ids: list[bytes] = []
 
     def descriptors(self, share: float) -> bool:
         """Whether connections use less than this share of the descriptors that they may have."""
@@ -154,11 +155,8 @@ class WorkerContext:
     def request_id(self) -> bytes:
         """A UUID of version 4 as text. Random bytes are bought from the kernel by the kilobyte; version and variant are those
         of RFC 9562, 5.4."""
-        position = self._random_position
-        digits = self._random_digits
-        if position >= len(digits):
-            digits = self._random_digits = os.urandom(15 * REQUEST_IDS).hex()
-            position = 0
-        self._random_position = position + 30
-        part = digits[position : position + 30]
-        return f"{part[:8]}-{part[8:12]}-4{part[12:15]}-a{part[15:18]}-{part[18:]}".encode()
+        ids = self._request_ids
+        if not ids:
+            digits = os.urandom(15 * REQUEST_IDS).hex().encode()
+            ids.extend([b"%b-%b-4%b-a%b-%b" % parts for parts in _ID_PARTS.iter_unpack(digits)])
+        return ids.pop()

@@ -6,10 +6,21 @@ every upstream one. All text is `bytes` as it was on the wire; header names are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from mesh_codecs.errors import RemoteProtocolError, ResetReason
 from mesh_codecs.headers import Headers
+
+
+class KnownHead:
+    """Stands for the bytes of a request head that came before on the same connection."""
+
+    __slots__ = ("note",)
+
+    def __init__(self) -> None:
+        self.note: Any = None
+        """what the receiver worked out of it, for the next time"""
 
 
 @dataclass(slots=True)
@@ -32,6 +43,10 @@ class RequestHeaders:
     """HTTP/1 `Upgrade` or HTTP/2 extended CONNECT `:protocol` value, lower-case; empty for an ordinary request"""
     http_version: bytes = b"HTTP/1.1"
     """`HTTP/1.0`, `HTTP/1.1` or `HTTP/2`, as access logs print it"""
+    known: KnownHead | None = field(default=None, compare=False, repr=False)
+    """the head came before, byte for byte; None also where the codec does not look"""
+    likeness: object = field(default=None, compare=False, repr=False)
+    """for the codec that sends the head: heads with the same object here differ in their `x-request-id` at most"""
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from mesh_proxy.network.http2_settings import downstream_settings
 from mesh_proxy.routing import RouteTable
 from mesh_proxy.stats.group import sanitize
 from mesh_proxy.stats.groups import HttpStats, ListenerHttpStats
+from mesh_proxy.stream.request_plan import RequestPlans
 
 if TYPE_CHECKING:
     from mesh_proxy.access_log import SinkSet
@@ -49,6 +50,7 @@ class HttpManager:
         "normalize_host",
         "overwrite_server",
         "pass_server",
+        "plans",
         "request_queue",
         "require_path_checks",
         "route_table",
@@ -100,6 +102,7 @@ class HttpManager:
         self.require_path_checks = (
             config.normalize_path or config.merge_slashes or config.path_with_escaped_slashes_action != "KEEP_UNCHANGED"
         )
+        self.plans = RequestPlans(self)
         self._make_queues(config)
         self.underscores = UnderscoreAction(config.headers_with_underscores_action)
         self.watches_underscores = self.underscores is not UnderscoreAction.ALLOW

@@ -104,7 +104,6 @@ class Route:
     __slots__ = (
         "_choices",
         "_host_rewrite",
-        "_lone",
         "_path_rewrite",
         "_random_header",
         "_redirect_target",
@@ -121,6 +120,7 @@ class Route:
         "include_attempt_count_in_response",
         "include_is_timeout_retry_header",
         "include_request_attempt_count",
+        "lone",
         "mirrors",
         "mutates_response",
         "name",
@@ -172,7 +172,7 @@ class Route:
         self._weights: list[int] = []
         self._total = 0
         self._random_header = b""
-        self._lone: ClusterChoice | None = None
+        self.lone: ClusterChoice | None = None
         """the choice when there is just one and its name is known"""
         self.mutates_response = bool(self._response_mutations)
         """`finalize_response` has something to do"""
@@ -260,14 +260,14 @@ class Route:
         self._total = action.total_weight or (self._weights[-1] if self._weights else 0)
         self._random_header = action.random_value_header.lower().encode()
         if len(choices) == 1 and not choices[0].cluster_header:
-            self._lone = choices[0]
+            self.lone = choices[0]
 
     # Serving
 
     def select(self, request: RequestHeaders, info: StreamInfo) -> ClusterChoice | None:
         """The cluster for a request; None when the header that should name it is missing (or this is no cluster action)."""
-        if self._lone is not None:
-            return self._lone
+        if self.lone is not None:
+            return self.lone
         choices = self._choices
         if not choices:
             return None

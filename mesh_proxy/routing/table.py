@@ -116,6 +116,7 @@ class RouteTable:
         "keep_original",
         "name",
         "runtime",
+        "steady",
         "virtual_hosts",
     )
 
@@ -142,6 +143,8 @@ class RouteTable:
             self.virtual_hosts.append(host)
             for domain in host_config.domains:
                 self._add_domain(domain, host, path)
+        self.steady = not any(route.match.runtime_fraction for host in config.virtual_hosts for route in host.routes)
+        """equal requests get the same route: none is drawn by lot"""
         self._shared.clear()
         # The longest wildcard wins.
         self._suffixes = dict(sorted(self._suffixes.items(), reverse=True))

@@ -6,9 +6,10 @@ perhaps several -> the response, back through the filters to the caller. Envoy's
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import random
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, Trailers
 from mesh_codecs.grpc import is_grpc_content_type
@@ -19,32 +20,14 @@ from mesh_proxy.stream import flags, retry
 from mesh_proxy.stream.filtered_stream import FilteredStream
 from mesh_proxy.stream.grpc_deadline import limit_duration, route_timeout_s
 from mesh_proxy.stream.info import StreamInfo
+from mesh_proxy.stream.router_headers import ROUTER_HEADERS, ROUTER_ONLY
 from mesh_proxy.stream.upstream_stream import expected_ms
 
 if TYPE_CHECKING:
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.routing import Route
     from mesh_proxy.stream.downstream import Downstream
-
-
-ROUTER_ONLY: Final = frozenset(
-    {
-        b"x-envoy-upstream-alt-stat-name",
-        b"x-envoy-upstream-rq-timeout-alt-response",
-        b"x-envoy-upstream-stream-duration-ms",
-        b"x-envoy-hedge-on-per-try-timeout",
-    }
-)
-ROUTER_HEADERS: Final = ROUTER_ONLY | {
-    b"x-envoy-upstream-rq-timeout-ms",
-    b"x-envoy-upstream-rq-per-try-timeout-ms",
-    b"x-envoy-retry-on",
-    b"x-envoy-retry-grpc-on",
-    b"x-envoy-max-retries",
-    b"x-envoy-retriable-status-codes",
-    b"x-envoy-retriable-header-names",
-}
-"""one look tells whether a request speaks to the router at all"""
+    from mesh_proxy.stream.request_plan import RequestPlan
 
 
 class HttpStream(FilteredStream):
@@ -114,6 +97,15 @@ class HttpStream(FilteredStream):
         if manager.max_duration_queue is not None:
             self.duration = manager.max_duration_queue
             self.duration.add(self, now)
+        known = request.known
+        original: RequestHeaders | None = None
+        if known is not None:
+            plan: RequestPlan | None = known.note
+            if plan and plan.table is manager.route_table:
+                self._start_as_planned(plan, now)
+                return
+            if plan is None:
+                original = replace(request, headers=request.headers.copy())
         if not request.authority and request.method != b"CONNECT" and headers.pop(b"host", None) is None:
             self.send_local_reply(400, details="missing_host_header", close=True)
             return
@@ -140,10 +132,47 @@ class HttpStream(FilteredStream):
                 limit_duration(self, route.action)
         if (request.protocol or request.method == b"CONNECT") and not self._may_tunnel(request):
             return
+        if original is not None:
+            manager.plans.make(self, original)
         if manager.filter_chains is None:
             self.route_request()
         else:
             self._start_filters(manager.filter_chains)
+
+    def _start_as_planned(self, plan: RequestPlan, now: float) -> None:
+        """Equal heads came before."""
+        request = self.request
+        manager = self.manager
+        context = manager.context
+        first = request.headers.first = plan.first.copy()
+        if plan.makes_id:
+            first[b"x-request-id"] = context.request_id()
+        request.authority = plan.authority
+        request.scheme = plan.scheme
+        if plan.remote_address:
+            self.remote_address = plan.remote_address
+        self.is_internal = plan.is_internal
+        route = self.route = plan.route
+        self.route_name = route.name
+        self.virtual_host_name = route.virtual_host_name
+        choice = plan.choice
+        if manager.filter_chains is not None:
+            self._start_filters(manager.filter_chains)
+            return
+        cluster = None if choice is None or context.runtime else context.clusters.get(choice.name)
+        if choice is None or cluster is None:
+            self.route_request()
+            return
+        manager.stats.rq_total += 1
+        self.choice = choice
+        self.cluster = cluster
+        self.cluster_name = choice.name
+        self.is_grpc = plan.is_grpc
+        self.timeout_s = plan.timeout_s
+        request.likeness = plan.likeness
+        if self.request_done and self.timeout_s:
+            self._start_timeout(now)
+        self._attempt()
 
     def _may_tunnel(self, request: RequestHeaders) -> bool:
         """An upgrade or CONNECT: whether route or manager allow it; answered with 403 if not."""
@@ -255,6 +284,8 @@ class HttpStream(FilteredStream):
             self._start_timeout(monotonic())
         if route.mirrors:
             self.mirror_request(route.mirrors)
+        if request.known is not None and request.known.note and manager.filter_chains is None:
+            manager.plans.routed(self, request.known.note)
         self._attempt()
 
     def _answer_from_route(self, route: Route) -> None:

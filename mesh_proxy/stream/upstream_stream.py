@@ -60,6 +60,8 @@ class UpstreamStream(TimedStream):
         assert route.action is not None
         if route.action.auto_host_rewrite and endpoint.hostname:
             route.rewrite_host(self.request, endpoint.hostname.encode())
+        if self.attempts > 1:
+            self.request.likeness = None
         if self.attempts > 1 and self.timeout_s:
             self.set_expected_timeout(max(self.timeout_s - (monotonic() - self.request_end_time), 0.001))
         if route.include_request_attempt_count:

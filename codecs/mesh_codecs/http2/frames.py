@@ -68,6 +68,9 @@ pack_frame_header = _head.pack
 """(length << 8 | type, flags, stream id) -> the nine bytes before a payload"""
 unpack_frame_header = _head.unpack_from
 """the reverse; mask the stream id with LARGEST_STREAM_ID"""
+unpack_kinds = struct.Struct(">HBHi").unpack_from
+"""the nine bytes for a reader in a hurry: (length >> 8, length & 0xFF, type << 8 | flags, stream id, negative if its reserved bit
+is set)"""
 _settings_entry = struct.Struct(">HI")
 pack_u32 = struct.Struct(">I").pack
 _rst = struct.Struct(">IBII")

@@ -68,11 +68,12 @@ class HeaderReceiver(ControlReceiver):
         self._block_size = 0
 
     def _plain_headers(self, end_stream: bool, stream_id: int, block: bytes, events: list[Event]) -> None:
-        """HEADERS that is its whole block and nothing else; a block known by its bytes is not decoded again."""
+        """HEADERS that is its whole block and nothing else; a block known by its bytes is not decoded again. The id may have its
+        reserved bit, which makes it that of no stream."""
         if self.downstream and stream_id > self._last_peer_id:
             head = self._request_heads.get(block)
             if head is not None and stream_id & 1:
-                self._open(stream_id, end_stream, head, len(block), events)
+                self._open(stream_id, end_stream, head, len(block), events, head)
                 return
         else:
             stream = self._streams.get(stream_id)
@@ -88,7 +89,7 @@ class HeaderReceiver(ControlReceiver):
                 if head is not None:
                     self._end_by_trailers(stream, head, len(block), events)
                     return
-        self._headers_frame(0x5 if end_stream else 0x4, stream_id, block, events)
+        self._headers_frame(0x5 if end_stream else 0x4, stream_id & LARGEST_STREAM_ID, block, events)
 
     def _headers_frame(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
         if not stream_id:
@@ -250,8 +251,11 @@ class HeaderReceiver(ControlReceiver):
             raise ConnectionFault(PROTOCOL_ERROR, "http2.even_stream_id")
         self._open(stream_id, end_stream, self._head(_REQUEST, stream_id, block), len(block), events)
 
-    def _open(self, stream_id: int, end_stream: bool, head: Head, size: int, events: list[Event]) -> None:
-        """A new stream of the peer, whose id was checked, with its head, which was a block of `size` bytes."""
+    def _open(
+        self, stream_id: int, end_stream: bool, head: Head, size: int, events: list[Event], known: Head | None = None
+    ) -> None:
+        """A new stream of the peer, whose id was checked, with its head, which was a block of `size` bytes; `known` if it came
+        before."""
         self._last_peer_id = stream_id
         guard = self._guard
         guard.streams += 1
@@ -286,6 +290,7 @@ class HeaderReceiver(ControlReceiver):
                 end_stream,
                 head.protocol,
                 b"HTTP/2",
+                known,
             )
         )
 

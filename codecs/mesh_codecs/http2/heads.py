@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from mesh_codecs.events import KnownHead
 from mesh_codecs.headers import Headers, Pairs
 
 _TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
@@ -47,12 +48,13 @@ class Malformed(Exception):
         self.code = code
 
 
-class Head:
+class Head(KnownHead):
     """A checked header block: of a request, a response, or trailers."""
 
     __slots__ = ("authority", "content_length", "first", "method", "more", "path", "protocol", "scheme", "status")
 
     def __init__(self) -> None:
+        self.note = None
         self.method = b""
         self.scheme = b""
         self.authority = b""

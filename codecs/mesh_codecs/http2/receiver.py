@@ -23,6 +23,7 @@ from mesh_codecs.http2.frames import (
     ConnectionFault,
     StreamFault,
     unpack_frame_header,
+    unpack_kinds,
 )
 from mesh_codecs.http2.header_receiver import HeaderReceiver, unpad
 from mesh_codecs.http2.settings import Http2Settings
@@ -41,7 +42,7 @@ class Receiver(HeaderReceiver):
         self._preface_read = not downstream
         self._settings_expected = True
         """the first frame must be SETTINGS (RFC 9113, 3.4)"""
-        self._largest_word: Final = settings.max_frame_size << 8 | 0xFF
+        self._largest_frame: Final = settings.max_frame_size
         self._frames_per_read: Final = settings.max_frames_per_read or -1
 
     def receive_data(self, data: bytes) -> list[Event]:
@@ -75,12 +76,14 @@ class Receiver(HeaderReceiver):
                 if not self._preface_read:
                     return events
             latest = end - FRAME_HEADER_SIZE
+            largest = self._largest_frame
             while pos <= latest:
-                word, flags, stream_id = unpack_frame_header(data, pos)  # word is length << 8 | type
-                if word > self._largest_word:
+                high, low, kind, stream_id = unpack_kinds(data, pos)
+                size = high << 8 | low
+                if size > largest:
                     raise ConnectionFault(FRAME_SIZE_ERROR, "http2.frame_too_large")
                 start = pos + FRAME_HEADER_SIZE
-                after = start + (word >> 8)
+                after = start + size
                 if after > end:
                     break
                 if not frames_left:
@@ -88,16 +91,15 @@ class Receiver(HeaderReceiver):
                     break
                 frames_left -= 1
                 pos = after
-                stream_id &= LARGEST_STREAM_ID
                 try:
                     if self._special:
-                        self._frame(word & 0xFF, flags, stream_id, data[start:after], events)
-                    elif not word & 0xFF:
-                        self._data_frame(flags, stream_id, data[start:after], events)
-                    elif word & 0xFF == 1 and flags & 0x2C == 4:  # HEADERS with END_HEADERS, not PADDED, no PRIORITY
-                        self._plain_headers(flags & 1 == 1, stream_id, data[start:after], events)
+                        self._frame(kind >> 8, kind & 0xFF, stream_id & LARGEST_STREAM_ID, data[start:after], events)
+                    elif kind <= 1:  # DATA without flags, or with END_STREAM
+                        self._data_frame(kind, stream_id, data[start:after], events)
+                    elif kind | 1 == 0x105:  # HEADERS with END_HEADERS, perhaps END_STREAM
+                        self._plain_headers(kind == 0x105, stream_id, data[start:after], events)
                     else:
-                        self._frame(word & 0xFF, flags, stream_id, data[start:after], events)
+                        self._frame(kind >> 8, kind & 0xFF, stream_id & LARGEST_STREAM_ID, data[start:after], events)
                 except StreamFault as fault:
                     self._reset_by_fault(fault, events)
         except ConnectionFault as last:  # a name of its own: mypyc gives one name one type
@@ -134,7 +136,7 @@ class Receiver(HeaderReceiver):
         return size
 
     def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
-        """One complete frame; of any type but DATA, unless DATA is wrong here."""
+        """One complete frame of any type."""
         self._ordinary = False
         if self._special:
             if self._settings_expected:
@@ -144,7 +146,9 @@ class Receiver(HeaderReceiver):
                 self._special = False
             elif kind != frames.CONTINUATION or stream_id != self._block_stream:
                 raise ConnectionFault(PROTOCOL_ERROR, "http2.header_block_interrupted")
-        if kind == frames.HEADERS:
+        if kind == frames.DATA:
+            self._odd_data(flags, stream_id, payload, events)
+        elif kind == frames.HEADERS:
             self._headers_frame(flags, stream_id, payload, events)
         elif kind == frames.WINDOW_UPDATE:
             self._window_update_frame(stream_id, payload, events)
@@ -167,27 +171,26 @@ class Receiver(HeaderReceiver):
 
     # Bodies.
 
-    def _data_frame(self, flags: int, stream_id: int, data: bytes, events: list[Event]) -> None:
-        """DATA: here what nearly every such frame is, and in `_odd_data` the rest with all that may be wrong."""
+    def _data_frame(self, end_stream: int, stream_id: int, data: bytes, events: list[Event]) -> None:
+        """DATA without padding, on a stream where it is welcome; what is anything else goes to `_odd_data`. The id may have its
+        reserved bit, which makes it that of no stream."""
         stream = self._streams.get(stream_id)
         size = len(data)
         if (
             stream is None
             or not size
-            or flags & 0x8  # PADDED
             or not stream.flags & HEAD_RECEIVED
             or stream.state >= HALF_CLOSED_REMOTE
             or size > stream.recv_window
             or size > self._recv_window
         ):
-            self._odd_data(flags, stream_id, data, events)
+            self._odd_data(end_stream, stream_id & LARGEST_STREAM_ID, data, events)
             return
-        end_stream = flags & 1
         expected = stream.expected
         if expected >= 0:
             expected -= size
             if expected < 0 or (end_stream and expected):
-                self._odd_data(flags, stream_id, data, events)
+                self._odd_data(end_stream, stream_id, data, events)
                 return
             stream.expected = expected
         self._guard.empty_run = 0

@@ -203,15 +203,24 @@ class Sender(Core):
     def _block_of_request(self, event: RequestHeaders) -> bytes:
         headers = event.headers
         first = headers.first
-        key: object = None
+        key = event.likeness
         tail = b""
-        if headers.more is None:
-            if _UNIQUE_NAMES.isdisjoint(first):
-                key = (event.method, event.scheme, event.authority, event.path, event.protocol, *first.items())
-            else:  # what differs in every request goes last, as literals, so that the rest may still be known
+        if key is not None:
+            request_id = first.get(b"x-request-id")
+            if request_id is not None:
+                tail = _unique_field(b"x-request-id", request_id)
+            block = self._memo_out.get(key)
+            if block is not None:
+                return block + tail
+            if request_id is not None:
+                first = first.copy()
+                del first[b"x-request-id"]
+        elif headers.more is None:
+            if not _UNIQUE_NAMES.isdisjoint(first):
+                # What differs in every request goes last, as literals, so that the rest may still be known.
                 first = first.copy()
                 tail = _take_unique_fields(first)
-                key = (event.method, event.scheme, event.authority, event.path, event.protocol, *first.items())
+            key = (event.method, event.scheme, event.authority, event.path, event.protocol, *first.items())
             block = self._memo_out.get(key)
             if block is not None:
                 return block + tail
@@ -352,12 +361,16 @@ def _take_unique_fields(first: dict[bytes, bytes]) -> bytes:
     out = b""
     names = _UNIQUE_NAMES.intersection(first)
     for name in sorted(names) if len(names) > 1 else names:
-        value = first.pop(name)
-        if not value_is_clean(value):
-            raise LocalProtocolError("http2.invalid_header_value")
-        size = len(value)
-        out += _UNIQUE[name] + (_LENGTHS[size] if size < 0x7F else encode_integer(0x00, 0x7F, size)) + value
+        out += _unique_field(name, first.pop(name))
     return out
+
+
+def _unique_field(name: bytes, value: bytes) -> bytes:
+    """A field of `_UNIQUE` as a literal."""
+    if not value_is_clean(value):
+        raise LocalProtocolError("http2.invalid_header_value")
+    size = len(value)
+    return _UNIQUE[name] + (_LENGTHS[size] if size < 0x7F else encode_integer(0x00, 0x7F, size)) + value
 
 
 def _check_pseudo(pairs: Pairs) -> str | None:

@@ -433,3 +433,26 @@ def test_request_without_authority() -> None:
     client.send(get(opened(client), authority=b""))
     _, [event] = exchange(client, server)
     assert event == get(1, authority=b"")
+
+
+def test_heads_of_one_likeness_differ_in_their_request_id_alone() -> None:
+    """Their block is encoded once, also when something else has changed the table in between."""
+    client, server = Http2Codec(downstream=False), Http2Codec(downstream=True)
+    likeness = object()
+    for number in range(12):
+        stream_id = client.open_stream()
+        assert stream_id is not None
+        fields = [(b"user-agent", b"u"), (b"x-request-id", b"id-%d" % number), (b"x-a", b"b")]
+        if number in (5, 6):
+            client.send(RequestHeaders(stream_id, b"GET", b"http", b"a", b"/other", Headers([(b"x-other", b"c")]), True))
+        else:
+            client.send(RequestHeaders(stream_id, b"GET", b"http", b"a", b"/", Headers(fields), True, likeness=likeness))
+        got = next(e for e in server.receive_data(b"".join(client.data_to_send())) if isinstance(e, RequestHeaders))
+        if number in (5, 6):
+            assert (got.path, got.headers) == (b"/other", Headers([(b"x-other", b"c")]))
+        else:
+            assert (got.path, got.headers) == (b"/", Headers(fields))
+    bad = Headers([(b"user-agent", b"u"), (b"x-request-id", b"a\nb"), (b"x-a", b"b")])
+    event = RequestHeaders(opened(client), b"GET", b"http", b"a", b"/", bad, True, likeness=likeness)
+    with pytest.raises(LocalProtocolError):
+        client.send(event)

@@ -1,0 +1,174 @@
+"""What the connection manager and the route make of a request head, remembered for the next request with the same head.
+
+A mesh sends the same few heads all the time, and a codec that knows a head by its bytes says so (`RequestHeaders.known`). Then
+the result of the checks, of the manager's headers and of the routing is copied instead of worked out again. The filters run as
+always; where there are none, what the router adds is remembered as well.
+
+Whatever may turn out differently for equal heads has no plan: see `_plain` and `_routed`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mesh_proxy.stream.router_headers import ROUTER_HEADERS
+
+if TYPE_CHECKING:
+    from mesh_codecs.events import RequestHeaders
+    from mesh_proxy.network.http_manager import HttpManager
+    from mesh_proxy.routing import ClusterChoice, Route
+    from mesh_proxy.routing.table import RouteTable
+    from mesh_proxy.stream.http_stream import HttpStream
+
+PLANS: Final = 1024
+"""kept per connection manager and shared by its connections; about 1 KiB each"""
+LARGEST_HEAD: Final = 1024
+"""bytes of names and values; longer heads are worked out each time"""
+_UNIQUE: Final = frozenset(
+    {b"traceparent", b"tracestate", b"x-b3-parentspanid", b"x-b3-spanid", b"x-b3-traceid", b"x-client-trace-id"}
+)
+"""fields that the HTTP/2 encoder writes apart (`mesh_codecs.http2.sender`)"""
+
+
+class RequestPlan:
+    """The outcome for one head."""
+
+    __slots__ = (
+        "asked",
+        "authority",
+        "choice",
+        "first",
+        "is_grpc",
+        "is_internal",
+        "likeness",
+        "makes_id",
+        "remote_address",
+        "route",
+        "scheme",
+        "table",
+        "timeout_s",
+    )
+
+    def __init__(self, stream: HttpStream, route: Route, *, makes_id: bool) -> None:
+        request = stream.request
+        self.table: RouteTable = stream.manager.route_table
+        self.route = route
+        self.authority = request.authority
+        self.scheme = request.scheme
+        self.first = request.headers.first.copy()
+        """the fields after the manager's work; an id that we made holds its place"""
+        self.makes_id = makes_id
+        """every request gets an id of its own"""
+        self.remote_address = stream.remote_address if stream.remote_address != stream.connection.remote_address else b""
+        """as forwarded; empty when it is the connection's"""
+        self.is_internal = stream.is_internal
+        self.choice: ClusterChoice | None = None
+        """the cluster, when the router's part is planned as well: then what follows holds, and `first` has its fields too"""
+        self.asked = False
+        """whether it can be planned was looked at"""
+        self.timeout_s: float | None = None
+        self.is_grpc = False
+        self.likeness: object = None
+        """see `RequestHeaders.likeness`"""
+
+
+class RequestPlans:
+    """The plans of one connection manager."""
+
+    __slots__ = ("_likenesses", "_manager", "_plans", "_possible")
+
+    def __init__(self, manager: HttpManager) -> None:
+        config = manager.config
+        self._manager = manager
+        self._possible = manager.route_table.steady and not manager.require_path_checks and not config.add_user_agent
+        self._plans: dict[tuple[object, ...], RequestPlan] = {}
+        self._likenesses: dict[tuple[object, ...], object] = {}
+
+    def make(self, stream: HttpStream, original: RequestHeaders) -> None:
+        """Note the plan for a head that may have one, after the manager's work and before the filters. `original` is the head as
+        it came."""
+        request = stream.request
+        route = stream.route
+        known = request.known
+        assert known is not None
+        if route is None or not self._possible or not self._plain(stream, original):
+            known.note = False
+            return
+        connection = stream.connection
+        key = (
+            connection.remote_ip,
+            connection.local_port,
+            connection.tls is not None,
+            original.method,
+            original.scheme,
+            original.authority,
+            original.path,
+            *original.headers.first.items(),
+        )
+        plan = self._plans.get(key)
+        if plan is None or plan.table is not self._manager.route_table:
+            if len(self._plans) >= PLANS:
+                self._plans.clear()
+            made = request.headers.first.get(b"x-request-id")
+            plan = RequestPlan(stream, route, makes_id=made is not None and made != original.headers.first.get(b"x-request-id"))
+            self._plans[key] = plan
+        known.note = plan
+
+    def _plain(self, stream: HttpStream, original: RequestHeaders) -> bool:
+        """Equal heads of this kind come out equal."""
+        request = stream.request
+        route = stream.route
+        first = original.headers.first
+        return (
+            request.headers.more is None
+            and original.headers.more is None
+            and not request.protocol
+            and request.method != b"CONNECT"
+            and original.authority != b""
+            and original.path[:1] == b"/"
+            and b"#" not in original.path
+            and request.path == original.path
+            and b"expect" not in first
+            and b"x-envoy-force-trace" not in first
+            and not (route is not None and route.action is not None and route.action.limits_duration)
+            and sum([len(name) + len(value) for name, value in first.items()]) + len(original.path) <= LARGEST_HEAD
+        )
+
+    def routed(self, stream: HttpStream, plan: RequestPlan) -> None:
+        """Add the router's part to a plan, if it always comes out the same. To be called when the router is done with the
+        head, and no filter has seen it."""
+        request = stream.request
+        route = plan.route
+        action = route.action
+        choice = stream.choice
+        if plan.asked:
+            return
+        plan.asked = True
+        if (
+            action is None
+            or choice is None
+            or choice is not route.lone
+            or choice.mutates_request
+            or route.retry_policy is not None
+            or route.mirrors
+            or route.include_request_attempt_count
+            or action.auto_host_rewrite
+            or stream.retry is not None
+            or stream.tells_deadline
+            or not ROUTER_HEADERS.isdisjoint(plan.first)
+            or not _UNIQUE.isdisjoint(plan.first)
+        ):
+            return
+        plan.timeout_s = stream.timeout_s
+        plan.is_grpc = stream.is_grpc
+        plan.first = request.headers.first.copy()
+        fields = request.headers.first.copy()
+        fields.pop(b"x-request-id", None)
+        key = (request.method, request.scheme, request.authority, request.path, *fields.items())
+        likeness = self._likenesses.get(key)
+        if likeness is None:
+            if len(self._likenesses) >= PLANS:
+                self._likenesses.clear()
+            likeness = self._likenesses[key] = object()
+        plan.likeness = likeness
+        plan.choice = choice
