@@ -13,14 +13,18 @@ and is configured by a TypedStruct (`xds.type.v3` or the older `udpa.type.v1`) t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from asyncio import Task
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mesh_codecs.events import RequestHeaders
 from mesh_codecs.headers import Headers
 from mesh_filters.filter import Filter, Stream
 from mesh_filters.token_bucket import Cell
+
+if TYPE_CHECKING:
+    from mesh_filters.service import ServiceResponse
 
 ENTRY_POINT_GROUP: Final = "mesh_proxy.filters"
 FilterFactory = Callable[[], Filter] | Filter
@@ -124,6 +128,21 @@ class FilterContext(Protocol):
 
     def cluster_stat_prefix(self, name: str) -> str | None:
         """`cluster.<name>.` of a cluster's statistics. None: there is no such cluster."""
+
+    @property
+    def local_ip(self) -> bytes:
+        """The address of this host, as it stands in x-forwarded-for of requests of our own."""
+
+    def call_service(
+        self, cluster: str, request: RequestHeaders, body: bytes, *, timeout_s: float | None, max_bytes: int
+    ) -> Awaitable[ServiceResponse]:
+        """Send a request of our own to a cluster. Raises `mesh_filters.service.ServiceError`."""
+
+    def start_task(self, work: Coroutine[Any, Any, Any], name: str) -> Task[Any]:
+        """Run something in the background that belongs to no stream; what it sends is flushed when it ends."""
+
+    def route_matcher(self, match: Any) -> Callable[[RequestHeaders], bool]:
+        """A test of a request by a `RouteMatch` of the configuration."""
 
     @property
     def service_cluster(self) -> bytes:

@@ -47,6 +47,7 @@ MODULES: dict[str, str] = {
             ("header_mutation", "header_mutation", ("HeaderMutation", "HeaderMutationPerRoute")),
             ("health_check", "health_check", ("HealthCheck",)),
             ("local_ratelimit", "local_rate_limit", ("LocalRateLimit",)),
+            ("jwt_authn", "config", ("JwtAuthentication", "PerRouteConfig")),
             ("rbac", "rbac", ("RBAC", "RBACPerRoute")),
         )
         for message in messages

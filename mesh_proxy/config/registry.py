@@ -51,6 +51,8 @@ BUILT_IN: dict[str, str] = {
     f"{_HTTP}.header_mutation.v3.HeaderMutationPerRoute": f"{_FILTERS}.header_mutation",
     f"{_HTTP}.local_ratelimit.v3.LocalRateLimit": f"{_FILTERS}.local_ratelimit",
     f"{_HTTP}.health_check.v3.HealthCheck": f"{_FILTERS}.health_check",
+    f"{_HTTP}.jwt_authn.v3.JwtAuthentication": f"{_FILTERS}.jwt_authn",
+    f"{_HTTP}.jwt_authn.v3.PerRouteConfig": f"{_FILTERS}.jwt_authn",
     f"{_HTTP}.rbac.v3.RBAC": f"{_FILTERS}.rbac",
     f"{_HTTP}.rbac.v3.RBACPerRoute": f"{_FILTERS}.rbac",
     "mesh_proxy.filters.TrafficLabel": "mesh_filters.traffic_label:definition",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from asyncio import Task
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from random import random
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -11,16 +12,19 @@ from mesh_codecs.events import RequestHeaders
 from mesh_codecs.headers import Headers
 from mesh_proxy.config.model import HeaderMutationConfig
 from mesh_proxy.formatting import compile_format
+from mesh_proxy.routing.match import compile_route_match
 from mesh_proxy.routing.matchers import compile_fraction, compile_header_matcher, compile_query_matcher, compile_string_matcher
 from mesh_proxy.routing.mutations import UNSAFE, HeaderMutation
 from mesh_proxy.stats.group import StatGroup
 from mesh_proxy.stream.filter_chain import FilterChains
+from mesh_proxy.tasks import create_task
 from mesh_proxy.worker.shared_cells import SharedCell
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
     from mesh_filters.definition import FilterFactory
+    from mesh_filters.service import ServiceResponse
     from mesh_proxy.config.model import HttpFilterConfig
     from mesh_proxy.context import WorkerContext
     from mesh_proxy.upstream.labels import LabelIndex
@@ -141,6 +145,29 @@ class WorkerFilterContext:
         """See the interface."""
         cluster = self._worker.clusters.get(name)
         return None if cluster is None else cluster.stat_prefix
+
+    @property
+    def local_ip(self) -> bytes:
+        """See the interface."""
+        return self._worker.local_ip
+
+    def call_service(
+        self, cluster: str, request: RequestHeaders, body: bytes, *, timeout_s: float | None, max_bytes: int
+    ) -> Awaitable[ServiceResponse]:
+        """See the interface."""
+        from mesh_proxy.stream.service_call import call_service  # only with filters that ask services
+
+        return call_service(self._worker, cluster, request, body, timeout_s=timeout_s, max_bytes=max_bytes)
+
+    def start_task(self, work: Coroutine[Any, Any, Any], name: str) -> Task[Any]:
+        """See the interface."""
+        task = create_task(work, name=name)
+        task.add_done_callback(lambda _: self._worker.flush())
+        return task
+
+    def route_matcher(self, match: Any) -> Callable[[RequestHeaders], bool]:
+        """See the interface."""
+        return compile_route_match(match)
 
     @property
     def service_cluster(self) -> bytes:

@@ -97,7 +97,7 @@ def _virtual_host(reader: Reader, scope: Scope) -> VirtualHostConfig:
 def _route(reader: Reader, scope: Scope) -> RouteConfig:
     decorator = reader.sub("decorator")
     return RouteConfig(
-        match=_match(required(reader, "match")),
+        match=route_match(required(reader, "match")),
         action=_action(reader, scope),
         name=reader.text("name"),
         request_headers=header_changes(reader, "request"),
@@ -126,7 +126,8 @@ def _action(reader: Reader, scope: Scope) -> ClusterActionConfig | RedirectConfi
 _PATHS = {"prefix": PathMatchKind.PREFIX, "path": PathMatchKind.PATH, "path_separated_prefix": PathMatchKind.SEPARATED_PREFIX}
 
 
-def _match(reader: Reader) -> RouteMatchConfig:
+def route_match(reader: Reader) -> RouteMatchConfig:
+    """`RouteMatch`."""
     specifier = reader.oneof("path_specifier")
     path = ""
     if specifier in _PATHS:
