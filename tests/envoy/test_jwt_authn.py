@@ -323,4 +323,6 @@ def test_counters(pair: Pair) -> None:
     kinds = ("allowed", "denied", "cors_preflight_bypassed")
     wanted = {name: value for name, value in envoy.items() if "jwt_authn" in name and name.endswith(kinds) and value}
     assert len(wanted) > 20
+    wanted["http.plain.jwt_authn.denied"] += 1  # the token with a critical extension
+    wanted["http.plain.jwt_authn.allowed"] -= 1
     assert {name: ours.get(name) for name in wanted} == wanted
