@@ -5,6 +5,7 @@ none.
     key: version               # the endpoints' label in their envoy.lb metadata
     base: ""                   # value of endpoints for everybody; empty: those without the label
     mode: permissive           # permissive | strict | dubbo
+    levels: true               # of the mode dubbo: a|b|c falls back to a|b and a
     clusters: {mock: mock-all} # labels that have a cluster of their own
     fallback:                  # tried in this order, from the request's label on
     - {from: gray, to: trunk, case: [no_instances, no_healthy]}
@@ -15,7 +16,8 @@ called; a fallback without `case` is for both.
 
 **dubbo** is Dubbo's tag router: `dubbo.tag` and `dubbo.force.tag`, levels `a|b|c` that fall back to `a|b` and `a`, then to
 untagged providers unless forced; an untagged call never reaches a tagged provider. Only `no_instances` counts there, as in
-Dubbo.
+Dubbo. Without dynamic rules Dubbo's own consumers (2.7, 3.2, 3.3) take a tag with levels as one word, as `levels: false` does.
+Tags that a consumer has from its configuration (`dubbo.consumer.tag`) do not come over the wire: say them by `TrafficLabel`.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class TagRouterConfig:
     key: str = "version"
     base: str = ""
     mode: str = "permissive"
+    levels: bool = True
     clusters: Mapping[str, str] = field(default_factory=dict, hash=False)
     fallbacks: tuple[FallbackConfig, ...] = ()
 
@@ -90,7 +93,19 @@ class _Decision:
 class TagRouterFilter(Filter):
     """Holds nothing of a stream. A decision is made once for each label and kept until the cluster's endpoints change."""
 
-    __slots__ = ("_base", "_clusters", "_context", "_decisions", "_dubbo", "_fallbacks", "_header", "_key", "_stats", "_strict")
+    __slots__ = (
+        "_base",
+        "_clusters",
+        "_context",
+        "_decisions",
+        "_dubbo",
+        "_fallbacks",
+        "_header",
+        "_key",
+        "_levels",
+        "_stats",
+        "_strict",
+    )
 
     def __init__(self, config: TagRouterConfig, context: FilterContext) -> None:
         self._context = context
@@ -98,6 +113,7 @@ class TagRouterFilter(Filter):
         self._key = config.key
         self._base = config.base
         self._dubbo = config.mode == "dubbo"
+        self._levels = config.levels
         self._strict = config.mode == "strict"
         self._clusters = dict(config.clusters)
         self._decisions: dict[str, tuple[EndpointLabels, dict[tuple[Any, ...], _Decision]]] = {}
@@ -204,7 +220,7 @@ class TagRouterFilter(Filter):
                 return level, "exact" if level == tag else "level"
             if force:
                 return None
-            level = level.rpartition("|")[0]
+            level = level.rpartition("|")[0] if self._levels else ""
         return None if self._state(index, before, "") == NO_INSTANCES else ("", "base")
 
 
@@ -241,14 +257,19 @@ def configure(values: Mapping[str, Any]) -> TagRouterConfig:
                 origin=_texts(one["from"], f"{path}.from"), target=_texts(one["to"], f"{path}.to"), cases=frozenset(cases)
             )
         )
+    if "levels" in values and (mode != "dubbo" or not isinstance(values["levels"], bool)):
+        raise FieldError("levels", "must be true or false, and is for the mode dubbo")
     return TagRouterConfig(
         label=_texts(values.get("label", "dubbo.tag" if mode == "dubbo" else "x-mesh-tag"), "label"),
         key=_texts(values.get("key", "dubbo.tag" if mode == "dubbo" else "version"), "key"),
         base=_texts(values.get("base", ""), "base"),
         mode=mode,
+        levels=values.get("levels", True),
         clusters=dict(clusters),
         fallbacks=tuple(fallbacks),
     )
 
 
-definition = FilterDefinition(type_url=TYPE, fields=("label", "key", "base", "mode", "clusters", "fallback"), configure=configure)
+definition = FilterDefinition(
+    type_url=TYPE, fields=("label", "key", "base", "mode", "levels", "clusters", "fallback"), configure=configure
+)

@@ -61,6 +61,7 @@ def test_a_user_id_makes_the_label_and_the_label_the_endpoint() -> None:
         ("mode: dubbo, key: version", "none", "trunk"),
         ("mode: dubbo, key: version", "", "trunk"),
         ("mode: dubbo, key: version", "gray|team", "gray"),
+        ("mode: dubbo, key: version, levels: false", "gray|team", "trunk"),
         ("mode: dubbo, key: version, label: x-mesh-tag", "sick", "sick"),
     ],
 )
@@ -212,6 +213,8 @@ def test_wrong_labels_are_refused(value: str, path: str, why: str) -> None:
         ("fallback: [{from: a}]", "fallback[0]"),
         ("fallback: [{from: a, to: b, case: x}]", "fallback[0].case"),
         ("clusters: [a]", "clusters"),
+        ("levels: true", "levels"),
+        ("mode: dubbo, levels: 1", "levels"),
     ],
 )
 def test_wrong_routers_are_refused(value: str, path: str) -> None:

@@ -42,6 +42,8 @@ class JavaPeers:
             f"-Djava.util.logging.config.file={home}/classes/logging.properties",
             # Classes of exceptions and of generic calls need not be on a list.
             "-Ddubbo.application.serialize-check-status=DISABLE",
+            # Consumers of 3.x ask a registry for services, not for applications.
+            "-Ddubbo.application.service-discovery.migration=FORCE_INTERFACE",
             f"-Duser.home={self._out}",
             "-cp",
             f"{home}/classes:{(home / 'classpath.txt').read_text().strip()}",
@@ -93,12 +95,22 @@ class Consumer:
         self.program = program
         self._runs = 0
 
-    def run(self, scenarios: str, ports: int | tuple[int, ...], protocol: str = "dubbo", **options: object) -> Results:
-        """Makes the calls of the scenarios to the service at the port; at several ports, Dubbo's own cluster chooses."""
+    def run(
+        self,
+        scenarios: str,
+        ports: int | tuple[int, ...],
+        protocol: str = "dubbo",
+        *,
+        provider_tags: tuple[str, ...] = (),
+        **options: object,
+    ) -> Results:
+        """Makes the calls of the scenarios to the service at the port; at several ports, Dubbo's own cluster chooses.
+        `provider_tags` are those of the providers at these ports, as a registry would tell them."""
         self._runs += 1
         mine = f"run{self._runs}"
         at = ports if isinstance(ports, tuple) else (ports,)
-        url = ";".join(f"{protocol}://{LOOPBACK}:{port}" for port in at)
+        marks = [f"?dubbo.tag={tag}" if tag else "" for tag in provider_tags] or [""] * len(at)
+        url = ";".join(f"{protocol}://{LOOPBACK}:{port}{mark}" for port, mark in zip(at, marks, strict=True))
         words = [f"{name}={value}" for name, value in options.items()]
         self.program.tell(" ".join([mine, scenarios, f"url={url}", *words]))
         return self.program.results(mine)

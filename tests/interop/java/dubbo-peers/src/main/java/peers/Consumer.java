@@ -25,7 +25,8 @@ import peers.api.Notifier;
  * A consumer for many runs in one process.
  *
  * <p>Each line of the input is a run: an id, the scenarios (a comma between two), and options: url (without the service; several with a
- * semicolon), serialization, group, version, timeout, retries, and what a scenario asks for. Each call prints one line: id, name of the
+ * semicolon), serialization, group, version, timeout, retries, loadbalance, tag, registry (any
+ * value: the addresses come from a registry), and what a scenario asks for. Each call prints one line: id, name of the
  * case, result; the run ends with a line of the id and "done".
  */
 public final class Consumer {
@@ -150,13 +151,27 @@ public final class Consumer {
                 // Only providers read this from the method's configuration; a consumer has it from the registry, which is not there.
                 url.append("&listen.2.callback=true&callbacks=1000&connections=").append(options.get("connections", "1"));
             }
-            reference.setUrl(url.toString());
+            if (options.has("registry")) {
+                // As a registry tells it: with what the provider's side is configured to.
+                List<String> providers = new ArrayList<>();
+                for (String one : url.toString().split(";")) {
+                    providers.add(one + "&side=provider&category=providers&interface=" + name);
+                }
+                RegistryConfig registry = new RegistryConfig("fixed://127.0.0.1:" + FixedRegistryFactory.enter(providers));
+                registry.setRegister(false);
+                registry.setCheck(false);
+                reference.setRegistry(registry);
+            } else {
+                reference.setUrl(url.toString());
+            }
             if (api == Notifier.class && Extra.present()) {
                 reference.setParameters(new HashMap<>(Map.of("url-merge-processor", "keep")));
             }
             reference.setCheck(false);
             reference.setTimeout(options.number("timeout", 20000));
             reference.setRetries(options.number("retries", 0));
+            reference.setTag(options.get("tag", null));
+            reference.setLoadbalance(options.get("loadbalance", null));
             reference.setGroup(options.get("group", null));
             reference.setVersion(options.get("version", null));
             reference.setMethods(methods.length == 0 ? null : Arrays.asList(methods));

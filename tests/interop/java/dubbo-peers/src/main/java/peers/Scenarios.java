@@ -9,6 +9,7 @@ import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.TreeSet;
 import java.util.concurrent.Callable;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Future;
@@ -74,6 +75,9 @@ final class Scenarios {
                 break;
             case "tags":
                 tags(session);
+                break;
+            case "tagged":
+                tagged(session);
                 break;
             case "common":
                 common(session);
@@ -386,6 +390,33 @@ final class Scenarios {
                     RpcContext.getContext().setAttachment("dubbo.tag", tag);
                 }
                 session.call("tag '" + tag + "'", c::who);
+            }
+        }
+    }
+
+    /** Who answers calls with each tag, forced or not: names sorted, each once. */
+    private static void tagged(Consumer.Session session) {
+        Catalogue c = session.catalogue();
+        for (String tag : session.options.get("tags", "-").split(",")) {
+            for (String force : new String[] {"", "false", "true"}) {
+                session.call("tag " + tag + " force '" + force + "'", () -> {
+                    TreeSet<String> who = new TreeSet<>();
+                    for (int n = 0; n < session.options.number("calls", 8); n++) {
+                        RpcContext.removeContext();
+                        if (!tag.equals("-")) {
+                            RpcContext.getContext().setAttachment("dubbo.tag", tag);
+                        }
+                        if (!force.isEmpty()) {
+                            RpcContext.getContext().setAttachment("dubbo.force.tag", force);
+                        }
+                        try {
+                            who.add(c.who());
+                        } catch (RpcException e) {
+                            who.add("nobody");
+                        }
+                    }
+                    return String.join("+", who);
+                });
             }
         }
     }
