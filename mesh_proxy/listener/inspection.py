@@ -1,18 +1,24 @@
-"""`envoy.filters.listener.http_inspector`: the first bytes say whether a connection speaks HTTP; then its filter chain is chosen.
+"""Listener filters that look at the first bytes of a connection before its filter chain is chosen.
 
-What was found (`http/1.0`, `http/1.1` or `h2c`) counts as the connection's application protocol, so that chains can ask for it by
-`filter_chain_match.application_protocols`; a connection that speaks something else has none. So one port can serve Triple (an
-HTTP connection manager) and Dubbo 2 (a Dubbo manager), whose frames begin with `da bb`.
+`envoy.filters.listener.tls_inspector` finds out whether it speaks TLS, which host it asks for and which protocols it offers;
+`envoy.filters.listener.http_inspector` whether it speaks HTTP.
+
+What the latter found (`http/1.0`, `http/1.1` or `h2c`) counts as the connection's application protocol, so that chains can ask
+for it by `filter_chain_match.application_protocols`; a connection that speaks something else has none. So one port can serve
+Triple (an HTTP connection manager) and Dubbo 2 (a Dubbo manager), whose frames begin with `da bb`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
+from enum import Enum
 from time import monotonic
-from typing import TYPE_CHECKING, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 
 from mesh_codecs.http2 import PREFACE
+from mesh_proxy.listener.client_hello import ClientHello, Greeting, read_client_hello
 from mesh_proxy.stats.group import StatGroup
 
 if TYPE_CHECKING:
@@ -58,19 +64,59 @@ class InspectorStats(StatGroup):
 _STATS: Final = {"http/1.0": "http10_found", "http/1.1": "http11_found", "h2c": "http2_found", "": "http_not_found"}
 
 
+class TlsInspectorStats(StatGroup):
+    """`tls_inspector.*`."""
+
+    COUNTERS: ClassVar[tuple[str, ...]] = (
+        "client_hello_too_large",
+        "tls_found",
+        "tls_not_found",
+        "alpn_found",
+        "alpn_not_found",
+        "sni_found",
+        "sni_not_found",
+    )
+    __slots__ = COUNTERS
+
+    client_hello_too_large: int
+    tls_found: int
+    tls_not_found: int
+    alpn_found: int
+    alpn_not_found: int
+    sni_found: int
+    sni_not_found: int
+
+
+class InspectorKind(Enum):
+    """What looks at the first bytes."""
+
+    TLS = "tls_inspector"
+    HTTP = "http_inspector"
+
+
+class Inspector(NamedTuple):
+    """A listener filter that looks at the first bytes."""
+
+    kind: InspectorKind
+    disabled: Callable[[int], bool]
+    """for connections to which local port it does not run"""
+    most: int = MAX_INSPECTED
+    """bytes that it looks at"""
+
+
 class Inspection(asyncio.Protocol):
-    """Has a connection until its protocol is known."""
+    """Has a connection until its protocol is known: the listener filters look one after the other, as they are configured."""
 
-    __slots__ = ("_found", "_listener", "_prefix", "_queue", "_stats", "_transport", "connection_info", "owner")
+    __slots__ = ("_found", "_left", "_listener", "_prefix", "_queue", "_transport", "connection_info", "owner")
 
-    def __init__(self, listener: Listener, info: ConnectionInfo) -> None:
+    def __init__(self, listener: Listener, info: ConnectionInfo, inspectors: tuple[Inspector, ...]) -> None:
         self._listener = listener
         self.owner: ConnectionOwner = listener
         self.connection_info = info
         self._transport: asyncio.Transport
         self._prefix = b""
+        self._left = inspectors
         self._found = False
-        self._stats = listener.context.registry.get(InspectorStats, "http_inspector.")
         seconds = listener.config.listener_filters_timeout_s
         self._queue: DeadlineQueue | None = listener.context.deadlines.queue("listener filters", seconds) if seconds else None
 
@@ -83,9 +129,60 @@ class Inspection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._prefix += data
+        while self._left:
+            inspector = self._left[0]
+            if not (self._look_for_tls(inspector.most) if inspector.kind is InspectorKind.TLS else self._look_for_http()):
+                return
+            self._left = self._left[1:]
+        if not self._transport.is_closing():
+            self._settle()
+
+    def _look_for_tls(self, most: int) -> bool:
+        """False when more bytes are needed, or nothing more at all."""
+        hello = read_client_hello(self._prefix, most)
+        if hello is Greeting.MORE:
+            return False
+        listener = self._listener
+        stats = listener.context.registry.get(TlsInspectorStats, "tls_inspector.")
+        if hello is Greeting.TOO_LARGE:
+            stats.client_hello_too_large += 1
+            listener.stats.downstream_listener_filter_error += 1
+            self._transport.abort()
+            return False
+        if not isinstance(hello, ClientHello):
+            stats.tls_not_found += 1
+            return True
+        stats.tls_found += 1
+        info = self.connection_info
+        info.transport_protocol = "tls"
+        info.requested_server_name = hello.server_name.encode()
+        info.application_protocols = hello.application_protocols
+        if hello.server_name:
+            stats.sni_found += 1
+        else:
+            stats.sni_not_found += 1
+        if hello.application_protocols:
+            stats.alpn_found += 1
+        else:
+            stats.alpn_not_found += 1
+        return True
+
+    def _look_for_http(self) -> bool:
+        """False when more bytes are needed."""
+        info = self.connection_info
+        if info.transport_protocol == "tls":
+            return True
         found = inspect(self._prefix)
-        if found is not None:
-            self._settle(found)
+        if found is None:
+            return False
+        self._http_is(found)
+        return True
+
+    def _http_is(self, found: str) -> None:
+        stats = self._listener.context.registry.get(InspectorStats, "http_inspector.")
+        name = _STATS[found]
+        setattr(stats, name, getattr(stats, name) + 1)
+        self.connection_info.application_protocols = (found,) if found else ()
 
     def eof_received(self) -> bool:
         return False
@@ -99,7 +196,9 @@ class Inspection(asyncio.Protocol):
         """Too little came for too long."""
         self._listener.stats.downstream_pre_cx_timeout += 1
         if self._listener.config.continue_on_listener_filters_timeout:
-            self._settle("")
+            if any(inspector.kind is InspectorKind.HTTP for inspector in self._left):
+                self._http_is("")
+            self._settle()
         else:
             self._transport.abort()
 
@@ -108,23 +207,20 @@ class Inspection(asyncio.Protocol):
         if self._queue is not None:
             self._queue.discard(self)
 
-    def _settle(self, found: str) -> None:
-        name = _STATS[found]
-        setattr(self._stats, name, getattr(self._stats, name) + 1)
+    def _settle(self) -> None:
         info = self.connection_info
-        info.application_protocols = (found,) if found else ()
         factory = self._listener.chain_for(info)
         if factory is None:
             self._transport.abort()
             return
         self._found = True
         self._leave()
-        connection = factory(info, self._listener)
+        connection: Any = factory(info, self._listener)
         transport = self._transport
         self._listener.inspected(self)
         transport.set_protocol(connection)
         connection.connection_made(transport)
-        if not transport.is_closing():
+        if self._prefix and not transport.is_closing():
             connection.data_received(self._prefix)
 
     # -- as any connection of a listener

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.errors import ProtocolError
 from mesh_proxy.listener.destination import Destination, Directory, original_destination
-from mesh_proxy.listener.inspection import Inspection
+from mesh_proxy.listener.inspection import Inspection, Inspector, InspectorKind
 from mesh_proxy.listener.match import ConnectionFacts, FilterChainMatcher
 from mesh_proxy.listener.predicate import compile_predicate
 from mesh_proxy.listener.refuse import refuse_new, wait_for_handshakes
@@ -61,6 +61,8 @@ VANISHED: Final = frozenset(
 """What accept(2) says about a connection that ended in the queue; it is out of the queue then."""
 APPLICATION_PROTOCOLS: Final = {"http1": ("http/1.1",), "detect": ("http/1.1",), "http2": ("h2c",)}
 """what was found out about a connection that another process hands over, by the protocol that it speaks"""
+LARGEST_CLIENT_HELLO: Final = 16_384
+"""max_client_hello_size by default"""
 PAUSE_AT: Final = 0.9
 RESUME_AT: Final = 0.8
 """Shares of the descriptor budget at which accepting stops and goes on."""
@@ -77,9 +79,8 @@ class Listener:
         "_count",
         "_directory",
         "_factories",
-        "_inspects",
+        "_inspectors",
         "_matcher",
-        "_not_inspected",
         "_paused",
         "_restores",
         "_resume",
@@ -122,9 +123,7 @@ class Listener:
         self._factories = {id(chain): compile_chain(chain, self) for chain in chains}
         self._sockets: list[tuple[socket.socket, Any, str]] = []
         """(listening socket, its fixed local name or None when it listens on a wildcard, its configured address)"""
-        inspector = next((one for one in config.listener_filters if one.type_url.endswith(".HttpInspector")), None)
-        self._inspects = inspector is not None
-        self._not_inspected = compile_predicate(inspector.disabled if inspector is not None else None)
+        self._inspectors = compile_inspectors(config, self._matcher)
         self._restores = config.use_original_dst or any(one.type_url.endswith(".OriginalDst") for one in config.listener_filters)
         """looks where connections were going before they were redirected here"""
         self._directory = directory if config.use_original_dst else None
@@ -264,8 +263,9 @@ class Listener:
         stats.downstream_cx_total += 1
         info = self._describe(local, peer, destination)
         connection: Any
-        if self._inspects and not self._not_inspected(info.local_port):
-            connection = Inspection(self, info)
+        inspectors = tuple([one for one in self._inspectors if not one.disabled(info.local_port)]) if self._inspectors else ()
+        if inspectors:
+            connection = Inspection(self, info, inspectors)
         else:
             factory = self.chain_for(info)
             if factory is None:
@@ -383,7 +383,7 @@ class Listener:
         info = self._describe(local, sock.getpeername(), found)
         info.start_monotonic = float(moved.facts["start_monotonic"])
         info.start_wall = float(moved.facts["start_wall"])
-        if self._inspects:
+        if any(one.kind is InspectorKind.HTTP for one in self._inspectors):
             info.application_protocols = APPLICATION_PROTOCOLS.get(moved.protocol, ())
         chain = self._matcher.find(_facts(info)) if not self._matcher.trivial else self.config.filter_chains[0]
         if chain is None:
@@ -419,6 +419,22 @@ class Listener:
 
     def __repr__(self) -> str:
         return f"<Listener {self.config.name} {self.config.address} connections={len(self.connections)}>"
+
+
+def compile_inspectors(config: ListenerConfig, matcher: FilterChainMatcher) -> tuple[Inspector, ...]:
+    """The listener filters that look at first bytes, in their order. As with Envoy, tls_inspector runs too where filter chains
+    ask for what only it can tell."""
+    found: list[Inspector] = []
+    for one in config.listener_filters:
+        if one.type_url.endswith(".TlsInspector"):
+            found.append(Inspector(InspectorKind.TLS, compile_predicate(one.disabled), one.config["max_client_hello_size"]))
+        elif one.type_url.endswith(".HttpInspector"):
+            found.append(Inspector(InspectorKind.HTTP, compile_predicate(one.disabled)))
+    kinds = {one.kind for one in found}
+    wanted = matcher.needs_server_name or (matcher.needs_application_protocols and not kinds)
+    if wanted and InspectorKind.TLS not in kinds:
+        found.insert(0, Inspector(InspectorKind.TLS, compile_predicate(None), LARGEST_CLIENT_HELLO))
+    return tuple(found)
 
 
 def listener_prefix(config: ListenerConfig) -> str:

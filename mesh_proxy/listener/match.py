@@ -70,7 +70,7 @@ class FilterChainMatcher:
             )
         self.trivial = len(chains) == 1 and (chains[0].match is None or chains[0].match == _ANY)
         """one chain that takes everything"""
-        self.needs_server_name = any(c.match.server_names or c.match.transport_protocol for c in self._candidates)
+        self.needs_server_name = any(c.match.server_names or c.match.transport_protocol == "tls" for c in self._candidates)
         self.needs_application_protocols = any(c.match.application_protocols for c in self._candidates)
 
     def find(self, facts: ConnectionFacts) -> FilterChainConfig | None:
