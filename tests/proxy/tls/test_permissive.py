@@ -19,9 +19,11 @@ SERVER = MESH.workload("web")
 CLIENT = MESH.workload("shop")
 OTHER = Authority("other.local")
 OWN_TLS = OTHER.issue(dns=["own.example"])
-MTLS_HTTP = "[istio-http/1.0, istio-http/1.1, istio-h2]"
+HTTP_ALPN = "application_protocols: [istio-http/1.0, istio-http/1.1, istio-h2]"
+TCP_ALPN = "application_protocols: [istio-peer-exchange, istio]"
 SOCKET = downstream(
-    f"tls_certificates: [{certificate(SERVER)}], validation_context: {{trusted_ca: {inline(MESH.pem)}}}, alpn_protocols: [h2, http/1.1]",
+    f"tls_certificates: [{certificate(SERVER)}], validation_context: {{trusted_ca: {inline(MESH.pem)}}}, "
+    "alpn_protocols: [h2, http/1.1]",
     "require_client_certificate: true",
 )
 TCP_SOCKET = SOCKET.replace("[h2, http/1.1]", "[istio-peer-exchange, h2, http/1.1]")
@@ -39,20 +41,11 @@ def _layout(to: AddressConfig, strict: bool = False, timeout: str = "60s") -> st
     end = text.index("  - name: tcp\n")
     hcm = text[text.index("{name: hcm") : text.index("]}\n", text.index("{name: hcm"))]
     tcp = f'{{name: tcp, typed_config: {{"@type": {EXT}filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: NAME, cluster: a}}}}'
+    mtls = hcm.replace("stat_prefix: web", "stat_prefix: mtls")
     chains = [
-        (
-            "mtls-http",
-            f"transport_protocol: tls, application_protocols: {MTLS_HTTP}",
-            hcm.replace("stat_prefix: web", "stat_prefix: mtls"),
-            SOCKET,
-        ),
+        ("mtls-http", f"transport_protocol: tls, {HTTP_ALPN}", mtls, SOCKET),
         ("plain-http", "transport_protocol: raw_buffer, application_protocols: [http/1.1, h2c]", hcm, ""),
-        (
-            "mtls-tcp",
-            "transport_protocol: tls, application_protocols: [istio-peer-exchange, istio]",
-            tcp.replace("NAME", "mtls"),
-            TCP_SOCKET,
-        ),
+        ("mtls-tcp", f"transport_protocol: tls, {TCP_ALPN}", tcp.replace("NAME", "mtls"), TCP_SOCKET),
         ("plain-tcp", "transport_protocol: raw_buffer", tcp.replace("NAME", "plain"), ""),
         ("pass", "transport_protocol: tls", tcp.replace("NAME", "pass"), ""),
     ]
