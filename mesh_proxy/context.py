@@ -59,11 +59,11 @@ class WorkerContext:
         "node",
         "registry",
         "runtime",
-        "secrets",
         "service_cluster",
         "service_node",
         "shared_cells",
         "sockets_shared",
+        "tls_secrets",
         "total_connections",
         "trace_memory",
         "unattached",
@@ -85,7 +85,7 @@ class WorkerContext:
         """connections to flush when the loop has called back everyone who is ready now"""
         self.deadlines = Deadlines(loop, self.flush)
         self.runtime: Mapping[str, Any] = {}
-        self.secrets = SecretStore()
+        self.tls_secrets = SecretStore()
         """certificates, keys and trust bundles"""
         self.shared_cells = SharedCells(None)
         """numbers of all workers, by name"""

@@ -42,7 +42,6 @@ class Plane:
             listeners=bootstrap.listeners,
             clusters=bootstrap.clusters,
             runtime=bootstrap.runtime,
-            secrets=bootstrap.secrets,
         )
         await self.data.apply(snapshot, sockets)
 

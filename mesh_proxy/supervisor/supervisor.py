@@ -264,7 +264,6 @@ class Supervisor:
             runtime=self.bootstrap.runtime,
             header_prefix=self.bootstrap.header_prefix,
             max_downstream_connections=self.bootstrap.max_downstream_connections,
-            secrets=self.bootstrap.secrets,
         )
         self.stats.clusters.cluster_added += len(self.bootstrap.clusters)
         self.stats.clusters.active_clusters = len(self.bootstrap.clusters)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -13,12 +13,19 @@ from mesh_proxy.tls.certificate import Certificate, certificates_in
 from mesh_proxy.tls.validation import PeerCheck
 
 if TYPE_CHECKING:
+    from mesh_proxy.config.model import ClusterConfig, ListenerConfig
     from mesh_proxy.config.model.tls import CommonTlsConfig
 
 _log = logging.getLogger("tls")
 
 C = TypeVar("C", DownstreamTlsConfig, UpstreamTlsConfig)
 Make = Callable[[C, tuple[CertificateConfig, ...], ValidationConfig], ssl.SSLContext]
+
+
+def secrets_of(resources: Iterable[ListenerConfig | ClusterConfig]) -> Iterator[SecretConfig]:
+    """Those that listeners and clusters bring along."""
+    for resource in resources:
+        yield from resource.tls_secrets
 
 
 class SecretStore:

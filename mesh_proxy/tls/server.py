@@ -52,7 +52,7 @@ class TlsAcceptor:
         self.stats = registry.get(SslStats, f"{listener_prefix}ssl.")
         self.updates = registry.get(SocketFactoryStats, f"{listener_prefix}server_ssl_socket_factory.")
         self._named = registry, f"{listener_prefix}ssl."
-        self._material = CurrentMaterial(config, context.secrets, self._make, self._changed)
+        self._material = CurrentMaterial(config, context.tls_secrets, self._make, self._changed)
         self.queue: DeadlineQueue = context.deadlines.queue("tls handshake", timeout_s or HANDSHAKE_TIMEOUT_S)
 
     def _make(

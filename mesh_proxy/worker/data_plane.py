@@ -41,6 +41,7 @@ from mesh_proxy.network.local_address import local_ip
 from mesh_proxy.network.tcp_proxy import TcpConnection, TcpProxy
 from mesh_proxy.stats.registry import StatRegistry
 from mesh_proxy.stream.info import ConnectionInfo
+from mesh_proxy.tls.secrets import secrets_of
 from mesh_proxy.tls.server import TlsAcceptor
 from mesh_proxy.upstream.ejection_board import EjectionBoard
 from mesh_proxy.upstream.endpoint import Endpoint
@@ -82,7 +83,7 @@ class DataPlane:
             table=ResourceTable.of(shared, worker_index),
             board=EjectionBoard.of(shared, worker_index),
             health_board=HealthBoard.of(shared, worker_index),
-            secrets=self._context.secrets,
+            secrets=self._context.tls_secrets,
         )
         self._context.shared_cells = SharedCells(shared)
         self._context.workers = shared.worker_count if shared is not None else 1
@@ -101,7 +102,7 @@ class DataPlane:
         """Make a version live. New listeners are compiled before anything changes, so that a bad one changes nothing."""
         context = self._context
         context.node = snapshot.node
-        context.secrets.replace(snapshot.secrets)
+        context.tls_secrets.replace((*secrets_of((*snapshot.listeners, *snapshot.clusters)), *snapshot.rotated_secrets))
         fresh: dict[str, Listener] = {}
         for config in snapshot.listeners:
             old = self._listeners.get(config.name)

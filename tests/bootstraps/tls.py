@@ -173,7 +173,7 @@ GOOD = [
                 "require_client_certificate: true",
             ),
         ),
-        {f"{D}.common.certificates": ("static/own",), "secrets.0.label": "own"},
+        {f"{D}.common.certificates": ("static/own",), "listeners.0.tls_secrets.0.label": "own"},
     ),
     Good("nothing is asked of the endpoint", cluster(upstream("")), {f"{U}.common.validation.trusted_ca": b""}, BELIEVED),
     Good(

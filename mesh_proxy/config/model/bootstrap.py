@@ -73,8 +73,6 @@ class BootstrapConfig:
     """(path, text) of what was accepted with a remark: ignored fields, unknown fields, keys given twice"""
     unknown_static_fields: int = field(default=0, compare=False)
     """how many unknown fields `--allow-unknown-static-fields` let pass (`server.static_unknown_fields`)"""
-    secrets: tuple[SecretConfig, ...] = ()
-    """certificates, keys and trust bundles that listeners and clusters name"""
     resources: tuple[ResourceView, ...] = field(default=(), repr=False, hash=False, compare=False)
     """the bootstrap first, then every static listener and cluster, for `/config_dump`; secrets redacted"""
 
@@ -96,6 +94,7 @@ class WorkerSnapshot:
     runtime: Mapping[str, Any] = field(default_factory=dict, hash=False)
     header_prefix: str = "x-envoy"
     max_downstream_connections: int | None = None
-    secrets: tuple[SecretConfig, ...] = ()
+    rotated_secrets: tuple[SecretConfig, ...] = field(default=(), repr=False)
+    """newer versions of what listeners and clusters bring in their `tls_secrets`"""
     route_tables: tuple[Any, ...] = ()
     """route tables that came apart from their listeners (RDS)"""

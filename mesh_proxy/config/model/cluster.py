@@ -10,7 +10,7 @@ from mesh_proxy.config.model.common import AddressConfig, BindConfig
 from mesh_proxy.config.model.dubbo import DubboClusterConfig
 from mesh_proxy.config.model.health import EndpointCheckConfig, HealthCheckConfig
 from mesh_proxy.config.model.http2 import Http2Config
-from mesh_proxy.config.model.tls import TransportMatchConfig, UpstreamTlsConfig
+from mesh_proxy.config.model.tls import SecretConfig, TransportMatchConfig, UpstreamTlsConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +173,8 @@ class ClusterConfig:
     """None = plain text"""
     transport_matches: tuple[TransportMatchConfig, ...] = ()
     """the first that fits an endpoint's metadata goes before `transport_socket`"""
+    tls_secrets: tuple[SecretConfig, ...] = field(default=(), compare=False, repr=False)
+    """those that the transport sockets name, as they were at load: a newer version changes no cluster"""
     bind: BindConfig | None = None
     """source address and socket options of upstream connections (`upstream_bind_config`)"""
     tcp_keepalive: tuple[int, int, int] | None = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mesh_proxy.config.model.common import AccessLogConfig, AddressConfig, SocketOptionConfig
 from mesh_proxy.config.model.route import WeightedClusterConfig
-from mesh_proxy.config.model.tls import DownstreamTlsConfig
+from mesh_proxy.config.model.tls import DownstreamTlsConfig, SecretConfig
 
 if TYPE_CHECKING:
     from mesh_filters.rbac_rules import RulesConfig
@@ -159,3 +159,5 @@ class ListenerConfig:
     """`DEFAULT` or `MODIFY_ONLY`"""
     access_logs: tuple[AccessLogConfig, ...] = ()
     """for connections that no chain takes"""
+    tls_secrets: tuple[SecretConfig, ...] = field(default=(), compare=False, repr=False)
+    """those that the transport sockets name, as they were at load: a newer version changes no listener"""

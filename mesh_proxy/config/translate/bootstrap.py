@@ -54,7 +54,6 @@ def bootstrap(reader: Reader, context: Context, *, service_cluster: str, service
         admin=_admin(admin) if admin is not None else None,
         listeners=listeners,
         clusters=clusters,
-        secrets=tuple(context.secrets.values()),
         runtime=runtime,
         stats_flush_interval_s=reader.seconds("stats_flush_interval", 5.0) or 5.0,
         header_prefix=reader.text("header_prefix", "x-envoy"),

@@ -25,7 +25,7 @@ from mesh_proxy.config.translate.dubbo_options import cluster_options, metadata_
 from mesh_proxy.config.translate.endpoint import endpoint_set
 from mesh_proxy.config.translate.health_check import health_check
 from mesh_proxy.config.translate.protocol import upstream_options
-from mesh_proxy.config.translate.transport import transport_matches, upstream_transport
+from mesh_proxy.config.translate.transport import transport_matches, upstream_transport, used_secrets
 
 MOST_RING_PLACES = 8 * 1024 * 1024
 """default and upper limit of `maximum_ring_size`"""
@@ -76,6 +76,8 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
         if kind != "EDS":
             raise reader.error("is only for clusters of type EDS", "eds_cluster_config")
         eds.raw("eds_config")
+    transport = upstream_transport(socket, context) if socket is not None else None
+    matches = transport_matches(reader, context)
     labels, dubbo = metadata_with_options(reader, "metadata", CLUSTER_OPTIONS)
     return ClusterConfig(
         name=name,
@@ -111,8 +113,9 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
         dubbo=cluster_options(dubbo) if dubbo is not None else DubboClusterConfig(),
         max_response_headers_kb=options.max_response_headers_kb,
         max_response_headers_count=options.max_response_headers_count,
-        transport_socket=upstream_transport(socket, context) if socket is not None else None,
-        transport_matches=transport_matches(reader, context),
+        transport_socket=transport,
+        transport_matches=matches,
+        tls_secrets=used_secrets(context, (transport, *(match.socket for match in matches))),
         bind=_bind(reader),
         tcp_keepalive=_keepalive(reader),
         panic_threshold_percent=panic,

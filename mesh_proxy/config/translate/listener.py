@@ -20,7 +20,7 @@ from mesh_proxy.config.translate.access_log import access_log
 from mesh_proxy.config.translate.common import address, cidr, required, socket_options
 from mesh_proxy.config.translate.context import Context, run
 from mesh_proxy.config.translate.network import NetworkFilter, is_terminal, network_filter
-from mesh_proxy.config.translate.transport import downstream_transport
+from mesh_proxy.config.translate.transport import downstream_transport, used_secrets
 
 _LISTENER_FILTERS = "envoy.extensions.filters.listener"
 
@@ -39,6 +39,7 @@ def _listener(reader: Reader, context: Context) -> ListenerConfig:
     chains = reader.each("filter_chains", lambda r: _filter_chain(r, context))
     if not reader.message.filter_chains and default is None:
         raise reader.error("needs filter_chains or default_filter_chain")
+    default_chain = _filter_chain(default, context) if default is not None else None
     _check_matches(reader, chains)
     old = reader.sub("deprecated_v1")
     bind = old.flag("bind_to_port", True) if old is not None else True
@@ -50,7 +51,7 @@ def _listener(reader: Reader, context: Context) -> ListenerConfig:
         bind_to_port=reader.flag("bind_to_port", bind),
         stat_prefix=reader.text("stat_prefix"),
         filter_chains=chains,
-        default_filter_chain=_filter_chain(default, context) if default is not None else None,
+        default_filter_chain=default_chain,
         listener_filters=reader.each("listener_filters", _listener_filter),
         listener_filters_timeout_s=timeout or None,
         continue_on_listener_filters_timeout=reader.flag("continue_on_listener_filters_timeout"),
@@ -66,6 +67,7 @@ def _listener(reader: Reader, context: Context) -> ListenerConfig:
         traffic_direction=reader.enum("traffic_direction"),
         drain_type=reader.enum("drain_type"),
         access_logs=reader.each("access_log", access_log),
+        tls_secrets=used_secrets(context, (one.transport_socket for one in (*chains, default_chain) if one is not None)),
     )
 
 

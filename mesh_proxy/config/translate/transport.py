@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from mesh_proxy.config.model.tls import DownstreamTlsConfig, TransportMatchConfig, UpstreamTlsConfig
+from mesh_proxy.config.model.tls import DownstreamTlsConfig, SecretConfig, TransportMatchConfig, UpstreamTlsConfig
 from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.translate.context import Context
 from mesh_proxy.config.translate.tls import downstream_tls, upstream_tls
@@ -38,6 +38,15 @@ def _transport(reader: Reader, context: Context, wanted: str, translate: Callabl
     if extension.type != _RAW:
         raise extension.unsupported("transport socket")
     return None
+
+
+def used_secrets(context: Context, sockets: Iterable[DownstreamTlsConfig | UpstreamTlsConfig | None]) -> tuple[SecretConfig, ...]:
+    """The secrets that some transport sockets name."""
+    names: dict[str, None] = {}
+    for socket in sockets:
+        if socket is not None:
+            names |= dict.fromkeys((*socket.common.certificates, socket.common.validation_secret))
+    return tuple(context.secrets[name] for name in names if name)
 
 
 def transport_matches(reader: Reader, context: Context) -> tuple[TransportMatchConfig, ...]:
