@@ -15,6 +15,7 @@ from mesh_proxy.listener.connection_table import ConnectionTable
 from mesh_proxy.tls.secrets import SecretStore
 from mesh_proxy.worker.shared_cells import SharedCells
 from mesh_proxy.worker.trace_memory import TraceMemory
+from mesh_proxy.worker.value_table import ValueTable
 
 if TYPE_CHECKING:
     from mesh_proxy.config.model import NodeConfig
@@ -68,6 +69,8 @@ class WorkerContext:
         "trace_memory",
         "unattached",
         "upstream_connections",
+        "value_table",
+        "worker_index",
         "workers",
     )
 
@@ -93,6 +96,9 @@ class WorkerContext:
         """trace id → traffic label, of all workers"""
         self.node: NodeConfig
         """set by the data plane with each configuration"""
+        self.value_table = ValueTable(None)
+        """numbers of all workers, by values that requests bring"""
+        self.worker_index = 0
         self.workers = 1
         """workers of the sidecar"""
         self.codec_engine = "mesh"

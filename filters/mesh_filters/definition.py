@@ -55,6 +55,20 @@ class EndpointLabels(Protocol):
         """Endpoints with these labels (see `Stream.labels`): how many may be called, and all."""
 
 
+class ValueTable(Protocol):
+    """Numbers that all workers share by values that requests bring: a fixed table, which forgets the value whose number is the
+    smallest of those in its way."""
+
+    def place(self, value: bytes) -> int:
+        """Where the number of a value stands, for one use of `get` and `set`."""
+
+    def get(self, place: int) -> float:
+        """The number; 0.0 at the start."""
+
+    def set(self, place: int, number: float) -> None:
+        """Write it."""
+
+
 class FilterContext(Protocol):
     """What a worker gives to the filters of one chain."""
 
@@ -73,6 +87,10 @@ class FilterContext(Protocol):
     @property
     def workers(self) -> int:
         """How many workers the sidecar has."""
+
+    @property
+    def worker_index(self) -> int:
+        """Which of them this one is, from 0."""
 
     def stats(
         self, prefix: str, *, counters: tuple[str, ...] = (), gauges: tuple[str, ...] = (), histograms: tuple[str, ...] = ()
@@ -117,6 +135,9 @@ class FilterContext(Protocol):
 
     def shared_cell(self, name: str) -> Cell:
         """A number that all workers share under this name, which is the same in all of them."""
+
+    def value_table(self) -> ValueTable:
+        """Numbers that all workers share, by values of requests."""
 
     @property
     def node_metadata(self) -> Mapping[str, Any]:

@@ -19,13 +19,15 @@ from typing import Any, Final, Protocol
 
 from mesh_codecs.events import Data, RequestHeaders, ResponseHeaders, Trailers
 
+UPSTREAM_OVERFLOW: Final = 1 << 6
 DELAY_INJECTED: Final = 1 << 8
 FAULT_INJECTED: Final = 1 << 9
 RATE_LIMITED: Final = 1 << 10
 UNAUTHORIZED: Final = 1 << 11
+DOWNSTREAM_TERMINATED: Final = 1 << 13
 OVERLOADED: Final = 1 << 20
 FAILED_LOCAL_HEALTH_CHECK: Final = 1 << 23
-"""Response flags that a filter may set: DI, FI, RL, UAEX, OM, LH in access logs."""
+"""Response flags that filters set or look at: UO, DI, FI, RL, UAEX, DC, OM, LH in access logs."""
 
 
 class FilterStatus(enum.Enum):

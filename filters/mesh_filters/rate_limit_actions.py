@@ -9,7 +9,7 @@ from typing import Any
 
 from mesh_filters.definition import FilterContext
 from mesh_filters.filter import Stream
-from mesh_filters.values import query
+from mesh_filters.values import query, remote_ip
 
 Entry = tuple[str, str]
 Descriptor = tuple[Entry, ...]
@@ -82,9 +82,9 @@ def _compile(config: ActionConfig, context: FilterContext) -> Make:
     if kind == "destination_cluster":
         return lambda stream: ("destination_cluster", stream.target_cluster())
     if kind == "remote_address":
-        return lambda stream: ("remote_address", _ip(stream).decode()) if _ip(stream) else None
+        return lambda stream: ("remote_address", remote_ip(stream).decode()) if remote_ip(stream) else None
     if kind == "masked_remote_address":
-        return lambda stream: _masked(_ip(stream), config)
+        return lambda stream: _masked(remote_ip(stream), config)
     if kind == "request_headers":
         name = config.name.lower().encode()
         return lambda stream: _optional(key, _header(stream, name), config.skip_if_absent)
@@ -119,11 +119,6 @@ def _optional(key: str, value: bytes | None, skip: bool) -> Entry | None:
             raise Skip
         return None
     return key, value.decode("latin-1")
-
-
-def _ip(stream: Stream) -> bytes:
-    address = stream.remote_address
-    return address[1 : address.find(b"]")] if address.startswith(b"[") else address.rpartition(b":")[0]
 
 
 def _masked(ip: bytes, config: ActionConfig) -> Entry | None:

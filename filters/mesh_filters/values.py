@@ -58,6 +58,12 @@ def value_source(config: Mapping[str, Any], path: str) -> Value:
     return lambda stream: tracestate_member(stream.request.headers.get_joined(b"tracestate"), name)
 
 
+def remote_ip(stream: Stream) -> bytes:
+    """The trusted address of the client, without its port; empty for a unix socket."""
+    address = stream.remote_address
+    return address[1 : address.find(b"]")] if address.startswith(b"[") else address.rpartition(b":")[0]
+
+
 _PLAIN: Final[Mapping[str, Value]] = {
     "path": lambda stream: stream.request.path,
     "method": lambda stream: stream.request.method,

@@ -39,6 +39,8 @@ MODULES: dict[str, str] = {
     **{
         f"{_EXT}.filters.http.{name}.v3.{message}": f"{_EXT}.filters.http.{name}.v3.{module}_pb2"
         for name, module, messages in (
+            ("adaptive_concurrency", "adaptive_concurrency", ("AdaptiveConcurrency",)),
+            ("admission_control", "admission_control", ("AdmissionControl",)),
             ("buffer", "buffer", ("Buffer", "BufferPerRoute")),
             ("cors", "cors", ("Cors", "CorsPolicy")),
             ("fault", "fault", ("HTTPFault",)),
@@ -46,6 +48,7 @@ MODULES: dict[str, str] = {
             ("grpc_web", "grpc_web", ("GrpcWeb",)),
             ("header_mutation", "header_mutation", ("HeaderMutation", "HeaderMutationPerRoute")),
             ("health_check", "health_check", ("HealthCheck",)),
+            ("ip_tagging", "ip_tagging", ("IPTagging",)),
             ("local_ratelimit", "local_rate_limit", ("LocalRateLimit",)),
             ("jwt_authn", "config", ("JwtAuthentication", "PerRouteConfig")),
             ("rbac", "rbac", ("RBAC", "RBACPerRoute")),

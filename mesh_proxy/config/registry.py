@@ -40,6 +40,8 @@ class HttpFilterType:
 _HTTP = "envoy.extensions.filters.http"
 _FILTERS = "mesh_proxy.config.translate.filters"
 BUILT_IN: dict[str, str] = {
+    f"{_HTTP}.adaptive_concurrency.v3.AdaptiveConcurrency": f"{_FILTERS}.adaptive_concurrency",
+    f"{_HTTP}.admission_control.v3.AdmissionControl": f"{_FILTERS}.adaptive_concurrency",
     f"{_HTTP}.buffer.v3.Buffer": f"{_FILTERS}.buffer",
     f"{_HTTP}.buffer.v3.BufferPerRoute": f"{_FILTERS}.buffer",
     f"{_HTTP}.cors.v3.Cors": f"{_FILTERS}.cors",
@@ -49,6 +51,7 @@ BUILT_IN: dict[str, str] = {
     f"{_HTTP}.grpc_web.v3.GrpcWeb": f"{_FILTERS}.grpc",
     f"{_HTTP}.header_mutation.v3.HeaderMutation": f"{_FILTERS}.header_mutation",
     f"{_HTTP}.header_mutation.v3.HeaderMutationPerRoute": f"{_FILTERS}.header_mutation",
+    f"{_HTTP}.ip_tagging.v3.IPTagging": f"{_FILTERS}.ip_tagging",
     f"{_HTTP}.local_ratelimit.v3.LocalRateLimit": f"{_FILTERS}.local_ratelimit",
     f"{_HTTP}.health_check.v3.HealthCheck": f"{_FILTERS}.health_check",
     f"{_HTTP}.jwt_authn.v3.JwtAuthentication": f"{_FILTERS}.jwt_authn",
@@ -57,6 +60,11 @@ BUILT_IN: dict[str, str] = {
     f"{_HTTP}.rbac.v3.RBACPerRoute": f"{_FILTERS}.rbac",
     "mesh_proxy.filters.TrafficLabel": "mesh_filters.traffic_label:definition",
     "mesh_proxy.filters.TagRouter": "mesh_filters.tag_router:definition",
+    "mesh_proxy.filters.AdaptiveConcurrency": "mesh_filters.adaptive_concurrency:definition",
+    "mesh_proxy.filters.CircuitBreaker": "mesh_filters.circuit_breaker:definition",
+    "mesh_proxy.filters.ConcurrencyLimit": "mesh_filters.concurrency_limit:definition",
+    "mesh_proxy.filters.HotParameters": "mesh_filters.hot_parameters:definition",
+    "mesh_proxy.filters.Pacing": "mesh_filters.pacing:definition",
     "mesh_proxy.filters.RouteChain": "mesh_filters.route_chain:definition",
 }
 """type of a configuration (also of one per route) → module whose import registers it, or `module:definition`"""

@@ -20,6 +20,7 @@ from mesh_proxy.deadlines import Deadlines
 from mesh_proxy.stats.registry import StatRegistry
 from mesh_proxy.worker.shared_cells import SharedCells
 from mesh_proxy.worker.trace_memory import TraceMemory
+from mesh_proxy.worker.value_table import ValueTable
 
 if TYPE_CHECKING:
     from mesh_proxy.context import WorkerContext
@@ -71,6 +72,7 @@ def scratch_context(context: WorkerContext) -> WorkerContext:
     made.dirty_later = []
     made.deadlines = Deadlines(loop, lambda: None)
     made.shared_cells = SharedCells(None)
+    made.value_table = ValueTable(None)
     made.trace_memory = _KnownTraces(context.trace_memory)
     return made
 

@@ -19,6 +19,7 @@ from mesh_proxy.stats.group import StatGroup
 from mesh_proxy.stream.filter_chain import FilterChains
 from mesh_proxy.tasks import create_task
 from mesh_proxy.worker.shared_cells import SharedCell
+from mesh_proxy.worker.value_table import ValueTable
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -50,7 +51,7 @@ def stat_kind(counters: _Names, gauges: _Names, histograms: _Names) -> type[Stat
 class WorkerFilterContext:
     """One filter of one connection manager in this worker."""
 
-    __slots__ = ("_worker", "name", "now", "random", "runtime", "stat_prefix", "workers")
+    __slots__ = ("_worker", "name", "now", "random", "runtime", "stat_prefix", "worker_index", "workers")
 
     def __init__(self, worker: WorkerContext, name: str, stat_prefix: str) -> None:
         self._worker = worker
@@ -58,6 +59,7 @@ class WorkerFilterContext:
         self.stat_prefix = stat_prefix
         self.runtime: Mapping[str, Any] = worker.runtime
         self.workers = worker.workers
+        self.worker_index = worker.worker_index
         self.now: Callable[[], float] = monotonic
         self.random: Callable[[], float] = random
 
@@ -129,6 +131,10 @@ class WorkerFilterContext:
     def shared_cell(self, name: str) -> SharedCell:
         """See the interface."""
         return self._worker.shared_cells.cell(name)
+
+    def value_table(self) -> ValueTable:
+        """See the interface."""
+        return self._worker.value_table
 
     @property
     def node_metadata(self) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mesh_codecs.dubbo.frame import OK
 from mesh_codecs.errors import RemoteProtocolError
 from mesh_codecs.events import Data, ResponseHeaders, Trailers
+from mesh_codecs.grpc import http_of_status
 from mesh_codecs.headers import Headers
 from mesh_proxy.stream import dubbo_replies
 from mesh_proxy.stream.dubbo_view import PROTOCOL, AttachmentHeaders, request_view
@@ -196,6 +197,8 @@ class DubboStream(StreamInfo):
         grpc_status: int | None = None,
     ) -> None:
         """A filter answers: a Dubbo response whose status fits the HTTP status. A one-way call is dropped."""
+        if grpc_status and status < 400:
+            status = http_of_status(grpc_status)
         self.call.detach()
         frame = dubbo_replies.local_reply(self.message, status, body or details.encode(), flag)
         stats = self.manager.stats

@@ -20,7 +20,7 @@ from mesh_proxy.supervisor.loading import Loading
 from mesh_proxy.supervisor.spawner import start_spawner
 from mesh_proxy.upstream import ejection_board, resource_table
 from mesh_proxy.upstream.health import board as health_board
-from mesh_proxy.worker import shared_cells
+from mesh_proxy.worker import shared_cells, value_table
 from mesh_proxy.worker.interface import DataPlaneFactory
 from mesh_proxy.worker.main import run_worker
 from mesh_proxy.worker.shared import SharedTables
@@ -31,7 +31,7 @@ Loader = Callable[[Options], BootstrapConfig]
 
 def shared_tables(worker_count: int) -> dict[str, int]:
     """name -> bytes of the tables that all workers share."""
-    users = (resource_table, ejection_board, health_board, connection_table, shared_cells)
+    users = (resource_table, ejection_board, health_board, connection_table, shared_cells, value_table)
     return {module.TABLE_NAME: module.table_size(worker_count) for module in users}
 
 

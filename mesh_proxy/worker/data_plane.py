@@ -53,6 +53,7 @@ from mesh_proxy.worker.options import WorkerOptions
 from mesh_proxy.worker.shared import SharedTables
 from mesh_proxy.worker.shared_cells import SharedCells
 from mesh_proxy.worker.trace_memory import TraceMemory
+from mesh_proxy.worker.value_table import ValueTable
 
 _log = logging.getLogger("main")
 
@@ -86,6 +87,8 @@ class DataPlane:
             secrets=self._context.tls_secrets,
         )
         self._context.shared_cells = SharedCells(shared)
+        self._context.value_table = ValueTable(shared)
+        self._context.worker_index = worker_index
         self._context.workers = shared.worker_count if shared is not None else 1
         self._context.codec_engine = options.codec_engine
         self._context.service_cluster = options.service_cluster.encode()
