@@ -32,6 +32,15 @@ REMEMBER = (
     f"{{name: r, typed_config: {{{STRUCT}TrafficLabel, value: {{labels: [{{name: x-mesh-tag, sources: "
     "[{constant: gray}], remember: true}], trace_ids: [x-request-id]}}}"
 )
+WEAK = "min_rtt_calc_params: {fixed_value: 1s, min_concurrency: 1000}"
+LIMITS = f"gradient_controller_config: {{concurrency_limit_params: {{concurrency_update_interval: 1s}}, {WEAK}}}"
+
+
+def ours(name: str, value: str) -> str:
+    """A filter of ours with one rule."""
+    return f"{{name: {name}, typed_config: {{{STRUCT}{name}, value: {{rules: [{value}]}}}}}}"
+
+
 TAGS = f"{{name: t, typed_config: {{{STRUCT}TagRouter, value: {{key: version, base: trunk}}}}}}"
 
 
@@ -55,6 +64,15 @@ CHAINS = {
             "{max_tokens: 1000000000, tokens_per_fill: 1000000000, fill_interval: 1s}",
         ),
     ),
+    "adaptive_concurrency": (envoys("adaptive_concurrency", f"AdaptiveConcurrency, {LIMITS}"),),
+    "admission_control": (envoys("admission_control", "AdmissionControl, success_criteria: {}"),),
+    "ip_tagging": (
+        envoys("ip_tagging", "IPTagging, ip_tags: [{ip_tag_name: t, ip_list: [{address_prefix: 127.0.0.0, prefix_len: 8}]}]"),
+    ),
+    "Pacing (no wait)": (ours("Pacing", "{rate: 1000000}"),),
+    "HotParameters": (ours("HotParameters", "{by: [{header: user-id}], rate: 1000000}"),),
+    "ConcurrencyLimit by call": (ours("ConcurrencyLimit", "{by: [call], max: 1000}"),),
+    "CircuitBreaker by call": (ours("CircuitBreaker", "{by: [call], kind: error_ratio, threshold: 0.5}"),),
     "traffic_label": (LABEL,),
     "traffic_label, remembering": (REMEMBER,),
     "tag_router": (TAGS,),

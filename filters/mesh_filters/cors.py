@@ -10,6 +10,7 @@ from mesh_codecs.events import RequestHeaders, ResponseHeaders
 from mesh_codecs.headers import Headers
 from mesh_filters.definition import FilterContext, FilterFactory
 from mesh_filters.filter import Filter, FilterStatus, Stream
+from mesh_filters.route_rules import Compiled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,23 +59,16 @@ class _Policy:
 class _Shared:
     """What the filters of one chain share."""
 
-    __slots__ = ("_context", "_policies", "name", "stats")
+    __slots__ = ("_policies", "name", "stats")
 
     def __init__(self, context: FilterContext) -> None:
-        self._context = context
         self.name = context.name
         self.stats = context.stats(context.stat_prefix + "cors.", counters=("origin_valid", "origin_invalid"))
-        self._policies: dict[int, _Policy] = {}
+        self._policies: Compiled[CorsPolicyConfig, _Policy] = Compiled(lambda one: _Policy(one, context))
 
     def policies(self, stream: Stream) -> list[_Policy]:
         """The narrowest scope first."""
-        found = []
-        for config in reversed(stream.per_route_configs(self.name)):
-            policy = self._policies.get(id(config))
-            if policy is None or policy.config is not config:
-                policy = self._policies[id(config)] = _Policy(config, self._context)
-            found.append(policy)
-        return found
+        return [self._policies.of(config) for config in reversed(stream.per_route_configs(self.name))]
 
 
 class CorsFilter(Filter):

@@ -31,6 +31,13 @@ FilterFactory = Callable[[], Filter] | Filter
 """makes the filter of one stream; or one filter that holds no state of a stream and serves all"""
 
 
+class RouteDependent(Protocol):
+    """What a factory may have besides, when filters of some routes need hooks that others do not."""
+
+    def for_route(self, config: Any) -> FilterFactory:
+        """The factory for routes with this configuration; the same object for the same answer."""
+
+
 class FieldError(ValueError):
     """A value of a configuration is refused: `path` is the field within the filter's own configuration."""
 

@@ -1,20 +1,34 @@
-"""`envoy.filters.http.fault`: delays and aborts for a share of the requests (Envoy: `http/fault/fault_filter.cc`)."""
+"""`envoy.filters.http.fault`: delays, aborts and slow responses for a share of the requests (Envoy: `http/fault`).
+
+On Dubbo an abort is a response with the status SERVICE_ERROR, or with another one that Envoy's configuration has room for:
+
+    filter_metadata: {dubbo_status: 31}          # of `mesh_codecs.dubbo.frame`: 31 is SERVER_TIMEOUT
+
+or, where the fault comes from headers (`header_abort`), in the attachment `x-mesh-fault-dubbo-status`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from mesh_codecs.events import RequestHeaders
+from mesh_codecs.events import Data, RequestHeaders
 from mesh_filters.definition import Cancellable, FilterContext, FilterFactory
 from mesh_filters.filter import DELAY_INJECTED, FAULT_INJECTED, Filter, FilterStatus, Stream
+from mesh_filters.response_rate import ResponseRate
 from mesh_filters.route_rules import RouteRules
 
+DUBBO_STATUSES: Final = frozenset({20, 25, 30, 31, 35, 40, 50, 60, 70, 80, 90, 100})
+"""of `org.apache.dubbo.remoting.exchange.Response`; 20 is OK, with a null result"""
 DELAY_HEADER: Final = b"x-envoy-fault-delay-request"
 DELAY_SHARE_HEADER: Final = b"x-envoy-fault-delay-request-percentage"
 ABORT_HEADER: Final = b"x-envoy-fault-abort-request"
 ABORT_GRPC_HEADER: Final = b"x-envoy-fault-abort-grpc-request"
 ABORT_SHARE_HEADER: Final = b"x-envoy-fault-abort-request-percentage"
+RATE_HEADER: Final = b"x-envoy-fault-throughput-response"
+RATE_SHARE_HEADER: Final = b"x-envoy-fault-throughput-response-percentage"
+DUBBO_STATUS_HEADER: Final = b"x-mesh-fault-dubbo-status"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +56,14 @@ class FaultConfig:
     abort_share: FaultShare = FaultShare()
     abort_status_runtime: str = "fault.http.abort.http_status"
     abort_grpc_status_runtime: str = "fault.http.abort.grpc_status"
+    dubbo_status: int | None = None
+    """what aborted Dubbo calls get; None = SERVICE_ERROR"""
+    rate_kbps: int | None = None
+    """KiB per second of a response; None = no limit, or that of the header"""
+    rate_from_header: bool = False
+    rate_share: FaultShare = FaultShare()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """dynamic metadata of a request that gets a delay or an abort, under the filter's name"""
     upstream_cluster: str = ""
     """only requests for this cluster"""
     headers: tuple[Any, ...] = ()
@@ -52,8 +74,34 @@ class FaultConfig:
 
     def factory(self, context: FilterContext) -> FilterFactory:
         """A filter per stream: it may have a timer."""
-        shared = _Shared(self, context)
-        return lambda: FaultFilter(shared)
+        return _Factory(_Shared(self, context), self.slows)
+
+    @property
+    def slows(self) -> bool:
+        """There may be slow responses."""
+        return self.rate_kbps is not None or self.rate_from_header
+
+
+class _Factory:
+    """Makes filters without a hook for bodies unless a configuration asks for slow responses."""
+
+    __slots__ = ("_shared", "_slow", "_slows")
+
+    def __init__(self, shared: _Shared, slows: bool) -> None:
+        self._shared = shared
+        self._slows = slows
+        self._slow: _Factory | None = None
+
+    def __call__(self) -> FaultFilter:
+        return SlowingFaultFilter(self._shared) if self._slows else FaultFilter(self._shared)
+
+    def for_route(self, config: FaultConfig) -> FilterFactory:
+        """See `definition.RouteDependent`."""
+        if self._slows or not config.slows:
+            return self
+        if self._slow is None:
+            self._slow = _Factory(self._shared, True)
+        return self._slow
 
 
 class _Rules:
@@ -114,13 +162,25 @@ class FaultFilter(Filter):
             return FilterStatus.CONTINUE
         if rules.matches is not None and not rules.matches(event):
             return FilterStatus.CONTINUE
+        self._slow_down(event)
         seconds = self._delay(event)
         if seconds and self._admitted():
             shared.stats.delays_injected += 1
             stream.flags |= DELAY_INJECTED
+            self._tell(stream)
             self._timer = shared.context.call_later(seconds, self._delayed, stream)
             return FilterStatus.STOP
         return FilterStatus.STOP if self._abort(stream, event) else FilterStatus.CONTINUE
+
+    def _slow_down(self, event: RequestHeaders) -> None:
+        """Only where there is a hook for bodies."""
+
+    def _tell(self, stream: Stream) -> None:
+        metadata = self._rules.config.metadata
+        if metadata:
+            if stream.dynamic_metadata is None:
+                stream.dynamic_metadata = {}
+            stream.dynamic_metadata[self._shared.context.name] = dict(metadata)
 
     def _delay(self, event: RequestHeaders) -> float:
         config = self._rules.config
@@ -161,14 +221,24 @@ class FaultFilter(Filter):
         if (not status and grpc_status is None) or not shared.wins(config.abort_share, lower) or not self._admitted():
             return False
         shared.stats.aborts_injected += 1
+        self._tell(stream)
         stream.send_local_reply(
             status or 200,  # also for a plain HTTP caller when a gRPC status is configured
             b"fault filter abort",
             details="fault_filter_abort",
             flag=FAULT_INJECTED,
             grpc_status=grpc_status,
+            dubbo_status=self._dubbo_status(event),
         )
         return True
+
+    def _dubbo_status(self, event: RequestHeaders) -> int | None:
+        config = self._rules.config
+        if config.abort_from_header:
+            asked = event.headers.first.get(DUBBO_STATUS_HEADER)
+            if asked is not None and asked.isdigit() and int(asked) in DUBBO_STATUSES:
+                return int(asked)
+        return config.dubbo_status
 
     def _admitted(self) -> bool:
         """Whether one more request may be under a fault."""
@@ -192,6 +262,39 @@ class FaultFilter(Filter):
         if self._active:
             self._active = False
             self._shared.stats.active_faults -= 1
+
+
+class SlowingFaultFilter(FaultFilter):
+    """With slow responses."""
+
+    __slots__ = ("_rate",)
+
+    def __init__(self, shared: _Shared) -> None:
+        super().__init__(shared)
+        self._rate: ResponseRate | None = None
+
+    def _slow_down(self, event: RequestHeaders) -> None:
+        config, shared = self._rules.config, self._shared
+        if not config.slows:
+            return
+        kbps, lower = config.rate_kbps, None
+        if config.rate_from_header:
+            first = event.headers.first
+            value, lower = first.get(RATE_HEADER), first.get(RATE_SHARE_HEADER)
+            kbps = int(value) if value is not None and value.isdigit() and len(value) < 10 else None
+        if kbps and shared.wins(config.rate_share, lower) and self._admitted():
+            shared.stats.response_rl_injected += 1
+            self._rate = ResponseRate(kbps, shared.context, self)
+
+    def on_response_data(self, stream: Stream, event: Data) -> FilterStatus:
+        """At the rate."""
+        return FilterStatus.CONTINUE if self._rate is None else self._rate.on_data(stream, event)
+
+    def on_complete(self, stream: Stream) -> None:
+        """No fault for nobody."""
+        if self._rate is not None:
+            self._rate.stop()
+        super().on_complete(stream)
 
 
 def _integer(value: Any, default: Any) -> Any:

@@ -121,8 +121,10 @@ class Stream(Protocol):
         flag: int = 0,
         headers: list[tuple[bytes, bytes]] | None = None,
         grpc_status: int | None = None,
+        dubbo_status: int | None = None,
     ) -> None:
-        """Answer the caller instead of an upstream. The right form for the caller's protocol is chosen by the proxy. The answer
+        """Answer the caller instead of an upstream. The right form for the caller's protocol is chosen by the proxy, with
+        `grpc_status` or `dubbo_status` if given. The answer
         passes the response hooks, unless a response had begun: then it takes its place. Return STOP afterwards."""
 
     def clear_route(self) -> None:

@@ -11,6 +11,7 @@ from mesh_codecs.events import RequestHeaders, ResponseHeaders, Trailers
 from mesh_codecs.headers import Headers
 from mesh_filters.definition import FilterContext
 from mesh_filters.filter import Filter, FilterStatus, Stream
+from mesh_filters.route_rules import Compiled
 
 Change = Callable[[Headers, Stream], None]
 
@@ -132,26 +133,17 @@ def _name(pair: tuple[bytes, bytes]) -> bytes:
 class HeaderMutationFilter(Filter):
     """Holds nothing of a stream."""
 
-    __slots__ = ("_context", "_name", "_own", "_reverse", "_routes")
+    __slots__ = ("_name", "_own", "_reverse", "_routes")
 
     def __init__(self, config: HeaderMutationConfig, context: FilterContext) -> None:
-        self._context = context
         self._name = context.name
         self._own = _Compiled(config.mutations, context)
         self._reverse = not config.most_specific_wins
-        self._routes: dict[int, tuple[Any, _Compiled]] = {}
+        self._routes: Compiled[MutationsConfig, _Compiled] = Compiled(lambda one: _Compiled(one, context))
 
     def _levels(self, stream: Stream) -> list[_Compiled]:
-        levels = [self._own]
         configs = stream.per_route_configs(self._name)
-        for config in reversed(configs) if self._reverse else configs:
-            found = self._routes.get(id(config))
-            if found is None:
-                if len(self._routes) >= 10_000:  # tables come and go
-                    self._routes.clear()
-                found = self._routes[id(config)] = (config, _Compiled(config, self._context))
-            levels.append(found[1])
-        return levels
+        return [self._own, *[self._routes.of(config) for config in (reversed(configs) if self._reverse else configs)]]
 
     def on_request_headers(self, stream: Stream, event: RequestHeaders) -> FilterStatus:
         """Headers, then the query."""

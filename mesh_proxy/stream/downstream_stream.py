@@ -211,6 +211,7 @@ class DownstreamStream(StreamInfo):
         flag: int = 0,
         headers: _Pairs | None = None,
         grpc_status: int | None = None,
+        dubbo_status: int | None = None,
         close: bool = False,
     ) -> None:
         """Answer the caller ourselves: the one door for every answer that no upstream gave. `close` ends the connection after it.

@@ -86,9 +86,12 @@ def http_status_of(status: int) -> int:
     return 200 if status == OK else _RESULTS.get(status, 500)
 
 
-def local_reply(request: DubboMessage, http_status: int, text: bytes, flag: int) -> bytes:
-    """The answer of a filter that thinks in HTTP statuses. Success is an OK response with a null result, if we can write one."""
-    if http_status < 400:
+def local_reply(request: DubboMessage, http_status: int, text: bytes, flag: int, dubbo_status: int | None = None) -> bytes:
+    """The answer of a filter that thinks in HTTP statuses, unless it asks for `dubbo_status`. Success is an OK response with a
+    null result, if we can write one."""
+    if dubbo_status is not None and dubbo_status != OK:
+        return error_response(request.request_id, dubbo_status, text)
+    if http_status < 400 or dubbo_status == OK:
         frame = null_response(request)
         if frame is not None:
             return frame

@@ -195,12 +195,13 @@ class DubboStream(StreamInfo):
         flag: int = 0,
         headers: list[tuple[bytes, bytes]] | None = None,
         grpc_status: int | None = None,
+        dubbo_status: int | None = None,
     ) -> None:
         """A filter answers: a Dubbo response whose status fits the HTTP status. A one-way call is dropped."""
         if grpc_status and status < 400:
             status = http_of_status(grpc_status)
         self.call.detach()
-        frame = dubbo_replies.local_reply(self.message, status, body or details.encode(), flag)
+        frame = dubbo_replies.local_reply(self.message, status, body or details.encode(), flag, dubbo_status)
         stats = self.manager.stats
         if frame[3] == OK:
             stats.local_response_success += 1

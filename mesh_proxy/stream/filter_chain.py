@@ -84,6 +84,16 @@ def _return(one: Filter) -> Callable[[], Filter]:
     return lambda: one
 
 
+def _for_route(factory: FilterFactory, config: Any) -> FilterFactory | None:
+    if config is FilterSwitch.OFF:
+        return None
+    for_route = getattr(factory, "for_route", None)
+    if for_route is None or isinstance(config, FilterSwitch):
+        return factory
+    found: FilterFactory = for_route(config)
+    return found
+
+
 class FilterChains:
     """All chains of a connection manager; which one a request gets is decided by its route.
 
@@ -91,19 +101,19 @@ class FilterChains:
         filters: name, factory and whether the filter is off unless a route says otherwise, in configured order.
     """
 
-    __slots__ = ("_by_config", "_by_names", "_filters", "default")
+    __slots__ = ("_by_config", "_by_factories", "_filters", "default")
 
     def __init__(self, filters: Sequence[tuple[str, FilterFactory, bool]]) -> None:
         self._filters = tuple(filters)
-        self._by_names: dict[tuple[bool, ...], FilterChain] = {}
+        self._by_factories: dict[tuple[FilterFactory | None, ...], FilterChain] = {}
         self._by_config: dict[int, tuple[Mapping[str, Any], FilterChain]] = {}
-        self.default = self._chain(tuple(not disabled for _, _, disabled in self._filters))
+        self.default = self._chain(tuple(None if disabled else factory for _, factory, disabled in self._filters))
 
-    def _chain(self, enabled: tuple[bool, ...]) -> FilterChain:
-        chain = self._by_names.get(enabled)
+    def _chain(self, chosen: tuple[FilterFactory | None, ...]) -> FilterChain:
+        """None: this filter is off."""
+        chain = self._by_factories.get(chosen)
         if chain is None:
-            factories = [factory for (_, factory, _), on in zip(self._filters, enabled, strict=True) if on]
-            chain = self._by_names[enabled] = FilterChain(factories)
+            chain = self._by_factories[chosen] = FilterChain([factory for factory in chosen if factory is not None])
         return chain
 
     def of(self, per_filter: Mapping[str, Any]) -> FilterChain:
@@ -112,12 +122,12 @@ class FilterChains:
             return self.default
         found = self._by_config.get(id(per_filter))
         if found is None:
-            enabled = tuple(
-                not disabled if name not in per_filter else per_filter[name] is not FilterSwitch.OFF
-                for name, _, disabled in self._filters
+            chosen = tuple(
+                _for_route(factory, per_filter[name]) if name in per_filter else None if disabled else factory
+                for name, factory, disabled in self._filters
             )
             if len(self._by_config) >= REMEMBERED:
                 self._by_config.clear()
             # The mapping is kept, so that its id stays its own.
-            found = self._by_config[id(per_filter)] = (per_filter, self._chain(enabled))
+            found = self._by_config[id(per_filter)] = (per_filter, self._chain(chosen))
         return found[1]

@@ -75,6 +75,10 @@ def fault(fields: str) -> str:
     return f'fault: {{"@type": {HTTP}fault.v3.HTTPFault, {fields}}}'
 
 
+BIG = Reply(body=b"x" * 1500)
+BIG_CHUNKED = Reply(body=b"x" * 1500, framing="chunked")
+THROUGHPUT = "x-envoy-fault-throughput-response"
+TELLING = "route: {cluster: a}, request_headers_to_add: [{header: {key: x-told, value: '%DYNAMIC_METADATA(fault:who)%'}}]"
 FAULTY = table(
     route("/abort", fault(f"abort: {{http_status: 418, {HUNDRED}}}")),
     route("/never", fault("abort: {http_status: 418, percentage: {numerator: 0}}")),
@@ -92,6 +96,16 @@ FAULTY = table(
     route("/ours", fault(f"abort: {{http_status: 418, {HUNDRED}}}, upstream_cluster: a")),
     route("/node", fault(f"abort: {{http_status: 418, {HUNDRED}}}, downstream_nodes: [n1, n2]")),
     route("/header", fault(f"abort: {{header_abort: {{}}, {HUNDRED}}}, delay: {{header_delay: {{}}, {HUNDRED}}}")),
+    route("/fixed", fault(f"response_rate_limit: {{fixed_limit: {{limit_kbps: 4}}, {HUNDRED}}}")),
+    route("/slowheader", fault(f"response_rate_limit: {{header_limit: {{}}, {HUNDRED}}}")),
+    route("/slownever", fault("response_rate_limit: {fixed_limit: {limit_kbps: 1}, percentage: {numerator: 0}}")),
+    route(
+        "/slowabort",
+        fault(f"response_rate_limit: {{fixed_limit: {{limit_kbps: 1}}, {HUNDRED}}}, abort: {{http_status: 418, {HUNDRED}}}"),
+    ),
+    route("/slowoverflow", fault(f"response_rate_limit: {{fixed_limit: {{limit_kbps: 1}}, {HUNDRED}}}, max_active_faults: 0")),
+    route("/told", fault(f"delay: {{fixed_delay: 0.01s, {HUNDRED}}}, filter_metadata: {{who: tester}}"), TELLING),
+    route("/untold", fault("delay: {fixed_delay: 0.01s, percentage: {numerator: 0}}, filter_metadata: {who: tester}"), TELLING),
     route("/overflow", fault(f"abort: {{http_status: 418, {HUNDRED}}}, max_active_faults: 0")),
     route("/off", f"fault: {OFF}"),
     route("/"),
@@ -286,6 +300,34 @@ SUITE = Suite(
         ),
         Case("fault_header_nothing", req("GET", "/header"), 200, "a", listener="faulty"),
         Case("fault_overflow", req("GET", "/overflow"), 200, "a", listener="faulty"),
+        Case("fault_slow", req("GET", "/fixed"), 200, "a", listener="faulty", replies=(BIG,), seconds=(0.25, 5)),
+        Case("fault_slow_chunked", req("GET", "/fixed"), 200, "a", listener="faulty", replies=(BIG_CHUNKED,), seconds=(0.25, 5)),
+        Case("fault_slow_small", req("GET", "/fixed"), 200, "a", listener="faulty"),
+        Case("fault_slow_head", req("HEAD", "/fixed"), 200, "a", listener="faulty"),
+        Case(
+            "fault_slow_header",
+            req("GET", "/slowheader", "x-envoy-fault-throughput-response: 4"),
+            200,
+            "a",
+            listener="faulty",
+            replies=(BIG,),
+            seconds=(0.25, 5),
+        ),
+        Case(
+            "fault_slow_header_zero",
+            req("GET", "/slowheader", "x-envoy-fault-throughput-response: 1", f"{THROUGHPUT}-percentage: 0"),
+            200,
+            "a",
+            listener="faulty",
+            replies=(BIG,),
+            seconds=(0.0, 1.0),
+        ),
+        Case("fault_slow_header_invalid", req("GET", "/slowheader", f"{THROUGHPUT}: x"), 200, "a", listener="faulty"),
+        Case("fault_slow_never", req("GET", "/slownever"), 200, "a", listener="faulty", replies=(BIG,), seconds=(0.0, 1.0)),
+        Case("fault_slow_abort", req("GET", "/slowabort"), 418, "", listener="faulty"),
+        Case("fault_slow_overflow", req("GET", "/slowoverflow"), 200, "a", listener="faulty", replies=(BIG,), seconds=(0.0, 1.0)),
+        Case("fault_metadata", req("GET", "/told"), 200, "a", listener="faulty", want={"upstream.headers.x-told": "tester"}),
+        Case("fault_metadata_without_fault", req("GET", "/untold"), 200, "a", listener="faulty"),
         Case("fault_off", req("GET", "/off"), 200, "a", listener="faulty"),
         Case(
             "cors_simple",
@@ -396,6 +438,7 @@ STATS = {
     "http.faulty.fault.aborts_injected",
     "http.faulty.fault.delays_injected",
     "http.faulty.fault.faults_overflow",
+    "http.faulty.fault.response_rl_injected",
     "http.cors.cors.origin_valid",
     "http.cors.cors.origin_invalid",
     "http.buffer.downstream_rq_too_large",

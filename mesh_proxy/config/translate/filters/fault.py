@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh_filters.fault import FaultConfig, FaultShare
+from mesh_filters.fault import DUBBO_STATUSES, FaultConfig, FaultShare
 from mesh_proxy.config.reader import Extension, Reader
 from mesh_proxy.config.registry import register_http_filter
 from mesh_proxy.config.translate.common import fraction, required
@@ -47,6 +47,23 @@ def _translate(extension: Extension, context: Context) -> FaultConfig:
         else:
             required(abort, kind)
             abort_from_header = True
+    rate = reader.sub("response_rate_limit")
+    rate_kbps: int | None = None
+    rate_from_header = False
+    rate_share = FaultShare()
+    rate_key = reader.text("response_rate_limit_percent_runtime", "fault.http.rate_limit.response_percent")
+    if rate is not None:
+        rate_share = _share(rate, rate_key)
+        kind = rate.oneof("limit_type")
+        inner = required(rate, kind)
+        if kind == "fixed_limit":
+            rate_kbps = inner.number("limit_kbps")
+        else:
+            rate_from_header = True
+    metadata = reader.struct("filter_metadata")
+    dubbo_status = metadata.get("dubbo_status")
+    if dubbo_status is not None and dubbo_status not in DUBBO_STATUSES:
+        raise reader.error(f"must be one of {sorted(DUBBO_STATUSES)}", "filter_metadata.dubbo_status")
     reader.flag("disable_downstream_cluster_stats")  # the statistics that it switches off do not exist here
     return FaultConfig(
         delay_s=delay_s,
@@ -59,6 +76,11 @@ def _translate(extension: Extension, context: Context) -> FaultConfig:
         abort_share=abort_share,
         abort_status_runtime=reader.text("abort_http_status_runtime", "fault.http.abort.http_status"),
         abort_grpc_status_runtime=reader.text("abort_grpc_status_runtime", "fault.http.abort.grpc_status"),
+        dubbo_status=dubbo_status,
+        rate_kbps=rate_kbps,
+        rate_from_header=rate_from_header,
+        rate_share=rate_share,
+        metadata=metadata,
         upstream_cluster=reader.text("upstream_cluster"),
         headers=reader.each("headers", header_matcher),
         downstream_nodes=reader.strings("downstream_nodes"),
