@@ -14,7 +14,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mesh_proxy.admin import clusters, config_dump, control, index, logging_levels, route_explain, server_info, stats
+from mesh_proxy.admin import (
+    clusters,
+    config_dump,
+    control,
+    index,
+    interception,
+    logging_levels,
+    route_explain,
+    server_info,
+    stats,
+)
 from mesh_proxy.admin.exchange import AdminRequest, AdminResponse, text
 
 if TYPE_CHECKING:
@@ -83,6 +93,25 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(path="/help", handler=lambda s, r: text(help_text()), help="this list as text"),
     Endpoint(path="/hot_restart_version", handler=server_info.hot_restart_version, help="version of the hot restart protocol"),
     Endpoint(path="/init_dump", handler=server_info.init_dump, help="what the start still waits for"),
+    Endpoint(
+        path="/intercept",
+        handler=interception.intercept,
+        help="open or close interception, by the flags that the environment holds",
+        mutates=True,
+        params=(
+            ("state", "on or off"),
+            ("timeout", "off: seconds that callers have to leave"),
+            ("cut", "off: then end the connections that are left"),
+        ),
+    ),
+    Endpoint(path="/intercepted", handler=interception.intercepted, help="how many connections were redirected here"),
+    Endpoint(
+        path="/drain_intercepted",
+        handler=interception.drain_intercepted,
+        help="ask connections that were redirected here to leave",
+        mutates=True,
+        params=(("cut", "end them now"),),
+    ),
     Endpoint(
         path="/listeners",
         handler=server_info.listeners,

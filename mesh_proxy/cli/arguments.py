@@ -76,7 +76,8 @@ def _parser(prog: str) -> _Parser:
         add_help=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage=f"{prog} -c FILE [options]\n       {prog} validate FILE [options]\n       {prog} demo [--once]\n"
-        f"       {prog} migrate [options]",
+        f"       {prog} migrate [options]\n       {prog} iptables apply|clean|show [options]\n"
+        f"       {prog} intercept on|off|status [options]",
         description="A service-mesh sidecar configured in Envoy's language. Flags, meanings and defaults are Envoy's.",
         epilog="SIGTERM drains and exits, SIGINT exits at once, SIGUSR1 reopens the log files.",
     )

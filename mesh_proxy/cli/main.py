@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mesh_hotrestart import PROTOCOL_VERSION
 from mesh_proxy.cli.arguments import UsageError, help_text, parse_arguments, program_name, wants
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from mesh_proxy.worker.interface import DataPlaneFactory
 
 
+COMMANDS: Final = {
+    "intercept": ("mesh_proxy.interception.switch_command", "intercept"),
+    "iptables": ("mesh_proxy.interception.command", "iptables"),
+}
+"""commands of their own → (module, function), imported only when they are given"""
+
+
 def main(argv: Sequence[str] | None = None, *, factory: DataPlaneFactory | None = None, load: Loader | None = None) -> int:
     """Run the command line; the exit code. `factory` and `load` are for tests of the processes alone."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -31,8 +38,9 @@ def main(argv: Sequence[str] | None = None, *, factory: DataPlaneFactory | None 
         return int(importlib.import_module("mesh_proxy.demo").main(arguments[1:]))
     if arguments[:1] == ["migrate"]:
         return migrate(arguments[1:], prog)
-    if arguments[:1] == ["iptables"]:
-        return int(importlib.import_module("mesh_proxy.interception.command").iptables(arguments[1:], prog))
+    if arguments[:1] and arguments[0] in COMMANDS:
+        module, function = COMMANDS[arguments[0]]
+        return int(getattr(importlib.import_module(module), function)(arguments[1:], prog))
     if wants(arguments, "--version"):
         print(f"\n{version_line(prog)}\n")
         return 0

@@ -49,6 +49,18 @@ class Interception:
             raise InterceptionError(f"IPv{backend.version}: the rules are not as written: {'; '.join(problems)}")
         return True
 
+    def release(self) -> bool:
+        """Close the way to the chains of ours, and leave them there: new connections are not intercepted any more, and those that
+        are open go on, as the kernel tracks connections only while a rule needs it. False when nothing led there."""
+        changed = False
+        for version in VERSIONS:
+            for backend in self._backends(version):
+                text = _change(parse(backend.save()), (), self._own(version), keep=True)
+                if text:
+                    backend.restore(text)
+                    changed = True
+        return changed
+
     def clean(self) -> bool:
         """Take away every chain of ours, every jump to one, and the rules of these settings in other chains; False when there was
         nothing. Both back-ends and both IP versions are looked at."""
@@ -102,7 +114,10 @@ class Interception:
 
     def _own(self, version: int) -> tuple[Rule, ...]:
         """Rules that may be ours in chains that are not, whichever mode they were made for."""
-        both = [dataclasses.replace(self.settings, inbound_interception_mode=mode, ipv6=True) for mode in ("REDIRECT", "TPROXY")]
+        both = [
+            dataclasses.replace(self.settings, inbound_interception_mode=mode, ipv6=True, spare_open_connections=True)
+            for mode in ("REDIRECT", "TPROXY")
+        ]
         found = [rule for settings in both for rule in plan(settings, version)]
         return tuple(rule for rule in found if not rule.chain.startswith(PREFIX))
 
@@ -151,8 +166,8 @@ class Interception:
         return removed
 
 
-def _change(there: dict[str, Table], rules: tuple[Rule, ...], own: tuple[Rule, ...]) -> str:
-    """The input of iptables-restore that leads from what is there to the rules."""
+def _change(there: dict[str, Table], rules: tuple[Rule, ...], own: tuple[Rule, ...], *, keep: bool = False) -> str:
+    """The input of iptables-restore that leads from what is there to the rules. `keep`: chains of ours stay as they are."""
     lines: list[str] = []
     wanted = {name: (chains, mine) for name, chains, mine in tables(rules)}
     for name in sorted({*there, *wanted}):
@@ -166,7 +181,7 @@ def _change(there: dict[str, Table], rules: tuple[Rule, ...], own: tuple[Rule, .
             for words in found
             if (words[-2:-1] == ["-j"] and words[-1].startswith(PREFIX)) or (chain, normal(words)) in foreign
         ]
-        old = [chain for chain in table.ours if chain not in chains]
+        old = [chain for chain in table.ours if chain not in chains and not keep]
         if not (chains or mine or gone or old):
             continue
         lines.append(f"*{name}")

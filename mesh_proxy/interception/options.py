@@ -58,7 +58,15 @@ _ENVIRONMENT_ONLY: Final = (
     ("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", "owner_groups_exclude"),
 )
 _TRUE: Final = ("1", "t", "true", "yes")
-_IGNORED: Final = ("network-namespace", "cni-mode", "reconcile", "force-apply", "iptables-probe-port", "probe-timeout")
+_IGNORED: Final = (
+    "network-namespace",
+    "cni-mode",
+    "reconcile",
+    "force-apply",
+    "iptables-probe-port",
+    "probe-timeout",
+    "log_output_level",
+)
 """flags of Istio that are accepted: rules are always reconciled, and a namespace is entered with `ip netns exec`"""
 
 

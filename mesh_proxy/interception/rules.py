@@ -73,6 +73,7 @@ def plan(settings: Settings, version: int) -> tuple[Rule, ...]:
         return ()
     rules = _Plan(version, settings.host_ipv4_loopback_cidr if version == 4 else "::1/128")
     _interfaces(rules, settings)
+    _spare(rules, settings)
     if settings.drop_invalid:
         rules.add("mangle", "PREROUTING", "-m conntrack --ctstate INVALID -j ISTIO_DROP")
         rules.add("mangle", "ISTIO_DROP", "-j DROP")
@@ -91,6 +92,15 @@ def plan(settings: Settings, version: int) -> tuple[Rule, ...]:
     if settings.tproxy:
         _marks(rules, settings)
     return tuple(rules.rules)
+
+
+def _spare(rules: _Plan, settings: Settings) -> None:
+    """The kernel begins to track connections when there is a rule that needs it. Connections that are open at that moment look
+    new to it with their next packet, in whichever direction, and would be redirected in the middle: so only the first packet of a
+    connection decides."""
+    if settings.spare_open_connections:
+        for chain in ("PREROUTING", "OUTPUT"):
+            rules.add("nat", chain, "-p tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j RETURN")
 
 
 def _interfaces(rules: _Plan, settings: Settings) -> None:

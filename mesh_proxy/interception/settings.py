@@ -64,6 +64,8 @@ class Settings:
     drop_invalid: bool = False
     ipv6: bool = False
     host_ipv4_loopback_cidr: str = "127.0.0.1/32"
+    spare_open_connections: bool = False
+    """not Istio's: leave connections alone that are open already when the rules come, see rules._spare"""
 
     @property
     def tproxy(self) -> bool:

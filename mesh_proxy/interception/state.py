@@ -42,6 +42,9 @@ def normal(params: Iterable[str]) -> Form:
         if option not in _FLAGS and index < len(words) and (not words[index].startswith("-") or words[index][1:].isdigit()):
             value = words[index]
             index += 1
+        if option == "--tcp-flags" and index < len(words):  # a mask and the flags that must be set in it
+            value = f"{','.join(sorted(value.split(',')))} {words[index]}"
+            index += 1
         if option not in _LEFT_OUT:
             found.append(f"{negated}{_SAME.get(option, option)} {_value(option, value)}")
         negated = ""

@@ -42,6 +42,8 @@ class AdminListener:
         """our copy, for the process after us, or to come back"""
         self._addresses: set[str] = set()
         """as configured and as bound"""
+        self.local = ""
+        """where it is bound: `127.0.0.1:15000`, or the path of a unix socket"""
 
     async def start(self, config: AdminConfig, address_path: str, inherited: socket.socket | None = None) -> None:
         """Bind and serve. On a socket of the process before us we serve only when `take_back` is called. Raises ConfigError."""
@@ -57,6 +59,7 @@ class AdminListener:
         else:
             local = str(AddressConfig(host=address.host, port=sock.getsockname()[1]))
         self._addresses = {str(address), local}
+        self.local = local
         self._supervisor.stats.extra += self._server.stats.groups
         if config.access_logs:
             self._open_logs(config)

@@ -310,6 +310,8 @@ class WorkerPool:
                 self._take_answer(request_id, handle, clusters)
             case m.Explained(request_id, explanation):
                 self._take_answer(request_id, handle, explanation)
+            case m.InterceptedCount(request_id, connections):
+                self._take_answer(request_id, handle, connections)
             case m.Done(request_id):
                 self._take_answer(request_id, handle, True)
             case _:

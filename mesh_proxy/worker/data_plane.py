@@ -23,6 +23,7 @@ from mesh_proxy.config.model import (
     WorkerSnapshot,
 )
 from mesh_proxy.context import WorkerContext
+from mesh_proxy.listener.connection import DownstreamConnection
 from mesh_proxy.listener.connection_limit import ConnectionLimit
 from mesh_proxy.listener.connection_rate import ConnectionRate
 from mesh_proxy.listener.connection_rbac import ConnectionRbac
@@ -98,6 +99,8 @@ class DataPlane:
         self._sinks = SinkSet(self.registry, flush_interval_s=options.file_flush_interval_s)
         self._listeners: dict[str, Listener] = {}
         self._directory = Directory()
+        self._asked: set[DownstreamConnection] = set()
+        """redirected connections that were asked to leave"""
         self._old_listeners: list[Listener] = []
         """dropped or replaced, with connections that still finish"""
 
@@ -205,6 +208,21 @@ class DataPlane:
             listener.give_away(passed)
             listener.stop_listening()
             listener.move_all(mover)
+
+    def intercepted(self, action: str) -> int:
+        """See the interface."""
+        listeners = (*self._listeners.values(), *self._old_listeners)
+        found = [one for listener in listeners for one in listener.connections if one.connection_info.original_destination]
+        self._asked.intersection_update(found)
+        if action:
+            for connection in found:
+                if action == "cut":
+                    connection.abort()
+                elif connection not in self._asked:
+                    self._asked.add(connection)
+                    connection.close_when_idle()
+        self._context.flush()
+        return len(found) + self._context.unattached
 
     def resume(self) -> None:
         """See the interface."""

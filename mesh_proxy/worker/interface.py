@@ -52,6 +52,10 @@ class DataPlaneApi(Protocol):
     def adopt(self, listener: str, moved: MovingState, sock: socket.socket) -> Any:
         """Go on with a connection of the process before us; an object with `write_late(bytes)`. Raises ValueError and OSError."""
 
+    def intercepted(self, action: str) -> int:
+        """How many connections were redirected to us, with those that are just being accepted; `drain` asks them to leave, `cut`
+        ends them, empty does nothing to them."""
+
     def resume(self) -> None:
         """The new process is gone: undo `hand_over`. The sockets come again with the next version."""
 

@@ -140,6 +140,8 @@ class _Worker:
                 self._channel.send(m.Done(request_id))
             case m.FreeRegions(offsets):
                 self._page.free(offsets)
+            case m.Intercepted(request_id, action):
+                self._channel.send(m.InterceptedCount(request_id, self._plane.intercepted(action)))
             case m.DescribeClusters(request_id):
                 self._channel.send(m.Clusters(request_id, self._plane.describe_clusters()))
             case m.Explain(request_id, question):

@@ -106,6 +106,15 @@ class Resume:
 
 
 @dataclass(frozen=True, slots=True)
+class Intercepted:
+    """How many connections were redirected to us; answered by InterceptedCount with the same id."""
+
+    request_id: int
+    action: str = ""
+    """`drain`: ask them to leave; `cut`: end them; empty: only count"""
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """Exit at once."""
 
@@ -260,6 +269,14 @@ class Explained:
 
     request_id: int
     answer: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class InterceptedCount:
+    """Redirected connections of this worker, before anything was done to them."""
+
+    request_id: int
+    connections: int
 
 
 @dataclass(frozen=True, slots=True)

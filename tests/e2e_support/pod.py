@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +38,20 @@ class Host:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="host")
         self._servers: list[asyncio.Server] = []
+        self._open: set[asyncio.BaseTransport] = set()
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(30)
 
     async def _start(self) -> None:
-        serves = {
-            "http": backends.http1,
-            "grpc": backends.grpc,
-            "dubbo": backends.dubbo,
-            "bytes": backends.echo,
-            "first": _speak_first,
-            "excluded": backends.echo,
+        kinds: dict[str, type[backends.Endpoint]] = {
+            "http": backends.Http1,
+            "grpc": backends.Grpc,
+            "dubbo": backends.Dubbo,
+            "bytes": backends.Echo,
+            "first": _SpeaksFirst,
+            "excluded": backends.Echo,
         }
-        for name, serve in serves.items():
+        for name, kind in kinds.items():
             for host in ("0.0.0.0", "::"):
                 with self._namespace.inside():
                     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -58,19 +59,23 @@ class Host:
                 if ":" in host:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 sock.bind((host, PORTS[name]))
-                self._servers.append(await asyncio.start_server(self._guard(name, serve), sock=sock))
+                self._servers.append(await self._loop.create_server(self._noting(name, kind), sock=sock))
 
-    def _guard(self, name: str, serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> Any:
-        async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            self.peers[name].append(writer.get_extra_info("peername")[0])
-            try:
-                await serve(reader, writer)
-            except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                pass
-            finally:
-                writer.close()
+    def _noting(self, name: str, kind: type[backends.Endpoint]) -> Callable[[], asyncio.Protocol]:
+        """The kind, that also notes who connects."""
+        host = self
 
-        return run
+        class Noting(kind):  # type: ignore[misc,valid-type]
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                host.peers[name].append(transport.get_extra_info("peername")[0])
+                host._open.add(transport)
+                super().connection_made(transport)
+
+            def connection_lost(self, error: Exception | None) -> None:
+                host._open.discard(self.transport)
+                super().connection_lost(error)
+
+        return Noting
 
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(30)
@@ -81,16 +86,17 @@ class Host:
     async def _stop(self) -> None:
         for server in self._servers:
             server.close()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=10)
+        for transport in tuple(self._open):
+            assert isinstance(transport, asyncio.Transport)
+            transport.abort()
+        while self._open:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
-async def _speak_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(SERVER_FIRST)
-    await backends.echo(reader, writer)
+class _SpeaksFirst(backends.Echo):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.write(SERVER_FIRST)
 
 
 # The configuration

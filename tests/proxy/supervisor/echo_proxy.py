@@ -65,6 +65,9 @@ class EchoPlane:
     def adopt(self, listener: str, moved: MovingState, sock: socket.socket) -> Any:
         raise ValueError("an echo cannot move")
 
+    def intercepted(self, action: str) -> int:
+        return 0
+
     def resume(self) -> None:
         pass
 
