@@ -23,6 +23,8 @@ class AdminRequest:
     """decoded; the last value of a name; a form's fields too"""
     host: str = ""
     origin: str | None = None
+    peer: str = ""
+    """IP address of the caller; empty on a unix socket"""
     body: bytes = b""
 
     def flag(self, name: str) -> bool:

@@ -230,7 +230,8 @@ class AdminConnection(asyncio.Protocol):
         if not head.authority and head.http_version == b"HTTP/1.1":
             self._start_response(text("Host is missing\n", 400))
             return
-        request = request_of(head, bytes(self._body))
+        peer = self._transport.get_extra_info("peername")
+        request = request_of(head, bytes(self._body), str(peer[0]) if isinstance(peer, tuple) else "")
         create_task(self._run(request), name=f"admin {request.path}")
 
     async def _run(self, request: AdminRequest) -> None:
@@ -360,7 +361,7 @@ def _address(name: object) -> tuple[bytes, bytes, int]:
     return str(name or "").encode(), b"", 0
 
 
-def request_of(head: RequestHeaders, body: bytes) -> AdminRequest:
+def request_of(head: RequestHeaders, body: bytes, peer: str = "") -> AdminRequest:
     """Path, query and form of a request."""
     path, _, query = head.path.decode("latin-1").partition("?")
     fields = dict(parse_qsl(query, keep_blank_values=True))
@@ -374,5 +375,6 @@ def request_of(head: RequestHeaders, body: bytes) -> AdminRequest:
         query=fields,
         host=head.authority.decode("latin-1"),
         origin=None if origin is None else origin.decode("latin-1"),
+        peer=peer,
         body=body,
     )

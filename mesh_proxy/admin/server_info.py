@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def ready(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
-    """The state in one word."""
-    state = supervisor.state
-    return text(f"{state}\n", 200 if state == Stage.LIVE.value else 503)
+    """The state in one word: 200 only if a worker serves, too."""
+    why = supervisor.not_ready()
+    return text(f"{why or supervisor.state}\n", 503 if why else 200)
 
 
 def hot_restart_version(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:

@@ -42,6 +42,12 @@ def _unsigned(text: str) -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
+    return int(text)
+
+
 def _level(text: str) -> str:
     try:
         return canonical_level(text)
@@ -77,7 +83,9 @@ def _parser(prog: str) -> _Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage=f"{prog} -c FILE [options]\n       {prog} validate FILE [options]\n       {prog} demo [--once]\n"
         f"       {prog} migrate [options]\n       {prog} iptables apply|clean|show [options]\n"
-        f"       {prog} intercept on|off|status [options]",
+        f"       {prog} intercept on|off|status [options]\n"
+        f"       {prog} localhost --provider LISTEN=TARGET --consumer LISTEN=TARGET\n"
+        f"       {prog} probes FILE\n       {prog} wait [options]",
         description="A service-mesh sidecar configured in Envoy's language. Flags, meanings and defaults are Envoy's.",
         epilog="SIGTERM drains and exits, SIGINT exits at once, SIGUSR1 reopens the log files.",
     )
@@ -99,6 +107,15 @@ def _parser(prog: str) -> _Parser:
         "--local-address-ip-version", choices=("v4", "v6"), default="v4", help="family of our own address in logs [v4]"
     )
     group.add_argument("--admin-address-path", metavar="FILE", default="", help="write the admin address here once it is bound")
+
+    group.add_argument(
+        "--status-port",
+        metavar="PORT",
+        type=_port,
+        action="append",
+        default=[],
+        help="answer /healthz/ready, /app-health/… and /stats/prometheus on this port of all addresses; may be given again",
+    )
 
     group = parser.add_argument_group("who we are", "Each of them overrides the node of the bootstrap.")
     group.add_argument("--service-cluster", metavar="NAME", default="", help="node.cluster")
@@ -192,6 +209,7 @@ def parse_arguments(argv: Sequence[str], prog: str = "mesh-proxy") -> Options:
     if len(dict(tags)) != len(tags):
         raise UsageError("--stats-tag: one value per tag")
     values["stats_tags"] = tuple(tags)
+    values["status_ports"] = tuple(found["status_port"])
     values["without_effect"] = tuple(
         f"--{name.replace('_', '-')}: {why}" for name, why in WITHOUT_EFFECT.items() if values[name] != getattr(defaults, name)
     )

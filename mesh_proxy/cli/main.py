@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 COMMANDS: Final = {
     "intercept": ("mesh_proxy.interception.switch_command", "intercept"),
+    "localhost": ("mesh_proxy.interception.localhost", "localhost"),
+    "probes": ("mesh_proxy.health.rewrite", "probes"),
+    "wait": ("mesh_proxy.interception.wait", "wait"),
     "iptables": ("mesh_proxy.interception.command", "iptables"),
 }
 """commands of their own → (module, function), imported only when they are given"""

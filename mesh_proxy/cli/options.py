@@ -23,6 +23,8 @@ class Options:
     admin_address_path: str = ""
     """where the admin address is written once it is bound"""
     local_address_ip_version: str = "v4"
+    status_ports: tuple[int, ...] = ()
+    """where readiness, probes and metrics are answered, on all addresses"""
 
     log_level: str = "info"
     component_log_levels: tuple[tuple[str, str], ...] = ()

@@ -16,6 +16,8 @@ from mesh_hotrestart import RendezvousError
 from mesh_proxy.cli.options import Options
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.bootstrap import BootstrapConfig, NodeConfig, WorkerSnapshot
+from mesh_proxy.health.status import StatusServer
+from mesh_proxy.health.termination import Termination, termination
 from mesh_proxy.logs import current_levels, reopen_log, set_levels
 from mesh_proxy.stats.aggregate import StatsAggregator, StatsSnapshot
 from mesh_proxy.stats.names import HistogramStat
@@ -38,6 +40,8 @@ FLUSH_TIMEOUT_S: Final = 0.2
 """how long a look at the statistics waits for workers; their pages are at most a second old anyhow"""
 SYNC_TIMEOUT_S: Final = 1.0
 """how long a mutation waits until workers have acted on it"""
+IDLE_POLL_S: Final = 0.2
+"""how often is looked whether a connection is left, of which workers tell once a second"""
 TAKEOVER_EXIT_CODE: Final = 2
 """the process that serves now would not give way, or could not be asked"""
 MEMORY_AGE_S: Final = 5.0
@@ -93,6 +97,7 @@ class Supervisor:
         self.sockets = ListenSockets(options.concurrency)
         self.pool = WorkerPool(loop, spawner, self.sockets, aggregator, self.stats.supervisor, concurrency=options.concurrency)
         self.admin = AdminListener(loop, self)
+        self.status = StatusServer(loop, self)
         self.handover = Handover(loop, self)
         self.restarter = Restarter(loop)
         self.succession = Succession(loop, self)
@@ -105,6 +110,7 @@ class Supervisor:
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
         self._exit_code = 0
         self._failure = ""
+        self._termination: Termination | None = None
         self._drain_timer: asyncio.TimerHandle | None = None
         spawner.on_lost = lambda: self.submit(Command.SPAWNER_LOST)
 
@@ -162,7 +168,7 @@ class Supervisor:
                 self.restarter.forward(signal.SIGTERM)
                 if self.stage is Stage.LIVE:
                     self.stage = Stage.DRAINING
-                    _log.info("draining %d connections, at most %d s", self.pool.active_connections, self.options.drain_time_s)
+                    _log.info("draining %d connections, at most %g s", self.pool.active_connections, self._longest_drain_s)
                     self.succession.release()
                     create_task(self._drain(), name="drain")
                 elif self.stage is not Stage.DRAINING:
@@ -190,11 +196,28 @@ class Supervisor:
         self.stage = Stage.DRAINING
         create_task(self._stop(), name="stop")
 
+    @property
+    def _longest_drain_s(self) -> float:
+        termination = self._termination
+        return termination.accept_s if termination and not termination.until_idle else float(self.options.drain_time_s)
+
     async def _drain(self) -> None:
+        left = self._longest_drain_s
+        if self._termination is not None:
+            left = await self._go_on_accepting(self._termination, left)
         # Our copies first: then a worker that has emptied its accept queue and closes its own leaves nobody waiting.
         self.sockets.close()
-        await self.pool.drain_and_stop(float(self.options.drain_time_s))
+        await self.pool.drain_and_stop(left)
         self.submit(Command.DRAINED)
+
+    async def _go_on_accepting(self, wanted: Termination, longest_s: float) -> float:
+        """Callers are asked to leave while new ones are still served; the seconds that are left for the rest."""
+        self.drain_listeners(inbound_only=True, graceful=True, skip_exit=True)
+        started = time.monotonic()
+        await asyncio.sleep(min(wanted.accept_s, longest_s))
+        while wanted.until_idle and self.pool.active_connections and time.monotonic() < started + longest_s:  # noqa: ASYNC110
+            await asyncio.sleep(IDLE_POLL_S)
+        return max(started + longest_s - time.monotonic(), 0.0)
 
     async def _stop(self) -> None:
         await self.pool.stop_now()
@@ -206,6 +229,7 @@ class Supervisor:
         self.handover.close()
         self.succession.close()
         self.admin.close()
+        self.status.close()
         self.sockets.close()
         self._spawner.close()
         _log.info("exiting")
@@ -234,6 +258,10 @@ class Supervisor:
             self.submit(Command.STARTED)
 
     async def _bring_up(self) -> None:
+        try:
+            self._termination = termination(os.environ)
+        except ValueError as error:
+            raise ConfigError("", str(error)) from None
         for reason in self.options.without_effect:
             _log.warning("accepted without effect: %s", reason)
         await self.succession.meet()
@@ -246,6 +274,7 @@ class Supervisor:
         inherited = await self.succession.inherit()
         if admin is not None:
             await self.admin.start(admin, self.options.admin_address_path, inherited)
+        await self.status.start(self.options.status_ports)
         self.stats.configure(self.bootstrap.clusters)
         self.stats.runtime.num_keys = len(self.bootstrap.runtime)
         self.stats.runtime.load_success += 1
@@ -306,6 +335,13 @@ class Supervisor:
     def state(self) -> str:
         """In Envoy's words: who fails health checks says DRAINING."""
         return Stage.DRAINING.value if self.health_check_failed else self.stage.value
+
+    def not_ready(self) -> str:
+        """Why traffic should not come here, in one word; empty when it should."""
+        if self.state != Stage.LIVE.value:
+            return self.state
+        serving = any(handle.applied_version and not handle.hung for handle in self.pool.workers)
+        return "" if serving else "NO_WORKER"
 
     @property
     def uptime_s(self) -> int:
