@@ -119,6 +119,9 @@ class FakeSupervisor:
         self._intervals = HistogramIntervals(5.0)
         self.health_check_failed = False
 
+    def not_ready(self) -> str:
+        return "" if self.state == Stage.LIVE.value else self.state
+
     @property
     def state(self) -> str:
         return "DRAINING" if self.health_check_failed else self.stage.value
