@@ -51,6 +51,7 @@ MALFORMED_HEADS: Final = frozenset(
     }
 )
 """the codec's names for what is wrong with a request head"""
+NO_LIMIT: Final = 1 << 62
 
 
 def details_of(code: str) -> str:
@@ -61,11 +62,12 @@ def details_of(code: str) -> str:
 class Http2Connection(Http2Clock):
     """Feeds the codec and hands its events to their streams."""
 
-    __slots__ = ("_quiet",)
+    __slots__ = ("_most_requests", "_quiet")
 
     def __init__(self, manager: HttpManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
         super().__init__(manager, info, owner)
         self._quiet = Http2Quiet(self)
+        self._most_requests = manager.config.max_requests_per_connection or NO_LIMIT
 
     # -- the loop's side
 
@@ -162,8 +164,7 @@ class Http2Connection(Http2Clock):
             return
         self._count_request()
         stream = self.streams[request.stream_id] = HttpStream(self, manager, request, now)
-        limit = manager.config.max_requests_per_connection
-        if limit and self.requests >= limit and not self._draining:
+        if self.requests >= self._most_requests and not self._draining:
             manager.stats.downstream_cx_max_requests_reached += 1
             self._drain()
         stream.start(now)

@@ -53,6 +53,7 @@ class HttpManager:
         "plans",
         "request_queue",
         "require_path_checks",
+        "returns_request_id",
         "route_table",
         "scheme_overwrite",
         "server_name",
@@ -95,6 +96,7 @@ class HttpManager:
         edge = request_headers.EDGE_STRIPPED if config.use_remote_address else frozenset()
         self.stripped_headers = request_headers.EXTERNAL_STRIPPED | edge | internal_only
         self.via = config.via.encode()
+        self.returns_request_id = config.always_set_request_id_in_response
         self.suppress_envoy_headers = config.router.suppress_envoy_headers
         self.local_ip = context.local_ip
         self.upgrades = {upgrade.upgrade_type.lower().encode(): upgrade.enabled for upgrade in config.upgrades}

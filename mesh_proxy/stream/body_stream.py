@@ -23,7 +23,6 @@ class BodyStream(DownstreamStream):
     __slots__ = (
         "_body",
         "_body_kept",
-        "_body_size",
         "_shadows",
         "handle",
         "retry",
@@ -34,7 +33,7 @@ class BodyStream(DownstreamStream):
     retry: RetryState | None
     _body: list[Data | Trailers] | None
     """request events that no upstream has yet, or that a retry would need again"""
-    _body_size: int
+    _body_size: int = 0
     _body_kept: bool
     """`_body` is kept for a retry"""
     _shadows: list[Shadow] | None

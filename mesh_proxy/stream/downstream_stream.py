@@ -35,7 +35,6 @@ class DownstreamStream(StreamInfo):
         "force_trace",
         "last_downstream_time",
         "manager",
-        "plain_replies",
         "request_done",
         "response_done",
         "run",
@@ -66,7 +65,7 @@ class DownstreamStream(StreamInfo):
     """the request carried x-envoy-force-trace: its id goes back in the response"""
     tunnel: bool
     """an upgrade or CONNECT was accepted: bytes go both ways until either side ends"""
-    plain_replies: bool
+    plain_replies: bool = False
     """local replies are not made for a gRPC caller, whatever the content type says: a filter translates them"""
     run: FilterRun | None
     """the filters of this stream; None when none are configured"""
@@ -111,7 +110,7 @@ class DownstreamStream(StreamInfo):
         if manager.via:
             old = headers.get_joined(b"via")
             headers.set(b"via", manager.via if not old else old + b", " + manager.via)
-        if manager.config.always_set_request_id_in_response or self.force_trace:
+        if manager.returns_request_id or self.force_trace:
             request_id = self.request.headers.first.get(b"x-request-id")
             if request_id is not None:
                 headers.set(b"x-request-id", request_id)

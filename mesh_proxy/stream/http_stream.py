@@ -37,7 +37,7 @@ class HttpStream(FilteredStream):
 
     def __init__(self, downstream: Downstream, manager: HttpManager, request: RequestHeaders, now: float) -> None:
         """The beginning of all layers: one call for each of them would cost more than what they do. What the attributes mean
-        stands where they belong."""
+        stands where they belong; some have their first value there as well."""
         StreamInfo.__init__(self, downstream.info, now)
         self.downstream = downstream
         self.manager = manager
@@ -53,12 +53,10 @@ class HttpStream(FilteredStream):
         self._read_blocked = 0
         self.force_trace = False
         self.tunnel = False
-        self.plain_replies = False
         self.run = None
         self.handle = None
         self.retry = None
         self._body = None
-        self._body_size = 0
         self._body_kept = False
         self._shadows = None
         self.timeout_s = None
@@ -69,11 +67,9 @@ class HttpStream(FilteredStream):
         self._attempt_life = None
         self.is_grpc = False
         self.tells_deadline = False
-        self.timeout_alternative = False
         self.choice = None
         self.pool = None
         self.hedged = False
-        self._retry_timer = None
         self._awaits_grpc_status = False
         self._route_cleared = False
 

@@ -75,6 +75,7 @@ class StreamInfo:
     """One request/response pair, or one TCP session. Times are monotonic seconds, 0.0 until they happen."""
 
     __slots__ = (
+        "__dict__",
         "attempts",
         "bytes_received",
         "bytes_sent",
@@ -82,26 +83,19 @@ class StreamInfo:
         "cluster_name",
         "connection",
         "details",
-        "dynamic_metadata",
         "end_time",
-        "filter_state",
         "first_downstream_tx_time",
         "first_upstream_rx_time",
         "first_upstream_tx_time",
-        "flags",
-        "health_check",
         "is_internal",
         "labels",
         "last_upstream_rx_time",
         "last_upstream_tx_time",
-        "local_reply_body",
-        "original_path",
         "protocol",
         "remote_address",
         "request",
         "request_end_time",
         "request_header_bytes",
-        "request_trailers",
         "response",
         "response_code",
         "response_header_bytes",
@@ -109,12 +103,9 @@ class StreamInfo:
         "route",
         "route_name",
         "start_time",
-        "start_wall",
         "upstream",
-        "upstream_cancelled",
         "upstream_local_address",
         "upstream_protocol",
-        "upstream_transport_failure",
         "upstream_wire_bytes_received",
         "upstream_wire_bytes_sent",
         "virtual_host_name",
@@ -123,24 +114,36 @@ class StreamInfo:
         "wire_start",
     )
 
+    # What few streams need is an attribute of the class until somebody sets it: it then costs no others anything.
+    start_wall: float = 0.0
+    """seconds since the epoch; 0.0 = derive it from the connection's pair of clocks (see `wall`)"""
+    request_trailers: Headers | None = None
+    original_path: bytes = b""
+    """path before a rewrite; empty if there was none"""
+    health_check: bool = False
+    """a filter says that the request is a probe of the local service"""
+    flags: int = 0
+    """response flags (`mesh_proxy.stream.flags`)"""
+    local_reply_body: bytes = b""
+    """of a local reply, before a local reply format is applied to it"""
+    upstream_cancelled: bool = False
+    """the endpoint reset the request with CANCEL"""
+    upstream_transport_failure: str = ""
+    dynamic_metadata: dict[str, Any] | None = None
+    """filter name -> its metadata"""
+    filter_state: dict[str, Any] | None = None
+
     def __init__(self, connection: ConnectionInfo, start_time: float) -> None:
         self.connection = connection
         self.start_time = start_time
-        self.start_wall = 0.0
-        """seconds since the epoch; 0.0 = derive it from the connection's pair of clocks (see `wall`)"""
         self.protocol: bytes = b""
         """`HTTP/1.0`, `HTTP/1.1`, `HTTP/2`; empty for TCP"""
         self.request: RequestHeaders | None = None
         """as it is now: filters and the route may have changed it"""
-        self.request_trailers: Headers | None = None
         self.response: ResponseHeaders | None = None
         self.response_trailers: Headers | None = None
-        self.original_path: bytes = b""
-        """path before a rewrite; empty if there was none"""
         self.remote_address: bytes = connection.remote_address
         """the trusted client address (from x-forwarded-for where that is trusted), with its port"""
-        self.health_check = False
-        """a filter says that the request is a probe of the local service"""
         self.is_internal = False
         """the request is internal in Envoy's sense (x-envoy-internal)"""
         self.bytes_received = 0
@@ -158,8 +161,6 @@ class StreamInfo:
         self.upstream_wire_bytes_received = 0
         self.response_code = 0
         """0 when none was sent"""
-        self.flags = 0
-        """response flags (`mesh_proxy.stream.flags`)"""
         self.details = ""
         """`%RESPONSE_CODE_DETAILS%`"""
         self.route: Any = None
@@ -169,14 +170,9 @@ class StreamInfo:
         self.cluster_name = ""
         self.cluster: Cluster | None = None
         """what `cluster_name` names, once found"""
-        self.local_reply_body = b""
-        """of a local reply, before a local reply format is applied to it"""
         self.upstream: Endpoint | None = None
-        self.upstream_cancelled = False
-        """the endpoint reset the request with CANCEL"""
         self.upstream_local_address = b""
         self.upstream_protocol = b""
-        self.upstream_transport_failure = ""
         self.attempts = 0
         """upstream attempts made"""
         self.request_end_time = 0.0
@@ -187,9 +183,6 @@ class StreamInfo:
         self.last_upstream_rx_time = 0.0
         self.first_downstream_tx_time = 0.0
         self.end_time = 0.0
-        self.dynamic_metadata: dict[str, Any] | None = None
-        """filter name -> its metadata"""
-        self.filter_state: dict[str, Any] | None = None
         self.labels: tuple[tuple[str, str], ...] | None = None
         """what filters narrow the cluster's endpoints to (`mesh_proxy.upstream.labels`)"""
 

@@ -26,7 +26,6 @@ class TimedStream(BodyStream):
         "_try_limit",
         "is_grpc",
         "tells_deadline",
-        "timeout_alternative",
         "timeout_s",
     )
 
@@ -43,7 +42,7 @@ class TimedStream(BodyStream):
     """the request's content type says gRPC; known once the request is being forwarded"""
     tells_deadline: bool
     """the upstream gets our time-out as `grpc-timeout` (`max_grpc_timeout`)"""
-    timeout_alternative: bool
+    timeout_alternative: bool = False
     """answer a time-out with 204 (x-envoy-upstream-rq-timeout-alt-response)"""
 
     def _schedule_retry(self, response: ResponseHeaders | None = None) -> bool:
@@ -66,9 +65,9 @@ class TimedStream(BodyStream):
         cluster = self.cluster
         assert cluster is not None
         stats = cluster.stats
+        stats.upstream_rq_completed += 1
         codes = stats.codes
         codes[status] = codes.get(status, 0) + 1
-        stats.upstream_rq_completed += 1
         codes = stats.internal_codes if self.is_internal else stats.external_codes
         codes[status] = codes.get(status, 0) + 1
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class UpstreamStream(TimedStream):
     """Abstract: `HttpStream` adds the way in."""
 
-    __slots__ = ("_awaits_grpc_status", "_retry_timer", "choice", "hedged", "pool")
+    __slots__ = ("_awaits_grpc_status", "choice", "hedged", "pool")
 
     route: Route | None
 
@@ -39,7 +39,7 @@ class UpstreamStream(TimedStream):
     """the pool in whose line we wait"""
     hedged: bool
     """x-envoy-hedge-on-per-try-timeout was set; we do not hedge, but the upstream may use the whole time"""
-    _retry_timer: asyncio.TimerHandle | None
+    _retry_timer: asyncio.TimerHandle | None = None
     _awaits_grpc_status: bool
     """a gRPC response is under way whose end will say what it came to"""
 
@@ -239,15 +239,18 @@ class UpstreamStream(TimedStream):
         assert cluster is not None
         assert endpoint is not None
         assert route is not None
+        ended = event.end_stream
+        headers = event.headers
+        first = headers.first
         verdict = status
         grpc_status: int | None = None
-        if self.is_grpc:
-            grpc_status = status_of_value(event.headers.first.get(b"grpc-status"))
+        if self.is_grpc and b"grpc-status" in first:
+            grpc_status = status_of_value(first[b"grpc-status"])
             if grpc_status is not None:
                 verdict = http_of_status(grpc_status)
         if cluster.tracks_results:
             cluster.on_result(endpoint, verdict)
-        if cluster.health is not None and b"x-envoy-immediate-health-check-fail" in event.headers.first:
+        if cluster.health is not None and b"x-envoy-immediate-health-check-fail" in first:
             cluster.health.immediate_failure(endpoint)
         retrying = self.retry
         if retrying is not None:
@@ -257,14 +260,18 @@ class UpstreamStream(TimedStream):
             elif self.attempts > 1:
                 cluster.stats.upstream_rq_retry_success += 1
             retrying.release()
-        if status >= 500 or (event.end_stream and self.is_grpc and (grpc_status is None or verdict >= 500)):
+        if status >= 500:
             endpoint.stats.rq_error += 1
-        elif self.is_grpc and not event.end_stream:
+        elif not self.is_grpc:
+            endpoint.stats.rq_success += 1
+        elif not ended:
             self._awaits_grpc_status = True
+        elif grpc_status is None or verdict >= 500:
+            endpoint.stats.rq_error += 1
         else:
             endpoint.stats.rq_success += 1
         self._charge(status)
-        if event.end_stream:
+        if ended:
             self._upstream_complete(now)
         elif retrying is not None:
             self._forget_body()
@@ -272,12 +279,12 @@ class UpstreamStream(TimedStream):
         if not self.manager.suppress_envoy_headers and self.request_end_time:
             took = int((now - self.request_end_time) * 1000)
             value = _MILLISECONDS[took] if 0 <= took < len(_MILLISECONDS) else b"%d" % took
-            if event.headers.more is None:
-                event.headers.first[b"x-envoy-upstream-service-time"] = value
+            if headers.more is None:
+                first[b"x-envoy-upstream-service-time"] = value
             else:
-                event.headers.set(b"x-envoy-upstream-service-time", value)
+                headers.set(b"x-envoy-upstream-service-time", value)
         if route.include_attempt_count_in_response:
-            event.headers.set(b"x-envoy-attempt-count", b"%d" % self.attempts)
+            headers.set(b"x-envoy-attempt-count", b"%d" % self.attempts)
         if route.mutates_response:
             self.response = event
             self.response_code = status

@@ -308,7 +308,7 @@ class Http2UpstreamConnection(Http2UpstreamShell):
             # Its stream ids are used up, or the codec knows of an end that we have not come to yet.
             self.retire()
             return None
-        self._requests += 1
+        self._requests = requests = self._requests + 1
         self.http2_stats.streams_active += 1
         pool = self.pool
         if pool.probe_after_s is not None:
@@ -316,7 +316,7 @@ class Http2UpstreamConnection(Http2UpstreamShell):
             if now - self._last_read > pool.probe_after_s:
                 self.codec.probe(now)
                 self._keep_time(now)
-        if self._requests == pool.max_requests:
+        if requests == pool.max_requests:
             self.stats.upstream_cx_max_requests += 1
             self._draining = True
             self.pool.withdraw(self)

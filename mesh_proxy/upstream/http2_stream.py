@@ -38,17 +38,12 @@ class Http2UpstreamStream:
     """`UpstreamHandle` of one request."""
 
     __slots__ = (
-        "_blocked",
-        "_held",
-        "_moves",
-        "_offset",
+        "__dict__",
         "_pauses",
         "_queue",
-        "_queued",
         "_request",
         "_sent",
         "_sent_size",
-        "_trailers",
         "callbacks",
         "connection",
         "request_ended",
@@ -58,6 +53,19 @@ class Http2UpstreamStream:
     )
 
     protocol: bytes = b"HTTP/2"
+
+    # What few requests need is an attribute of the class until somebody sets it.
+    _held: bool = False
+    """the head waits for the endpoint's SETTINGS"""
+    _queued: int = 0
+    """bytes in the queue"""
+    _offset: int = 0
+    """bytes of its first piece that are sent"""
+    _trailers: Headers | bool | None = None
+    """what follows the queue: trailers, the bare end (True), or more data (None)"""
+    _blocked: bool = False
+    """the router was told to wait"""
+    _moves: int = 0
 
     def __init__(self, connection: Http2UpstreamConnection, stream_id: int, callbacks: UpstreamCallbacks) -> None:
         self.connection: Http2UpstreamConnection = connection
@@ -69,25 +77,14 @@ class Http2UpstreamStream:
         """the codec has the whole request"""
         self.response_begun = False
         self._request: RequestHeaders | None = None
-        self._held = False
-        """the head waits for the endpoint's SETTINGS"""
         self._pauses = 0
         self.withheld = 0
         """bytes of the response that the router got while it had paused: their credit is still to be returned"""
         self._queue: deque[bytes] | None = None
         """body that waits for the window; its last piece is followed by `_trailers` or the end, if `_queued_end`"""
-        self._queued = 0
-        """bytes in the queue"""
-        self._offset = 0
-        """bytes of its first piece that are sent"""
-        self._trailers: Headers | bool | None = None
-        """what follows the queue: trailers, the bare end (True), or more data (None)"""
-        self._blocked = False
-        """the router was told to wait"""
         self._sent: list[bytes] | None = None
         """the body so far, for a move; None: nothing so far, or too much"""
         self._sent_size = 0
-        self._moves = 0
 
     @property
     def endpoint(self) -> Endpoint:

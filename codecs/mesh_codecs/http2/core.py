@@ -27,6 +27,7 @@ class Core:
         self.downstream: Final = downstream
         """True: the peer opens the streams; False: we do"""
         self.settings: Final = settings
+        self._most_streams: Final = settings.max_concurrent_streams
         self._streams: dict[int, Stream] = {}
         self._owed: dict[int, int] = {}
         """bytes not yet acknowledged of streams that ended in good order"""

@@ -262,7 +262,7 @@ class HeaderReceiver(ControlReceiver):
         guard.empty_run = 0
         if stream_id > self._ignore_above:
             return
-        if len(self._streams) >= self.settings.max_concurrent_streams:
+        if len(self._streams) >= self._most_streams:
             self._queue_reset(stream_id, frames.REFUSED_STREAM, self._local_initial_window)
             self._guard.answer_queued()
             if self._settings_acknowledged:  # until then the peer cannot know better

@@ -185,8 +185,9 @@ class Sender(Core):
     def _queue_block(self, stream: Stream, block: bytes, state: int, end_stream: bool) -> None:
         """Queue a header block; the stream is in that state then, or has our end if this is it."""
         size = len(block)
-        stream.sent += size + FRAME_HEADER_SIZE
-        stream.head_sent += size + FRAME_HEADER_SIZE
+        wire_size = size + FRAME_HEADER_SIZE
+        stream.sent += wire_size
+        stream.head_sent += wire_size
         if size > self._peer_max_frame_size:
             self._out.append(frames.header_frames(stream.id, end_stream, block, self._peer_max_frame_size))
         else:  # the flags are END_HEADERS, and END_STREAM at the end
@@ -340,19 +341,20 @@ class Sender(Core):
 
     def open_stream(self) -> int | None:
         """Upstream side: the id of a new stream, or None when the peer takes no more now."""
+        stream_id = self._next_id
+        streams = self._streams
         if (
-            self.downstream
-            or self._failed
+            self._failed
             or self._peer_goaway
             or self._draining
-            or len(self._streams) >= self._peer_max_streams
-            or len(self._streams) >= self.settings.max_concurrent_streams
-            or self._next_id > frames.LARGEST_STREAM_ID
+            or len(streams) >= self._peer_max_streams
+            or len(streams) >= self._most_streams
+            or stream_id > frames.LARGEST_STREAM_ID
+            or self.downstream
         ):
             return None
-        stream_id = self._next_id
-        self._next_id += 2
-        self._streams[stream_id] = Stream(stream_id, IDLE, self._peer_initial_window, self._local_initial_window, -1, 0)
+        self._next_id = stream_id + 2
+        streams[stream_id] = Stream(stream_id, IDLE, self._peer_initial_window, self._local_initial_window, -1, 0)
         return stream_id
 
 
