@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mesh_proxy.admin import (
+    certs,
     clusters,
     config_dump,
     control,
@@ -59,7 +60,7 @@ _STATS_PARAMS = (
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(path="/", handler=lambda s, r: index.page(s, ENDPOINTS), help="this page"),
-    Endpoint(path="/certs", handler=server_info.certs, help="certificates that are loaded"),
+    Endpoint(path="/certs", handler=certs.certs, help="certificates that are loaded"),
     Endpoint(
         path="/clusters",
         handler=clusters.clusters,

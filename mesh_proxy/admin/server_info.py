@@ -123,11 +123,6 @@ def _command_line(supervisor: Supervisor) -> dict[str, Any]:
     }
 
 
-def certs(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
-    """`envoy.admin.v3.Certificates`; there are none as long as there is no TLS."""
-    return to_json({"certificates": []})
-
-
 def init_dump(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
     """`envoy.admin.v3.UnreadyTargetsDumps`."""
     if supervisor.stage is not Stage.INITIALIZING:

@@ -66,6 +66,7 @@ class PublishedStats:
         uptime_s: int,
         connections: int,
         memory: Iterable[ProcessMemory],
+        certificate_days: int | None = None,
     ) -> None:
         """Set the gauges that are states and not counts."""
         server = self.server
@@ -78,7 +79,7 @@ class PublishedStats:
         server.total_connections = connections + self.parent_connections
         server.parent_connections = self.parent_connections
         server.version = version_number()
-        server.days_until_first_cert_expiring = NO_CERTIFICATE_DAYS
+        server.days_until_first_cert_expiring = NO_CERTIFICATE_DAYS if certificate_days is None else certificate_days
         measured = list(memory)
         server.memory_allocated = sum(process.private for process in measured)
         server.memory_heap_size = server.memory_physical_size = sum(process.pss for process in measured)

@@ -10,9 +10,10 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mesh_hotrestart import RendezvousError
+from mesh_proxy.admin.certs import first_expiry_days
 from mesh_proxy.cli.options import Options
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.bootstrap import BootstrapConfig, NodeConfig, WorkerSnapshot
@@ -34,7 +35,13 @@ from mesh_proxy.supervisor.stage import Stage
 from mesh_proxy.supervisor.succession import Succession
 from mesh_proxy.supervisor.takeover import TakeoverError
 from mesh_proxy.tasks import create_task
+from mesh_proxy.tls.secrets import inline_bundles, secrets_of
 from mesh_proxy.worker import messages as m
+
+if TYPE_CHECKING:
+    from mesh_proxy.config.model import ClusterConfig, ListenerConfig
+    from mesh_proxy.config.model.tls import SecretConfig
+    from mesh_proxy.tls.rotation import SecretRotation
 
 FLUSH_TIMEOUT_S: Final = 0.2
 """how long a look at the statistics waits for workers; their pages are at most a second old anyhow"""
@@ -103,6 +110,7 @@ class Supervisor:
         self.succession = Succession(loop, self)
         self._measured: list[ProcessMemory] = []
         self._measured_at = float("-inf")
+        self._rotation: SecretRotation | None = None
         self._intervals = HistogramIntervals(self.bootstrap.stats_flush_interval_s)
         self._loop = loop
         self._loading = loading
@@ -225,6 +233,8 @@ class Supervisor:
 
     async def _close(self) -> None:
         self._loading.close()
+        if self._rotation is not None:
+            self._rotation.close()
         self.restarter.close()
         self.handover.close()
         self.succession.close()
@@ -300,10 +310,33 @@ class Supervisor:
         self.stats.listeners.total_listeners_warming = len(self.bootstrap.listeners)
         await self.pool.apply(self.snapshot)
         await self.succession.replace()
+        if any(secret.source is not None for secret in self.secrets):
+            from mesh_proxy.tls.rotation import SecretRotation  # only where something is watched: it brings ctypes and ssl
+
+            self._rotation = SecretRotation(self._loop, self._rotate, self.stats.extra.append)
+            self._rotation.watch(self.secrets)
         self.stats.listeners.total_listeners_warming = 0
         self.stats.listeners.total_listeners_active = len(self.bootstrap.listeners)
         # Envoy counts one success per listener and worker.
         self.stats.listeners.listener_create_success += len(self.bootstrap.listeners) * self.options.concurrency
+
+    # Secrets.
+
+    @property
+    def secrets(self) -> tuple[SecretConfig, ...]:
+        """The certificates, keys and trust bundles in use, each once."""
+        snapshot = self.snapshot
+        if snapshot is None:
+            return ()
+        resources: list[ListenerConfig | ClusterConfig] = [*snapshot.listeners, *snapshot.clusters]
+        found = {secret.name: secret for secret in (*secrets_of(resources), *inline_bundles(resources))}
+        return tuple((found | {secret.name: secret for secret in snapshot.rotated_secrets}).values())
+
+    async def _rotate(self, secrets: tuple[SecretConfig, ...]) -> None:
+        """New versions of secrets go to the workers; listeners, clusters and connections stay as they are."""
+        assert self.snapshot is not None
+        self.snapshot = dataclasses.replace(self.snapshot, version=self.snapshot.version + 1, rotated_secrets=secrets)
+        await self.pool.apply(self.snapshot)
 
     # Hot upgrade.
 
@@ -378,6 +411,7 @@ class Supervisor:
             uptime_s=self.uptime_s,
             connections=self.pool.active_connections,
             memory=self._memory(),
+            certificate_days=first_expiry_days(self.secrets, time.time()),
         )
         return self.stats.snapshot()
 

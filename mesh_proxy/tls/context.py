@@ -77,7 +77,7 @@ def _common(
         context.set_alpn_protocols(list(config.alpn))
     for certificate in certificates:
         load_pair(context, certificate)
-    _trust(context, validation)
+    load_trust(context, validation)
 
 
 def _parameters(context: ssl.SSLContext, parameters: TlsParametersConfig) -> None:
@@ -126,7 +126,8 @@ def _unnamed_file(data: bytes) -> Iterator[str]:
         os.close(descriptor)
 
 
-def _trust(context: ssl.SSLContext, validation: ValidationConfig) -> None:
+def load_trust(context: ssl.SSLContext, validation: ValidationConfig) -> None:
+    """Give a context its trust anchors and revocation lists. Raises ValueError."""
     bundles = [validation.trusted_ca] if validation.trusted_ca else []
     bundles += [bundle for _, bundle in validation.trust_domains]
     for bundle in bundles:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from mesh_proxy.config.model import ClusterConfig
 from mesh_proxy.config.model.tls import CertificateConfig, DownstreamTlsConfig, SecretConfig, UpstreamTlsConfig, ValidationConfig
 from mesh_proxy.tls.certificate import Certificate, certificates_in
 from mesh_proxy.tls.validation import PeerCheck
 
 if TYPE_CHECKING:
-    from mesh_proxy.config.model import ClusterConfig, ListenerConfig
+    from mesh_proxy.config.model import ListenerConfig
     from mesh_proxy.config.model.tls import CommonTlsConfig
 
 _log = logging.getLogger("tls")
@@ -26,6 +27,24 @@ def secrets_of(resources: Iterable[ListenerConfig | ClusterConfig]) -> Iterator[
     """Those that listeners and clusters bring along."""
     for resource in resources:
         yield from resource.tls_secrets
+
+
+def inline_bundles(resources: Iterable[ListenerConfig | ClusterConfig]) -> Iterator[SecretConfig]:
+    """What stands in transport sockets themselves, as if it were secrets: for people."""
+    for resource in resources:
+        for place, common in enumerate(_sockets(resource)):
+            if common.validation.has_anchor:
+                yield SecretConfig(name=f"{resource.name}/{place}", validation=common.validation)
+
+
+def _sockets(resource: ListenerConfig | ClusterConfig) -> Iterator[CommonTlsConfig]:
+    sockets: list[DownstreamTlsConfig | UpstreamTlsConfig | None]
+    if isinstance(resource, ClusterConfig):
+        sockets = [resource.transport_socket, *(match.socket for match in resource.transport_matches)]
+    else:
+        chains = (*resource.filter_chains, resource.default_filter_chain)
+        sockets = [chain.transport_socket for chain in chains if chain is not None]
+    yield from (socket.common for socket in sockets if socket is not None)
 
 
 class SecretStore:

@@ -60,6 +60,8 @@ _SINGLE: Final[dict[str, type[StatGroup]]] = {}
 
 def count_by_name(registry: StatRegistry, prefix: str, name: str) -> None:
     """Count one of a family that grows with what peers bring: `ssl.versions.TLSv1.3`, `ssl.ciphers.<name>`."""
+    head, dot, name = name.rpartition(".")  # a statistic's own name has no dot
+    prefix += head + dot
     kind = _SINGLE.get(name)
     if kind is None:
         kind = _SINGLE[name] = type("SslNamed", (StatGroup,), {"COUNTERS": (name,)})

@@ -118,6 +118,7 @@ class FakeSupervisor:
         self.sockets = SimpleNamespace(local_address=self._local_address)
         self._intervals = HistogramIntervals(5.0)
         self.health_check_failed = False
+        self.secrets: tuple[Any, ...] = ()
 
     def not_ready(self) -> str:
         return "" if self.state == Stage.LIVE.value else self.state
