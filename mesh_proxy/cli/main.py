@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 COMMANDS: Final = {
+    "certs": ("mesh_proxy.tls.command", "certs"),
     "intercept": ("mesh_proxy.interception.switch_command", "intercept"),
     "localhost": ("mesh_proxy.interception.localhost", "localhost"),
     "probes": ("mesh_proxy.health.rewrite", "probes"),
