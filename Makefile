@@ -10,7 +10,7 @@ ENVOY_VERSION := 1.40.0
 H2SPEC_VERSION := v2.2.1+incompatible
 
 .DEFAULT_GOAL := help
-.PHONY: help venv envoy demo test soak h2spec conformance interop interop-all fuzz bench bench-quick bench-http1 bench-http2 bench-grpc bench-dubbo bench-tcp bench-growth lint fmt types clean bench-filters
+.PHONY: help venv envoy demo test soak h2spec conformance interop interop-all fuzz bench bench-quick bench-http1 bench-http2 bench-grpc bench-dubbo bench-tcp bench-tls bench-growth lint fmt types clean bench-filters
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -75,7 +75,7 @@ bench: $(BENCH_STAMP) envoy  ## CPU, latency and memory per request against Envo
 bench-quick: $(BENCH_STAMP) envoy  ## the same for a point of five workloads, within three minutes
 	@$(BIN)/python bench/run.py --quick $(BENCH_ARGS) || test $$? -eq 77
 
-bench-http1 bench-http2 bench-grpc bench-dubbo bench-tcp: bench-%: $(BENCH_STAMP) envoy  ## the same for the workloads of one protocol; BENCH_ARGS='--rounds 3 --points 8x1'
+bench-http1 bench-http2 bench-grpc bench-dubbo bench-tcp bench-tls: bench-%: $(BENCH_STAMP) envoy  ## the same for the workloads of one protocol; BENCH_ARGS='--rounds 3 --points 8x1'
 	@$(BIN)/python bench/run.py $* $(BENCH_ARGS) || test $$? -eq 77
 
 bench-growth: $(BENCH_STAMP) envoy  ## time and memory of 10,000 clusters and of 10,000 idle connections, against Envoy

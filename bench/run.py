@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from harness import programs, report
 from harness.comparison import Result, Workload, compare
 from rich.console import Console
-from workloads import dubbo, http1, http2, tcp
+from workloads import dubbo, http1, http2, tcp, tls
 
 NOT_INSTALLED = 77
 WORKLOADS: tuple[Workload, ...] = (
@@ -40,6 +40,7 @@ WORKLOADS: tuple[Workload, ...] = (
     dubbo.ByMethod(),
     dubbo.Argument4k(),
     tcp.TcpBulk(),
+    *tls.all_workloads(),
 )
 QUICK = {"http1": ("32",), "http2": ("8x16",), "grpc": ("8x16",), "dubbo": ("8x8",), "tcp-bulk": ("8",)}
 """workload -> points of `--quick`"""

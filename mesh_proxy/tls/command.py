@@ -17,14 +17,10 @@ def parser(prog: str) -> argparse.ArgumentParser:
         description="Make an authority and a certificate for each workload: root.pem, NAME.pem and NAME.key in a directory. "
         "The authority's own key is not kept. For demos and tests, not for a mesh that anybody relies on.",
     )
-    found.add_argument(
-        "workload", nargs="+", metavar="NAME", help="a workload; NAME=PATH gives its SPIFFE id that path"
-    )
+    found.add_argument("workload", nargs="+", metavar="NAME", help="a workload; NAME=PATH gives its SPIFFE id that path")
     found.add_argument("-d", "--directory", type=Path, default=Path("certs"), help="where to put the files [certs]")
     found.add_argument("--trust-domain", default="mesh.local", metavar="NAME", help="[mesh.local]")
-    found.add_argument(
-        "--dns", action="append", default=[], metavar="NAME", help="a DNS name for all; may be repeated"
-    )
+    found.add_argument("--dns", action="append", default=[], metavar="NAME", help="a DNS name for all; may be repeated")
     found.add_argument("--days", type=float, default=30.0, metavar="N", help="how long the certificates are valid [30]")
     found.add_argument("--key", choices=("ec", "rsa"), default="ec", help="kind of the workloads' keys [ec]")
     return found

@@ -56,7 +56,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._in, self._out = incoming, outgoing
         self.tls_object = context.wrap_bio(incoming, outgoing, server_side, server_name, session)
         self._in_write, self._out_read = incoming.write, outgoing.read
-        self._read, self._tls_write = self.tls_object.read, self.tls_object.write
+        inner: Any = self.tls_object._sslobj  # type: ignore[attr-defined]  # without the wrapper, which adds a call to each
+        self._read, self._tls_write = inner.read, inner.write
 
     # -- the socket's side
 
