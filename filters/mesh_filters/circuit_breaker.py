@@ -25,7 +25,7 @@ them asks, and one at a time probes. What is counted before a breaker opens is e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mesh_codecs.events import RequestHeaders, ResponseHeaders, Trailers
@@ -68,6 +68,8 @@ class CircuitBreakerConfig:
 
     rules: tuple[CircuitBreakerRule, ...]
     status: int = 503
+    identity: str = field(default="", compare=False)
+    """see `definition.FilterConfig`"""
 
     def factory(self, context: FilterContext) -> FilterFactory:
         """A filter per stream: it waits for the outcome."""
@@ -84,7 +86,7 @@ class _Rule:
         self.config = rule
         self.when = condition_of(rule.when)
         self.key = key_of(rule.by)
-        shared = SharedKeys(context, f"{identity}|{rule!r}")
+        shared = SharedKeys(context, f"{identity}|{rule.name}|{rule.breaker!r}")
 
         def make(key: bytes) -> Breaker:
             return Breaker(rule.breaker, shared.cells(key, 1)[0][0], stats)
@@ -98,8 +100,7 @@ class _Rules:
     __slots__ = ("rules", "status")
 
     def __init__(self, config: CircuitBreakerConfig, context: FilterContext, stats: Any) -> None:
-        identity = f"{context.stat_prefix}{context.name}"
-        self.rules = tuple(_Rule(one, context, identity, stats) for one in config.rules)
+        self.rules = tuple(_Rule(one, context, config.identity, stats) for one in config.rules)
         self.status = config.status
 
 

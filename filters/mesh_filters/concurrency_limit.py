@@ -10,13 +10,14 @@
 
 All workers share a rule without `by`, and the first SHARED_KEYS keys of one with it: each writes how many it has under way,
 and adds up. Two workers that admit at the same moment may exceed the limit by one; what a worker that died had under way is
-forgotten when its replacement uses the key for the first time. Of later keys each worker admits its share of the limit.
+forgotten when its replacement uses the key for the first time. While a listener is replaced, its old requests are not counted
+with its new ones. Of later keys each worker admits its share of the limit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mesh_codecs.events import RequestHeaders
@@ -48,6 +49,8 @@ class ConcurrencyLimitConfig:
 
     rules: tuple[ConcurrencyRule, ...]
     status: int = 503
+    identity: str = field(default="", compare=False)
+    """see `definition.FilterConfig`"""
 
     def factory(self, context: FilterContext) -> FilterFactory:
         """A filter per stream: it counts until the stream is over."""
@@ -110,8 +113,7 @@ class _Shared:
 
     def __init__(self, config: ConcurrencyLimitConfig, context: FilterContext) -> None:
         self.config = config
-        identity = f"{context.stat_prefix}{context.name}"
-        self.rules = tuple(_Rule(one, context, identity) for one in config.rules)
+        self.rules = tuple(_Rule(one, context, config.identity) for one in config.rules)
         self.stats: Any = context.stats(
             context.stat_prefix + "concurrency_limit.", counters=("passed", "refused"), gauges=("active",)
         )

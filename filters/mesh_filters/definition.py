@@ -187,7 +187,11 @@ class FilterContext(Protocol):
 
 
 class FilterConfig(Protocol):
-    """What the frozen dataclass of a filter's configuration must have. It is pickled, so it belongs to a module."""
+    """What the frozen dataclass of a filter's configuration must have. It is pickled, so it belongs to a module.
+
+    If it has a field `identity` (a str, not compared), that is filled in with the place of the configuration: what tells the
+    numbers that workers share for it from those of others.
+    """
 
     def factory(self, context: FilterContext) -> FilterFactory:
         """Called in each worker for each chain that holds the filter."""

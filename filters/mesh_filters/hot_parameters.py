@@ -19,7 +19,7 @@ may lose anything. Requests without the value are not limited.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mesh_codecs.events import RequestHeaders
@@ -53,6 +53,8 @@ class HotParametersConfig:
 
     rules: tuple[HotParameterRule, ...]
     status: int = 429
+    identity: str = field(default="", compare=False)
+    """see `definition.FilterConfig`"""
 
     def factory(self, context: FilterContext) -> FilterFactory:
         """A filter per stream: it may wait."""
@@ -111,8 +113,7 @@ class _Shared:
         self.config = config
         self.context = context
         self.line = Line(context)
-        identity = f"{context.stat_prefix}{context.name}"
-        self.rules = tuple(_Rule(one, context, identity) for one in config.rules)
+        self.rules = tuple(_Rule(one, context, config.identity) for one in config.rules)
         self.stats: Any = context.stats(
             context.stat_prefix + "hot_parameters.", counters=("passed", "waited", "refused"), gauges=("waiting",)
         )

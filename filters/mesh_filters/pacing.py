@@ -68,7 +68,8 @@ class PacingConfig:
 
     rules: tuple[PacingRule, ...]
     status: int = 429
-    identity: str = field(default="pacing", compare=False)
+    identity: str = field(default="", compare=False)
+    """see `definition.FilterConfig`"""
 
     def factory(self, context: FilterContext) -> FilterFactory:
         """A filter per stream: it may wait."""
@@ -180,8 +181,7 @@ class _Shared:
         self.config = config
         self.context = context
         self.line = Line(context)
-        identity = f"{context.stat_prefix}{context.name}"
-        self.rules = tuple(_Rule(one, context, identity) for one in config.rules)
+        self.rules = tuple(_Rule(one, context, config.identity) for one in config.rules)
         self.stats: Any = context.stats(
             context.stat_prefix + "pacing.", counters=("passed", "waited", "refused"), gauges=("waiting",)
         )

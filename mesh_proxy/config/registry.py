@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -110,11 +110,12 @@ def register_definition(definition: FilterDefinition) -> None:
         if definition.fields is not None and configure is definition.configure:
             struct.only(*definition.fields)
         try:
-            return configure(struct.values)
+            made = configure(struct.values)
         except FieldError as error:
             raise struct.error(error.why, error.path) from error
         except ValueError as error:
             raise struct.error(str(error)) from error
+        return replace(made, identity=struct.path) if hasattr(made, "identity") else made
 
     per_route = definition.configure_route
     register_http_filter(

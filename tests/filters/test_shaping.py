@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from bootstraps import ROUTER, web
 from filter_support import Clock, Context, counts
 
 from mesh_filters import circuit_breaker, concurrency_limit, hot_parameters, pacing
@@ -15,6 +16,8 @@ from mesh_filters.request_keys import Keyed
 from mesh_filters.shared_state import SHARED_KEYS, SharedKeys
 from mesh_filters.sliding_window import SlidingWindow
 from mesh_filters.token_bucket import LocalCell
+from mesh_proxy.config.loader import load_bootstrap
+from mesh_proxy.config.model import HttpManagerConfig
 
 
 def pace(**fields: Any) -> Pace:
@@ -322,6 +325,23 @@ def test_bad_rules_are_refused_with_their_field(module: Any, rule: dict[str, Any
     with pytest.raises(FieldError) as caught:
         module.configure({"rules": [rule]})
     assert caught.value.path == field
+
+
+def test_equal_rules_of_two_places_share_nothing() -> None:
+    rule = "{rules: [{kind: error_count, threshold: 1}]}"
+    struct = (
+        f'{{"@type": type.googleapis.com/xds.type.v3.TypedStruct, type_url: mesh_proxy.filters.CircuitBreaker, value: {rule}}}'
+    )
+    route = f"route: {{cluster: a}}, typed_per_filter_config: {{b: {struct}}}"
+    routes = f"match: {{prefix: /a}}, {route}}}, {{match: {{prefix: /}}, {route}"
+    text = web(hcm=f"http_filters: [{{name: b, typed_config: {struct}}}, {ROUTER}]", route=routes)
+    manager = load_bootstrap(None, text).listeners[0].filter_chains[0].filters[0]
+    assert isinstance(manager, HttpManagerConfig)
+    configs = [manager.filters[0].config]
+    assert manager.route_table is not None
+    configs += [route.per_filter_config["b"] for route in manager.route_table.virtual_hosts[0].routes]
+    assert len({one.identity for one in configs}) == 3
+    assert configs[0] == configs[1] == configs[2]
 
 
 @pytest.mark.parametrize("module", [pacing, hot_parameters, concurrency_limit, circuit_breaker])
