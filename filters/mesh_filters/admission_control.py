@@ -120,6 +120,9 @@ class _Shared:
     def rejects(self, now: float) -> bool:
         """Draw the lot for a request."""
         config, history, runtime = self.config, self.history, self.context.runtime
+        history.move(now)
+        if history.successes == history.requests:
+            return False  # nothing failed: that is above any threshold
         if history.average_rps(now) < config.rps.read(runtime):
             return False
         probability = rejection_probability(

@@ -116,22 +116,22 @@ class _Limiter:
                 return bucket
         return None
 
-    def ask(self, descriptors: list[Descriptor], now: float) -> tuple[bool, TokenBucket | None]:
-        """Whether a request may pass, and the bucket that its headers tell of."""
-        matched = [bucket for one in descriptors if (bucket := self._find(one)) is not None]
+    def ask(self, descriptors: list[tuple[Descriptor, int]], now: float) -> tuple[bool, TokenBucket | None]:
+        """Whether a request with these descriptors and what they cost may pass, and the bucket that its headers tell of."""
+        matched = [(bucket, hits) for one, hits in descriptors if (bucket := self._find(one)) is not None]
         if len(matched) > 1:
             matched.sort(key=_rate)  # the strictest first
-        for bucket in matched:
-            if not bucket.take(now):
+        for bucket, hits in matched:
+            if not hits or not bucket.take(now, hits):  # Envoy refuses what costs nothing
                 return False, bucket
         default = self._default
         if default is not None and (not matched or self._config.always_consume_default) and not default.take(now):
             return False, default
-        return True, matched[0] if matched else default
+        return True, matched[0][0] if matched else default
 
 
-def _rate(bucket: TokenBucket) -> float:
-    return bucket.rate
+def _rate(matched: tuple[TokenBucket, int]) -> float:
+    return matched[0].rate
 
 
 class _Rules:
@@ -179,15 +179,19 @@ class _Shared:
         self.rules: RouteRules[LocalRateLimitConfig, _Rules] = RouteRules(config, context.name, lambda one: _Rules(one, context))
         self._compiled: Compiled[RateLimitConfig, CompiledRateLimit] = Compiled(lambda one: CompiledRateLimit(one, context))
 
-    def descriptors(self, stream: Stream, rules: _Rules) -> list[Descriptor]:
-        """What the actions make of the request."""
+    def descriptors(self, stream: Stream, rules: _Rules) -> list[tuple[Descriptor, int]]:
+        """What the actions make of the request, and what it costs."""
         config = rules.config
         if not config.descriptors:
             return []
         limits: Any = rules.rate_limits
         if not limits:
             limits = [self._compiled.of(one) for one in stream.rate_limits(config.vh_rate_limits) if one.stage == config.stage]
-        return [made for one in limits if (made := one.descriptor(stream)) is not None]
+        return [
+            (made, hits)
+            for one in limits
+            if (made := one.descriptor(stream)) is not None and (hits := one.hits(stream)) is not None
+        ]
 
 
 class LocalRateLimitFilter(Filter):

@@ -47,15 +47,28 @@ class RateLimitConfig:
     stage: int = 0
     disable_key: str = ""
     actions: tuple[ActionConfig, ...] = ()
+    hits: int = 1
+    """`hits_addend.number`: tokens that a request costs"""
+    hits_format: str = ""
+    """`hits_addend.format`: says it instead"""
 
 
 class CompiledRateLimit:
     """One descriptor, made anew for each request."""
 
-    __slots__ = ("_makers",)
+    __slots__ = ("_format", "_hits", "_makers")
 
     def __init__(self, config: RateLimitConfig, context: FilterContext) -> None:
         self._makers = tuple(_compile(one, context) for one in config.actions)
+        self._hits = config.hits
+        self._format = context.format(config.hits_format) if config.hits_format else None
+
+    def hits(self, stream: Stream) -> int | None:
+        """What a request costs. None: the format makes no number of it, and then it counts as without this descriptor."""
+        if self._format is None:
+            return self._hits
+        text = self._format(stream)
+        return int(text) if text.isdigit() and len(text) < 10 else None
 
     def descriptor(self, stream: Stream) -> Descriptor | None:
         """None: an action says nothing, so there is no descriptor."""

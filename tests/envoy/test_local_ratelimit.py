@@ -109,6 +109,21 @@ ROUTES = ", ".join(
                 "{request_headers: {header_name: x-a, descriptor_key: a, skip_if_absent: true}}, {generic_key: {descriptor_value: g}}",
             ),
         ),
+        *(
+            route(
+                f"/hits{name}",
+                f"{bucket(50)}, {ON}, descriptors: [{{entries: [{{key: generic_key, value: g}}], {bucket(4)}}}], "
+                f"rate_limits: [{{actions: [{{generic_key: {{descriptor_value: g}}}}], hits_addend: {{{hits}}}}}]",
+            )
+            for name, hits in (
+                ("number", "number: 3"),
+                ("zero", "number: 0"),
+                ("many", "number: 5"),
+                ("format", "format: '%REQ(x-cost)%'"),
+                ("text", "format: '%REQ(x-cost)%'"),
+                ("absent", "format: '%REQ(x-cost)%'"),
+            )
+        ),
         route("/any", described("{key: who, value: ''}", "{request_headers: {header_name: x-who, descriptor_key: who}}")),
         route(
             "/strict",
@@ -242,6 +257,12 @@ SUITE = Suite(
         many("two_entries", "/entries2", "200 429", "x-a: x"),
         many("two_entries_one_absent", "/entries2", "200 200"),
         many("skipped_entry", "/skip", "200 429"),
+        many("hits_number", "/hitsnumber", "200 429"),
+        many("hits_zero", "/hitszero", "429 429"),
+        many("hits_more_than_there_are", "/hitsmany", "429 429"),
+        many("hits_format", "/hitsformat", "200 200 429", "x-cost: 2"),
+        many("hits_no_number", "/hitstext", "200 200 200 200 200", "x-cost: much"),
+        many("hits_absent", "/hitsabsent", "200 200 200 200 200"),
         many("any_value_one", "/any", "200 429", "x-who: one"),
         many("any_value_other", "/any", "200 429", "x-who: other"),
         many("strictest_first", "/strict", "200 429", accept=TIMED),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mesh_filters.local_ratelimit import BucketConfig
 from mesh_filters.rate_limit_actions import ActionConfig, RateLimitConfig
 from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.translate.common import required
+from mesh_proxy.config.translate.formats import check_format
 from mesh_proxy.config.translate.matchers import header_matcher, query_parameter_matcher
 
 _SHORTEST_S = 0.05
@@ -26,6 +29,16 @@ def rate_limit(reader: Reader) -> RateLimitConfig:
     return RateLimitConfig(
         stage=reader.number("stage"), disable_key=reader.text("disable_key"), actions=reader.each("actions", _action)
     )
+
+
+def rate_limit_with_hits(reader: Reader) -> RateLimitConfig:
+    """One of the `rate_limits` of a filter itself: it may say what a request costs."""
+    hits = reader.sub("hits_addend")
+    if hits is None:
+        return rate_limit(reader)
+    text = hits.text("format")
+    check_format(text, hits.at("format"))
+    return replace(rate_limit(reader), hits=hits.number("number", 1), hits_format=text)
 
 
 def _action(reader: Reader) -> ActionConfig:

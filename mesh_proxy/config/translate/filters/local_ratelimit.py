@@ -7,7 +7,7 @@ from mesh_proxy.config.reader import Extension, Reader
 from mesh_proxy.config.registry import register_http_filter
 from mesh_proxy.config.translate.common import header_value_option, required, runtime_fraction
 from mesh_proxy.config.translate.context import Context
-from mesh_proxy.config.translate.rate_limit import rate_limit, token_bucket
+from mesh_proxy.config.translate.rate_limit import rate_limit_with_hits, token_bucket
 
 _TYPE = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 
@@ -31,7 +31,7 @@ def _translate(extension: Extension, context: Context) -> LocalRateLimitConfig:
         request_headers=reader.each("request_headers_to_add_when_not_enforced", header_value_option),
         response_headers=reader.each("response_headers_to_add", header_value_option),
         descriptors=reader.each("descriptors", _descriptor),
-        rate_limits=reader.each("rate_limits", rate_limit),
+        rate_limits=reader.each("rate_limits", rate_limit_with_hits),
         stage=reader.number("stage"),
         per_connection=reader.flag("local_rate_limit_per_downstream_connection"),
         x_ratelimit_headers=reader.enum("enable_x_ratelimit_headers") == "DRAFT_VERSION_03",
