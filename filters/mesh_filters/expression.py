@@ -4,7 +4,7 @@
     term       = factor { "and" factor }
     factor     = "not" factor | "(" condition ")" | comparison
     comparison = value [ "%" number ] operator literal | value "in" "(" literal { "," literal } ")" | value "exists"
-    value      = ( "header" | "attachment" | "cookie" | "query" | "baggage" | "tracestate" | "jwt" ) name
+    value      = ( "header" | "attachment" | "cookie" | "query" | "baggage" | "tracestate" | "jwt" | "argument" ) name
                | "path" | "method" | "authority" | "source_ip"
     operator   = "==" | "!=" | "<" | "<=" | ">" | ">=" | "startswith" | "endswith" | "contains"
 
@@ -24,7 +24,7 @@ from mesh_filters.values import PLAIN, Value, value_source
 
 Condition = Callable[[Stream], bool]
 _TOKEN: Final = re.compile(r"""\s*(?:("(?:[^"\\]|\\.)*"|'[^']*')|(==|!=|<=|>=|<|>|%|\(|\)|,)|([^\s()<>=!%,"']+))""")
-_NAMED: Final = frozenset({"header", "attachment", "cookie", "query", "baggage", "tracestate", "jwt"})
+_NAMED: Final = frozenset({"header", "attachment", "cookie", "query", "baggage", "tracestate", "jwt", "argument"})
 _ORDERED: Final[dict[str, Callable[[int, int], bool]]] = {
     "<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 from asyncio import Task
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final, Protocol
 
 from mesh_codecs.events import Data, RequestHeaders, ResponseHeaders, Trailers
@@ -142,6 +142,10 @@ class Stream(Protocol):
 
     def rate_limits(self, vh_rate_limits: str) -> list[Any]:
         """`rate_limits` of the route and its virtual host, by the rules OVERRIDE, INCLUDE or IGNORE."""
+
+    def argument(self, index: int, fields: Sequence[str]) -> bytes | None:
+        """An argument of a Dubbo call as text, or of an object the field that the names lead to. It is read for this question.
+        None: it is no text, number or boolean, is not there, or cannot be read; and for other protocols."""
 
     def target_cluster(self) -> str:
         """The cluster that the route has chosen; empty when it has none."""

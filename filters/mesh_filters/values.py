@@ -5,6 +5,7 @@
 {baggage: tag} {tracestate: tag}      member of the W3C header
 {jwt: realm.tag}                      claim that jwt_authn has found
 {metadata: [filter, key, key]}        what another filter has left
+{argument: 0} {argument: 0.user.id}   argument of a Dubbo call that is a text, number or boolean; or a field of an object
 {path: true} {method: true} {authority: true} {source_ip: true}
 """
 
@@ -20,7 +21,7 @@ from mesh_filters.filter import Stream
 Value = Callable[[Stream], bytes | None]
 """None: the request does not have it"""
 JWT_FILTER: Final = "envoy.filters.http.jwt_authn"
-NAMED: Final = ("header", "attachment", "cookie", "query", "baggage", "tracestate", "jwt", "metadata")
+NAMED: Final = ("header", "attachment", "cookie", "query", "baggage", "tracestate", "jwt", "metadata", "argument")
 PLAIN: Final = ("path", "method", "authority", "source_ip")
 
 
@@ -41,6 +42,11 @@ def value_source(config: Mapping[str, Any], path: str) -> Value:
         if not isinstance(given, (list, tuple)) or len(given) < 2:
             raise FieldError(f"{path}.metadata", "must be a list: the filter and then keys")
         return _metadata(str(given[0]), [str(key) for key in given[1:]])
+    if kind == "argument":
+        index, *fields = str(given).split(".")
+        if not index.isdigit() or len(index) > 3 or not all(fields):
+            raise FieldError(f"{path}.argument", "must be a number from 0, with or without names of fields: 0.user.id")
+        return lambda stream: stream.argument(int(index), fields)
     if not isinstance(given, str) or not given:
         raise FieldError(f"{path}.{kind}", "must be a name")
     if kind == "jwt":

@@ -8,7 +8,7 @@ themselves. The route is looked up after them, by what they left; so there is no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mesh_codecs.dubbo.frame import OK
@@ -17,7 +17,7 @@ from mesh_codecs.events import Data, ResponseHeaders, Trailers
 from mesh_codecs.grpc import http_of_status
 from mesh_codecs.headers import Headers
 from mesh_proxy.stream import dubbo_replies
-from mesh_proxy.stream.dubbo_view import PROTOCOL, AttachmentHeaders, request_view
+from mesh_proxy.stream.dubbo_view import PROTOCOL, AttachmentHeaders, argument_text, request_view
 from mesh_proxy.stream.filter_run import FilterRun
 from mesh_proxy.stream.info import StreamInfo
 from mesh_proxy.tasks import create_task
@@ -228,6 +228,10 @@ class DubboStream(StreamInfo):
     def rate_limits(self, vh_rate_limits: str) -> list[Any]:
         """Routes of Dubbo have none."""
         return []
+
+    def argument(self, index: int, fields: Sequence[str]) -> bytes | None:
+        """Read now, up to that one."""
+        return argument_text(self.message, index, fields)
 
     def target_cluster(self) -> str:
         """Where the route would send the call as it is now."""

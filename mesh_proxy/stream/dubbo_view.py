@@ -7,10 +7,13 @@ they are changed. Attachments that cannot be had (opaque serialization, too far 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mesh_codecs.dubbo import DubboMessage
 from mesh_codecs.errors import LocalProtocolError, RemoteProtocolError
 from mesh_codecs.events import RequestHeaders
 from mesh_codecs.headers import Headers
+from mesh_codecs.hessian2.values import Map, Object
 
 PROTOCOL = b"Dubbo"
 
@@ -71,6 +74,27 @@ class AttachmentHeaders(Headers):
             return False
         self._before = {name: value for name, value in after.items() if value is not None}
         return True
+
+
+def argument_text(message: DubboMessage, index: int, fields: Sequence[str]) -> bytes | None:
+    """An argument, or a field of an object or entry of a map within it, if it is a text, number or boolean."""
+    try:
+        found = message.arguments(index + 1)
+    except (LocalProtocolError, RemoteProtocolError):
+        return None
+    if index >= len(found):
+        return None
+    value = found[index]
+    for name in fields:
+        if isinstance(value, Object) and name in value.definition.fields:
+            value = value.values[value.definition.fields.index(name)]
+        elif isinstance(value, Map):
+            value = next((held for key, held in value.pairs if key == name), None)
+        else:
+            return None
+    if isinstance(value, bool):
+        return b"true" if value else b"false"
+    return str(value).encode("utf-8", "replace") if isinstance(value, (str, int, float)) else None
 
 
 def request_view(message: DubboMessage) -> RequestHeaders:

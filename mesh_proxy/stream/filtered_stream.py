@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +148,10 @@ class FilteredStream(UpstreamStream):
         if own and vh_rate_limits != "INCLUDE" and not (route.action is not None and route.action.include_vh_rate_limits):
             return list(own)
         return [*own, *(route.host_rate_limits if vh_rate_limits != "IGNORE" else ())]
+
+    def argument(self, index: int, fields: Sequence[str]) -> bytes | None:
+        """There are none."""
+        return None
 
     def target_cluster(self) -> str:
         """The cluster that the route sends the request to."""

@@ -44,6 +44,30 @@ def test_header_mutation_changes_attachments() -> None:
     run(test())
 
 
+def test_limits_count_by_arguments() -> None:
+    async def test() -> None:
+        provider = Provider(lambda frame: wire.answer(id_of(frame)) if frame[2] & 0xE0 == 0xC0 else None)
+        struct = '"@type": type.googleapis.com/xds.type.v3.TypedStruct, type_url: mesh_proxy.filters.HotParameters'
+        rules = "rules: [{when: argument 1 > 10, by: [{argument: 0}], rate: 0.001}, {by: [{argument: 2.user.id}], rate: 0.001}]"
+        filters = f"{{name: h, config: {{{struct}, value: {{{rules}}}}}}}"
+
+        async with proxied(provider, dubbo_filters=filters) as (_, [(reader, writer)]):
+
+            async def status(*arguments: object) -> int:
+                writer.write(wire.call(types="Ljava/lang/String;ILjava/util/Map;", arguments=arguments))
+                return (await read_frame(reader))[3]
+
+            assert [await status("sku-1", 11, {}) for _ in range(2)] == [20, 100]
+            assert [await status("sku-2", 11, {}) for _ in range(2)] == [20, 100], "another value"
+            assert [await status("sku-1", 10, {}) for _ in range(2)] == [20, 20], "not concerned"
+            assert [await status("x", 0, {"user": {"id": 7}}) for _ in range(2)] == [20, 100]
+            assert [await status("x", 0, {"user": {"id": 8}}), await status("x", 0, {"user": None})] == [20, 20]
+            writer.write(wire.call(request_id=9))
+            assert (await read_frame(reader))[3] == 20, "without arguments"
+
+    run(test())
+
+
 def test_ip_tags_are_attachments() -> None:
     async def test() -> None:
         provider = Provider()
