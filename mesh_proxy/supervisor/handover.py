@@ -189,7 +189,7 @@ class Handover:
         if not found and not supervisor.sockets.empty and not asked.restart_epoch_given:
             self._refuse("it has no listener in common with this process; is it another proxy that needs a --base-id of its own?")
             return
-        supervisor.pool.share_sockets(True)
+        supervisor.pool.share_sockets("successor", True)
         assert self._control is not None
         entries = [({"kind": "control", "inode": self._inode}, self._control.fileno())]
         entries.append(({"kind": "traces"}, supervisor.pool.traces))
@@ -236,7 +236,7 @@ class Handover:
             self._conversation.end()
             _log.error("hot upgrade by pid %d failed: %s; this process goes on serving", pid, why)
             self._supervisor.stats.hot_restart.upgrades_failed += 1
-            self._supervisor.pool.share_sockets(False)
+            self._supervisor.pool.share_sockets("successor", False)
         elif released:
             _log.info("hot upgrade: the new process (pid %d) has ended, as it said it would; what is left here ends here", pid)
             if self._supervisor.pool.departures is not None:
@@ -336,6 +336,6 @@ class Handover:
         supervisor.sockets.disown(self._passed, back=self._inodes)
         assert self._control is not None
         self._loop.add_reader(self._control.fileno(), self._accept)
-        supervisor.pool.share_sockets(False)
+        supervisor.pool.share_sockets("successor", False)
         await supervisor.admin.take_back()
         await supervisor.resume()

@@ -86,6 +86,7 @@ class WorkerPool:
         self._next_request = 1
         self._sequence = 0
         self._stopping = False
+        self._sharing: set[str] = set()
         self._retiring: m.HandOver | None = None
         """a new process accepts: who dies now is not replaced"""
         self._handed_over: asyncio.Future[tuple[int, int, int]] | None = None
@@ -340,9 +341,14 @@ class WorkerPool:
         """A new process serves."""
         return self._retiring is not None
 
-    def share_sockets(self, shared: bool) -> None:
-        """Another process holds the listening sockets too, or no longer."""
-        self.broadcast(m.ShareSockets(shared), sticky="share")
+    def share_sockets(self, whom: str, shared: bool) -> None:
+        """Another process, the one before us or the one after us, accepts from the listening sockets too or may do so again; or
+        no longer."""
+        if shared:
+            self._sharing.add(whom)
+        else:
+            self._sharing.discard(whom)
+        self.broadcast(m.ShareSockets(bool(self._sharing)), sticky="share")
 
     async def hand_over(self, passed: frozenset[tuple[str, str]], deadline_s: float) -> tuple[int, int, int]:
         """A new process accepts from these listeners (name, address): let all connections go. Returns when none is left: how many

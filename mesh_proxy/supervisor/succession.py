@@ -100,6 +100,8 @@ class Succession:
             return
         supervisor = self._supervisor
         await takeover.ready()
+        # If we fail, the old process must be able to accept from them as before.
+        supervisor.pool.share_sockets("predecessor", not takeover.alone)
         supervisor.sockets.release()
         await supervisor.apply_again()
         control = takeover.take_control_socket()
@@ -113,6 +115,8 @@ class Succession:
         self._began = time.monotonic()
         takeover.accepting()
         supervisor.sockets.own()
+        if takeover.alone:
+            supervisor.pool.share_sockets("predecessor", False)
         supervisor.stats.hot_restart.upgrades += 1
         # Our first answer to a scrape must not show less than the old process's last one.
         if not takeover.alone:
@@ -164,6 +168,7 @@ class Succession:
             self._inherit(dataclasses.replace(self._last_counted, final=True))
         if not self._counted.done():
             self._counted.set_result(None)
+        self._supervisor.pool.share_sockets("predecessor", False)
         self._supervisor.pool.broadcast(m.NothingOwed())
 
     def give_up(self, why: str) -> None:
@@ -173,8 +178,8 @@ class Succession:
 
     def release(self) -> None:
         """We end: the process before us must not take that for a crash and come back to life."""
-        if self._takeover is not None:
-            self._takeover.release()
+        if self._takeover is not None and self._takeover.release():
+            self._supervisor.pool.share_sockets("predecessor", False)
 
     def close(self) -> None:
         """End the conversation."""

@@ -107,11 +107,12 @@ class Takeover:
             self.send(hr.GiveUp(why=why))
             self.close()
 
-    def release(self) -> None:
-        """The old process must not come back to life when we end."""
+    def release(self) -> bool:
+        """The old process must not come back to life when we end; whether it knows now."""
         if self._conversation.serving and not self._released:
             self._released = True
             self.send(hr.Release())
+        return self._released
 
     def take_admin_socket(self) -> socket.socket | None:
         """The admin interface's listening socket, if the address is the same; the caller's from now on."""

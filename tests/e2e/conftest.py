@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 from e2e_support import Sidecar
-from e2e_support.upgrades import Upgrades
+from e2e_support.upgrades import Chain, chains
 
 Start = Callable[..., Sidecar]
-Chain = Callable[..., Upgrades]
 
 
 @pytest.fixture
@@ -39,21 +38,6 @@ def start() -> Iterator[Start]:
 
 @pytest.fixture
 def chain() -> Iterator[Chain]:
-    """`chain(config, concurrency=…, flags=…)`: a first generation that serves (`start=False`: not even that), to be upgraded."""
-    made: list[Upgrades] = []
-
-    def begin(config: dict[str, Any], *, start: bool = True, **options: Any) -> Upgrades:
-        made.append(Upgrades(config, **options))
-        if start:
-            made[-1].start()
-        return made[-1]
-
-    yield begin
-    logs = []
-    for one in made:
-        one.stop(keep=True)
-        logs.append(one.log())
-        one.remove()
-    for log in logs:
-        print(log[-8000:])
-        assert "Traceback" not in log
+    """See `chains`."""
+    with chains() as begin:
+        yield begin

@@ -8,18 +8,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from e2e_support import Load, head_of, one_listener, until
 from e2e_support.peers import connect
-from e2e_support.upgrades import Upgrades
+from e2e_support.upgrades import Chain, Upgrades
 from parity.proxy import ROOT
 
 pytestmark = pytest.mark.slow
-
-Chain = Callable[..., Upgrades]
 
 
 def test_fresh_connections_over_three_upgrades(chain: Chain) -> None:

@@ -7,20 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 from e2e_support import Load, Peer, head_of, http_listener, one_listener, static_cluster, tcp_listener, until
 from e2e_support.peers import connect
 from e2e_support.scripted import FakeParent, Script, entry, welcome
-from e2e_support.upgrades import Upgrades
+from e2e_support.upgrades import Chain, Upgrades
 from parity.config import bootstrap
 
 from mesh_hotrestart import messages as hr
 
 pytestmark = pytest.mark.slow
-
-Chain = Callable[..., Upgrades]
 STEPS = ("connected", "hello", "sockets", "ready", "accepting")
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from e2e_support.backends import Backends
 from e2e_support.gate import LISTENERS, configuration
 from e2e_support.mixed_load import MixedLoad
-from e2e_support.upgrades import Upgrades
+from e2e_support.upgrades import Chain
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def backends() -> Iterator[Backends]:
         yield one
 
 
-def test_nothing_is_lost(backends: Backends, chain: Callable[..., Upgrades]) -> None:
+def test_nothing_is_lost(backends: Backends, chain: Chain) -> None:
     proxy = chain(configuration(backends.ports), concurrency=2)
     in_flight: list[int] = []
     weights: list[tuple[int, int, int]] = []
@@ -68,7 +68,7 @@ def test_nothing_is_lost(backends: Backends, chain: Callable[..., Upgrades]) -> 
     assert proxy.stats()["hot_restart.connections_cut"] == 0
 
 
-def test_without_the_hand_over_requests_are_lost(backends: Backends, chain: Callable[..., Upgrades]) -> None:
+def test_without_the_hand_over_requests_are_lost(backends: Backends, chain: Chain) -> None:
     """The negative control: the same load, the same two processes, one after the other."""
     proxy = chain(configuration(backends.ports), flags=("--disable-hot-restart", "--drain-time-s", "2"))
     with MixedLoad({name: proxy.port(name) for name in LISTENERS}) as load:

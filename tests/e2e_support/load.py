@@ -11,7 +11,7 @@ from types import TracebackType
 
 from mesh_proxy.tasks import create_task
 
-REQUEST_TIMEOUT_S = 5.0
+REQUEST_TIMEOUT_S = 20.0
 
 
 @dataclass(slots=True)

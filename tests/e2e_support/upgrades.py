@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,13 @@ class Upgrades(Sidecar):
 
     live_line = "all workers are live"
 
-    def __init__(self, config: dict[str, Any], *, concurrency: int = 1, flags: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, config: dict[str, Any], *, concurrency: int = 1, flags: tuple[str, ...] = (), socket_path: str = ""
+    ) -> None:
         super().__init__(config, concurrency=concurrency, flags=flags)
         self.generations: list[Generation] = []
         self._logs = itertools.count()
-        self._socket_path = f"@mesh-test-{os.getpid()}-{next(_serial)}"
+        self._socket_path = socket_path or f"@mesh-test-{os.getpid()}-{next(_serial)}"
         self.meeting_point = socket_name(self._socket_path, 0)
 
     @property
@@ -148,3 +151,31 @@ class Upgrades(Sidecar):
                 pass
             one.kill()
         super().stop(keep)
+
+
+Chain = Callable[..., Upgrades]
+
+
+@contextlib.contextmanager
+def chains() -> Iterator[Chain]:
+    """`begin(config, concurrency=…, flags=…)`: a first generation that serves (`start=False`: not even that), to be upgraded. At
+    the end all are stopped, and no log may hold a traceback."""
+    made: list[Upgrades] = []
+
+    def begin(config: dict[str, Any], *, start: bool = True, **options: Any) -> Upgrades:
+        made.append(Upgrades(config, **options))
+        if start:
+            made[-1].start()
+        return made[-1]
+
+    logs = []
+    try:
+        yield begin
+    finally:
+        for one in made:
+            one.stop(keep=True)
+            logs.append(one.log())
+            one.remove()
+    for log in logs:
+        print(log[-8000:])
+        assert "Traceback" not in log

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import pytest
 from e2e_support import Sidecar
+from e2e_support.upgrades import Chain, chains
 from interop_support.dubbo_go import GoPeers
 from interop_support.dubbo_java import Consumer, JavaPeers, Provider
 from interop_support.grpc_go import build_programs
@@ -119,3 +120,10 @@ def start() -> Iterator[Start]:
 def grpc_go(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where grpc-go's programs are."""
     return build_programs(tmp_path_factory.mktemp("grpc-go"))
+
+
+@pytest.fixture
+def chain() -> Iterator[Chain]:
+    """See `chains`."""
+    with chains() as begin:
+        yield begin
