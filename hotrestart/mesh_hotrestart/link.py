@@ -43,6 +43,8 @@ class Link:
         self._out: deque[tuple[memoryview, list[int]]] = deque()
         self._writing = False
         self._drained: asyncio.Future[None] | None = None
+        self.farewell: Message | None = None
+        """what the peer is told if this end must break off"""
         self.closed = False
         sock.setblocking(False)
         loop.add_reader(sock.fileno(), self._readable)
@@ -98,6 +100,8 @@ class Link:
             self._drained.set_result(None)
 
     def _end(self, why: str) -> None:
+        if self.farewell is not None:
+            self.send(self.farewell)
         self.close()
         self._on_end(why)
 

@@ -178,6 +178,8 @@ class Takeover:
         if not self.alone:
             self._conversation.step("accepting")
             self.send(hr.Accepting())
+            # Whatever ends the conversation from now on while we live: there must be one who serves, and not two.
+            self._link.farewell = hr.Release()
 
     # Receiving.
 
@@ -224,6 +226,8 @@ class Takeover:
 
     def _fail(self, why: str) -> None:
         self._problem = why
+        if self._link.farewell is not None:
+            self.send(self._link.farewell)
         self._link.close()
         self._changed.set()
         if self._conversation.serving:

@@ -108,8 +108,12 @@ class Upgrades(Sidecar):
     def pid(self) -> int:
         return self.newest.pid
 
-    def command(self, *, concurrency: int = 0, flags: tuple[str, ...] = (), config: Path | None = None) -> list[str]:
+    def command(
+        self, *, concurrency: int = 0, flags: tuple[str, ...] = (), config: Path | None = None, files: int = 0
+    ) -> list[str]:
+        limit = ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"] if files else []
         return [
+            *limit,
             *(sys.executable, "-m", "mesh_proxy", "-c", str(config or self.config_file)),
             *("--concurrency", str(concurrency or self._concurrency)),
             *("--socket-path", self._socket_path, "--log-level", "info", "--file-flush-interval-msec", "10"),

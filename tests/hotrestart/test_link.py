@@ -188,3 +188,14 @@ def test_who_is_at_the_other_end() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         assert peer_of(ours) == (os.getpid(), os.getuid())
+
+
+def test_who_must_break_off_says_farewell() -> None:
+    async def test(raw: socket.socket, end: End) -> None:
+        end.link.farewell = hr.Release()
+        raw.sendall(hr.encode(hr.Sockets(), 1))
+        await end.until(lambda: end.ended is not None)
+        raw.settimeout(LIMIT_S)
+        assert b"Release" in raw.recv(65536)
+
+    run(test)
