@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -14,7 +12,6 @@ import pytest
 from e2e_support import Load, head_of, one_listener, until
 from e2e_support.peers import connect
 from e2e_support.upgrades import Chain, Upgrades
-from parity.proxy import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -124,19 +121,20 @@ def test_sighup_upgrades_and_the_first_process_stays(chain: Chain) -> None:
     assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
 
 
-def test_who_waits_in_an_accept_queue_is_served_by_the_next(chain: Chain) -> None:
-    """Two workers that do not accept, for they are stopped; one new worker, which takes both queues."""
-    proxy = chain(one_listener("back"), concurrency=2)
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_who_waits_in_an_accept_queue_is_served_by_the_next(chain: Chain, before: int, after: int) -> None:
+    """Old workers that do not accept, for they are stopped; the new ones take all queues, however many they are."""
+    proxy = chain(one_listener("back"), concurrency=before)
     first = proxy.newest
     stopped = proxy.workers()
-    assert len(stopped) == 2
+    assert len(stopped) == before
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     callers = []
     for _ in range(20):
         callers.append(connect(proxy.port("in"), timeout=60))
         callers[-1].sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
-    proxy.launch(concurrency=1).wait_live()
+    proxy.launch(concurrency=after).wait_live()
     for caller in callers:
         assert head_of(caller).startswith(b"HTTP/1.1 200")
         caller.close()
@@ -144,37 +142,3 @@ def test_who_waits_in_an_accept_queue_is_served_by_the_next(chain: Chain) -> Non
         with contextlib.suppress(ProcessLookupError):  # killed, as it did not answer
             os.kill(pid, signal.SIGCONT)
     assert first.wait_exit() == 0
-
-
-def test_the_hook_of_a_sidecar_set(chain: Chain) -> None:
-    """Two containers: the versions in the environment say which takes over, and the hook waits until it has."""
-    proxy = chain(one_listener("back"), start=False)
-    admin = f"127.0.0.1:{proxy.ports['port.admin']}"
-
-    def versions(own: int, other: int) -> dict[str, str]:
-        return {"SIDECARSET_VERSION": str(own), "SIDECARSET_VERSION_ALT": str(other)}
-
-    def hook(own: int, other: int, timeout: str = "60") -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "mesh_proxy", "migrate", "--admin", admin, "--timeout", timeout]
-        env = {**os.environ, **versions(own, other)}
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT)
-
-    empty = proxy.launch(env=versions(0, 1))
-    empty.wait_log("the empty one")
-    first = proxy.launch(env=versions(1, 0))
-    assert (hook(1, 0).returncode, hook(0, 1).returncode) == (0, 0)
-    early = hook(2, 1, "0.2")
-    assert early.returncode == 1
-    assert "version 1 still serves, not 2" in early.stderr
-    os.kill(empty.pid, signal.SIGTERM)
-    assert empty.wait_exit() == 0
-    proxy.launch(env=versions(2, 1))
-    done = hook(2, 1)
-    assert (done.returncode, done.stdout) == (0, "version 2 serves alone\n")
-    assert first.wait_exit() == 0
-    older = proxy.launch(env=versions(1, 2))
-    older.wait_log("was replaced")
-    assert hook(1, 2).returncode == 0
-    os.kill(older.pid, signal.SIGTERM)
-    assert older.wait_exit() == 0
-    assert proxy.admin("/ready").status == 200

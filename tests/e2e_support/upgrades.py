@@ -121,9 +121,9 @@ class Upgrades(Sidecar):
             *flags,
         ]
 
-    def launch(self, env: dict[str, str] | None = None, **options: Any) -> Generation:
-        """Another process; nothing is waited for."""
-        made = Generation(self.command(**options), self.dir / f"output-{next(self._logs)}.log", env or {})
+    def launch(self, env: dict[str, str] | None = None, before: tuple[str, ...] = (), **options: Any) -> Generation:
+        """Another process, perhaps by way of another program; nothing is waited for."""
+        made = Generation([*before, *self.command(**options)], self.dir / f"output-{next(self._logs)}.log", env or {})
         self.generations.append(made)
         return made
 
