@@ -105,6 +105,11 @@ class NotAdopted(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AskStats(Message):
+    """Somebody looks at the statistics: how do yours stand now? Answered by Stats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GiveUp(Message):
     """I cannot take over, for this reason, and end."""
 
@@ -213,7 +218,7 @@ M = TypeVar("M", bound=Message)
 _TYPES: Final[Mapping[str, type[Message]]] = {
     kind.__name__: kind
     for kind in (
-        Hello, PassSockets, Ready, Accepting, Adopted, NotAdopted, GiveUp, Release,
+        Hello, PassSockets, Ready, Accepting, Adopted, NotAdopted, AskStats, GiveUp, Release,
         Welcome, Refused, Sockets, Proceed, Connection, Late, Stats, Finished, NotUnderstood,
     )
 }  # fmt: skip

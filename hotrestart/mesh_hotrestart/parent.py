@@ -14,6 +14,7 @@ from typing import Final
 from mesh_hotrestart.messages import (
     Accepting,
     Adopted,
+    AskStats,
     Hello,
     Message,
     NotAdopted,
@@ -45,9 +46,11 @@ PARENT_TRANSITIONS: Final[dict[tuple[ParentState, type[Message]], ParentState]] 
     (ParentState.PROCEEDING, Accepting): ParentState.MOVING,
     (ParentState.MOVING, Adopted): ParentState.MOVING,
     (ParentState.MOVING, NotAdopted): ParentState.MOVING,
+    (ParentState.MOVING, AskStats): ParentState.MOVING,
     (ParentState.MOVING, Release): ParentState.RELEASED,
     (ParentState.RELEASED, Adopted): ParentState.RELEASED,
     (ParentState.RELEASED, NotAdopted): ParentState.RELEASED,
+    (ParentState.RELEASED, AskStats): ParentState.RELEASED,
 }
 
 PARENT_WAITS: Final[dict[ParentState, tuple[float, str]]] = {

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 
 from mesh_codecs.http2 import PREFACE
 from mesh_proxy.listener.client_hello import ClientHello, Greeting, read_client_hello
+from mesh_proxy.listener.mover import MovingState
 from mesh_proxy.stats.group import StatGroup
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from mesh_proxy.listener.mover import Mover
     from mesh_proxy.stream.info import ConnectionInfo
 
+UNINSPECTED: Final = "inspect"
+"""of a connection that moves before its protocol is known"""
 MAX_INSPECTED: Final = 8192
 """bytes of a request line that are waited for; who sends more without an end speaks something else (Envoy: 64 KiB at most)"""
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
@@ -107,16 +110,39 @@ class Inspector(NamedTuple):
 class Inspection(asyncio.Protocol):
     """Has a connection until its protocol is known: the listener filters look one after the other, as they are configured."""
 
-    __slots__ = ("_found", "_left", "_listener", "_prefix", "_queue", "_transport", "connection_info", "owner")
+    __slots__ = (
+        "_found",
+        "_left",
+        "_listener",
+        "_looked",
+        "_moved",
+        "_prefix",
+        "_queue",
+        "_transport",
+        "closed",
+        "connection_info",
+        "owner",
+    )
 
-    def __init__(self, listener: Listener, info: ConnectionInfo, inspectors: tuple[Inspector, ...]) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        info: ConnectionInfo,
+        inspectors: tuple[Inspector, ...],
+        prefix: bytes = b"",
+        looked: Sequence[str] = (),
+    ) -> None:
         self._listener = listener
         self.owner: ConnectionOwner = listener
         self.connection_info = info
         self._transport: asyncio.Transport
-        self._prefix = b""
+        self._prefix = prefix
         self._left = inspectors
+        self._looked = [*looked]
+        """who has looked already, in a process before us too"""
         self._found = False
+        self._moved = False
+        self.closed = False
         seconds = listener.config.listener_filters_timeout_s
         self._queue: DeadlineQueue | None = listener.context.deadlines.queue("listener filters", seconds) if seconds else None
 
@@ -134,6 +160,7 @@ class Inspection(asyncio.Protocol):
             if not (self._look_for_tls(inspector.most) if inspector.kind is InspectorKind.TLS else self._look_for_http()):
                 return
             self._left = self._left[1:]
+            self._looked.append(inspector.kind.value)
         if not self._transport.is_closing():
             self._settle()
 
@@ -188,8 +215,13 @@ class Inspection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._found:
-            self._leave()
+        if self._found:
+            return
+        self.closed = True
+        self._leave()
+        if self._moved:
+            self.owner.connection_moved(self)
+        else:
             self.owner.connection_closed(self)
 
     def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
@@ -233,5 +265,46 @@ class Inspection(asyncio.Protocol):
         """End now."""
         self._transport.abort()
 
+    # -- to another process
+
     def move(self, mover: Mover) -> None:
-        """The connection that it becomes will be asked."""
+        """Nothing was asked yet, so nothing is in progress. If it becomes another connection first, that one is asked."""
+        mover.offer(self)
+
+    def export(self) -> MovingState | None:
+        """See `Movable`."""
+        if self._found or self.closed or self._transport.is_closing():
+            return None
+        self._transport.pause_reading()
+        if self._queue is not None:
+            self._queue.discard(self)
+        info = self.connection_info
+        facts = {"start_monotonic": info.start_monotonic, "start_wall": info.start_wall, "looked": self._looked}
+        return MovingState(UNINSPECTED, self._prefix, facts)
+
+    def listener_name(self) -> str:
+        """See `Movable`."""
+        return self.owner.name
+
+    def fileno(self) -> int:
+        """See `Movable`."""
+        return int(self._transport.get_extra_info("socket").fileno())
+
+    def let_go(self, late: Callable[[bytes], None]) -> None:
+        """See `Movable`."""
+        self._moved = True
+        self._transport.abort()
+
+    def keep(self) -> None:
+        """See `Movable`. What it becomes is told to go when it is time."""
+        self.stay()
+
+    def stay(self) -> None:
+        """See `Movable`."""
+        if not self.closed:
+            if self._queue is not None:
+                self._queue.add(self, monotonic())
+            self._transport.resume_reading()
+
+    def write_late(self, data: bytes) -> None:
+        """Nothing was asked, nothing is owed."""

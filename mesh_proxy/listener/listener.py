@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.errors import ProtocolError
 from mesh_proxy.listener.destination import Destination, Directory, original_destination
-from mesh_proxy.listener.inspection import Inspection, Inspector, InspectorKind
+from mesh_proxy.listener.inspection import UNINSPECTED, Inspection, Inspector, InspectorKind
 from mesh_proxy.listener.match import ConnectionFacts, FilterChainMatcher
 from mesh_proxy.listener.predicate import compile_predicate
 from mesh_proxy.listener.refuse import refuse_new, wait_for_handshakes
@@ -258,7 +258,6 @@ class Listener:
     def take(self, accepted: socket.socket, peer: Any, local: Any, destination: Destination | None) -> None:
         """Serve an accepted connection, perhaps one that another listener accepted; `destination`: where it was going before it
         was redirected."""
-        context = self.context
         stats = self.stats
         stats.downstream_cx_total += 1
         info = self._describe(local, peer, destination)
@@ -273,12 +272,8 @@ class Listener:
                 accepted.close()
                 return
             connection = factory(info, self)
-        stats.downstream_cx_active += 1
-        context.active_connections += 1
-        context.total_connections.add(1)
-        self._count.add(1)
-        context.unattached += 1
-        create_task(self._attach(connection, accepted), name="accept")
+        self._count_active()
+        self._attach_soon(connection, accepted, "accept")
 
     def chain_for(self, info: ConnectionInfo) -> ProtocolFactory | None:
         """What makes the protocol of this connection; None, counted and logged, when no filter chain takes it."""
@@ -383,26 +378,45 @@ class Listener:
         info = self._describe(local, sock.getpeername(), found)
         info.start_monotonic = float(moved.facts["start_monotonic"])
         info.start_wall = float(moved.facts["start_wall"])
+        if moved.protocol == UNINSPECTED:
+            return self._adopt_unknown(info, sock, moved)
         if any(one.kind is InspectorKind.HTTP for one in self._inspectors):
-            info.application_protocols = APPLICATION_PROTOCOLS.get(moved.protocol, ())
+            found_out = moved.facts.get("application_protocols")
+            info.application_protocols = tuple(found_out) if found_out else APPLICATION_PROTOCOLS.get(moved.protocol, ())
         chain = self._matcher.find(_facts(info)) if not self._matcher.trivial else self.config.filter_chains[0]
         if chain is None:
             raise ValueError("no filter chain matches it")
         info.filter_chain_name = chain.name
         first: Any = self._factories[id(chain)](info, self)
-        context = self.context
-        self.stats.downstream_cx_active += 1
-        context.active_connections += 1
-        context.total_connections.add(1)
-        self._count.add(1)
+        self._count_active()
         try:
             connection = successor(first, moved)
         except (ValueError, KeyError, TypeError, ProtocolError) as error:
             first.owner.connection_moved(first)
             raise ValueError(f"{moved.protocol}: {error}") from None
-        context.unattached += 1
-        create_task(self._attach(connection, sock), name="adopt")
+        self._attach_soon(connection, sock, "adopt")
         return connection
+
+    def _adopt_unknown(self, info: ConnectionInfo, sock: socket.socket, moved: MovingState) -> Inspection:
+        """Nobody knows yet what it speaks; who has looked already need not look again."""
+        looked = moved.facts.get("looked", ())
+        left = tuple(one for one in self._inspectors if not one.disabled(info.local_port) and one.kind.value not in looked)
+        if not left:
+            raise ValueError("the listener does not look at first bytes any more")
+        connection = Inspection(self, info, left, moved.state, looked)
+        self._count_active()
+        self._attach_soon(connection, sock, "adopt")
+        return connection
+
+    def _count_active(self) -> None:
+        self.stats.downstream_cx_active += 1
+        self.context.active_connections += 1
+        self.context.total_connections.add(1)
+        self._count.add(1)
+
+    def _attach_soon(self, connection: Any, accepted: socket.socket, name: str) -> None:
+        self.context.unattached += 1
+        create_task(self._attach(connection, accepted), name=name)
 
     def start_drain(self) -> None:
         """Ask every connection to end: idle ones now, busy ones after what they are doing."""

@@ -365,6 +365,7 @@ class DubboConnection(DubboShell):
             "next_id": self._next_id,
             "to_discard": codec.to_discard,
             "late": len(self.calls) + self._owed,
+            "application_protocols": self.info.application_protocols,
         }
         return MovingState("dubbo", codec.pending, facts)
 

@@ -270,6 +270,7 @@ class HttpShell(asyncio.Protocol):
             "received": self.received,
             "sent": self.sent,
             "requests": getattr(self, "requests", 0),
+            "application_protocols": self.info.application_protocols,
         }
         return MovingState(found[0], found[1], facts)
 

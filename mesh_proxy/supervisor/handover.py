@@ -155,6 +155,8 @@ class Handover:
             case hr.Adopted() | hr.NotAdopted():
                 if self._supervisor.pool.departures is not None:
                     self._supervisor.pool.departures.answer(message)
+            case hr.AskStats():
+                create_task(self._tell_statistics(), name="tell statistics")
             case _:
                 pass
         self._watch()
@@ -266,6 +268,8 @@ class Handover:
         _log.info(
             "hot upgrade: pid %d accepts; %d connections are left here", self._child.pid, supervisor.pool.active_connections
         )
+        if supervisor.health_check_failed or supervisor.listeners_stopped:
+            _log.warning("hot upgrade: /healthcheck/fail and /drain_listeners hold for this process only, not for the new one")
         assert self._control is not None
         self._loop.remove_reader(self._control.fileno())
         supervisor.succession.release()

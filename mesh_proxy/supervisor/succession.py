@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 STATS_TIMEOUT_S: Final = 5.0
 """how long the admin interface waits for the old process's counts"""
+REFRESH_TIMEOUT_S: Final = 2.0
+"""how long a look at the statistics waits for it; what it said last is at most a second old"""
 BASE_ID_ATTEMPTS: Final = 100
 """how often `--use-dynamic-base-id` tries; a collision is one in two billion"""
 
@@ -40,6 +42,8 @@ class Succession:
         self._last_counted: hr.Stats | None = None
         self._counted: asyncio.Future[None] = loop.create_future()
         """the old process has said its counts, or will not any more"""
+        self._told: asyncio.Future[None] | None = None
+        """somebody waits for the old process's counts as they are now"""
         self._began = 0.0
 
     @property
@@ -149,6 +153,18 @@ class Succession:
                 _log.error("hot upgrade: the old process's statistics are lost: %s", error)
         if not self._counted.done():
             self._counted.set_result(None)
+        if self._told is not None and not self._told.done():
+            self._told.set_result(None)
+
+    async def refresh(self) -> None:
+        """Let the old process say its counts as they are now. What was asked of our own workers before comes first: a connection
+        that moves at this moment is then counted here or nowhere, and never twice."""
+        if self._takeover is None or self._takeover.alone or self._arrivals is None:
+            return
+        if self._told is None or self._told.done():
+            self._told = self._loop.create_future()
+            self._takeover.send(hr.AskStats())
+        await asyncio.wait([self._told], timeout=REFRESH_TIMEOUT_S)
 
     def _finished(self, counts: hr.Finished) -> None:
         took = time.monotonic() - self._began
@@ -168,6 +184,8 @@ class Succession:
             self._inherit(dataclasses.replace(self._last_counted, final=True))
         if not self._counted.done():
             self._counted.set_result(None)
+        if self._told is not None and not self._told.done():
+            self._told.set_result(None)
         self._supervisor.pool.share_sockets("predecessor", False)
         self._supervisor.pool.broadcast(m.NothingOwed())
 

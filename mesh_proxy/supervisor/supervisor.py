@@ -22,6 +22,7 @@ from mesh_proxy.health.termination import Termination, termination
 from mesh_proxy.logs import current_levels, reopen_log, set_levels
 from mesh_proxy.stats.aggregate import StatsAggregator, StatsSnapshot
 from mesh_proxy.stats.names import HistogramStat
+from mesh_proxy.supervisor import notify
 from mesh_proxy.supervisor.admin import AdminListener
 from mesh_proxy.supervisor.handover import Handover
 from mesh_proxy.supervisor.loading import LoadError, Loading
@@ -155,6 +156,7 @@ class Supervisor:
                     self.stats.server.initialization_time_ms.record(took)
                     self.stats.listeners.workers_started = 1
                     _log.info("all workers are live after %d ms; starting main dispatch loop", took)
+                    self._tell_manager(notify.READY)
             case Command.START_FAILED:
                 if self.stage in (Stage.PRE_INITIALIZING, Stage.INITIALIZING):
                     self._exit_code = self._exit_code or 1
@@ -176,6 +178,7 @@ class Supervisor:
                 self.restarter.forward(signal.SIGTERM)
                 if self.stage is Stage.LIVE:
                     self.stage = Stage.DRAINING
+                    self._tell_manager(notify.STOPPING)
                     _log.info("draining %d connections, at most %g s", self.pool.active_connections, self._longest_drain_s)
                     self.succession.release()
                     create_task(self._drain(), name="drain")
@@ -196,10 +199,15 @@ class Supervisor:
                     self.pool.spawner_lost()
                     self._begin_stop()
 
+    def _tell_manager(self, state: str) -> None:
+        if not self.restarter.guarded:
+            notify.notify(state)
+
     def _begin_stop(self) -> None:
         if self.stage is Stage.STOPPED:
             return
         _log.info("shutting down server instance")
+        self._tell_manager(notify.STOPPING)
         self.succession.release()
         self.stage = Stage.DRAINING
         create_task(self._stop(), name="stop")
@@ -403,6 +411,7 @@ class Supervisor:
     async def fresh_stats(self) -> StatsSnapshot:
         """All statistics. Workers with few groups write them to their pages first, so that a person sees what he just did."""
         await self.pool.ask(m.Flush, timeout_s=FLUSH_TIMEOUT_S)
+        await self.succession.refresh()
         self.stats.look(
             state=self.state,
             concurrency=self.options.concurrency,

@@ -110,6 +110,12 @@ class _Worker:
         complete = self._page.flush(FLUSH_SLICE)
         self._flush_timer = self._loop.call_later(FLUSH_INTERVAL_S if complete else 0.001, self._flush)
 
+    def _flush_and_say(self, request_id: int) -> None:
+        """In a turn of its own: a connection that was let go in this one is counted until then."""
+        if len(self._plane.registry) <= FLUSH_ON_DEMAND:
+            self._flush_now()
+        self._channel.send(m.Done(request_id))
+
     def _flush_now(self) -> None:
         while not self._page.flush():
             pass
@@ -133,9 +139,7 @@ class _Worker:
                 for group in self._plane.registry:
                     reset_group(group)
             case m.Flush(request_id):
-                if len(self._plane.registry) <= FLUSH_ON_DEMAND:
-                    self._flush_now()
-                self._channel.send(m.Done(request_id))
+                self._loop.call_soon(self._flush_and_say, request_id)
             case m.Sync(request_id):
                 self._channel.send(m.Done(request_id))
             case m.FreeRegions(offsets):

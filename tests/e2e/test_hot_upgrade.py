@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
+import socket
 import threading
 from pathlib import Path
 
@@ -33,11 +35,13 @@ def test_fresh_connections_over_three_upgrades(chain: Chain) -> None:
 class Watch:
     """Asks the admin interface all the time, as a scraper would, and keeps what it said."""
 
-    def __init__(self, proxy: Upgrades, name: str) -> None:
+    def __init__(self, proxy: Upgrades, name: str, gauge: str) -> None:
         self.values: list[int] = []
+        self.gauges: list[int] = []
         self.generations: set[int] = set()
         self._proxy = proxy
         self._name = name
+        self._gauge = gauge
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch")
 
@@ -53,6 +57,7 @@ class Watch:
         while not self._stop.wait(0.02):
             stats = self._proxy.stats()
             self.values.append(stats.get(self._name, 0))
+            self.gauges.append(stats.get(self._gauge, 0))
             self.generations.add(stats["server.hot_restart_generation"])
 
 
@@ -62,7 +67,7 @@ def test_kept_connections_move(chain: Chain) -> None:
     kept = 12
     with (
         Load(proxy.port("in"), kept=kept, fresh=2, pause=0.005) as load,
-        Watch(proxy, "http.in.downstream_rq_completed") as watch,
+        Watch(proxy, "http.in.downstream_rq_completed", "http.in.downstream_cx_active") as watch,
     ):
         load.wait_for(100, 60)
         for workers in (2, 1, 2):
@@ -78,6 +83,8 @@ def test_kept_connections_move(chain: Chain) -> None:
     assert len({one.local_port for one in again}) == kept
     assert watch.values == sorted(watch.values)
     assert watch.generations == {1, 2, 3, 4}
+    print(f"active connections as seen: {watch.gauges}")
+    assert max(watch.gauges) < 2 * kept  # those that moved are counted once, at any moment
     until(
         "nothing is active", lambda: proxy.settled({"http.in.downstream_cx_active": 0, "http.in.downstream_cx_http1_active": 0})
     )
@@ -85,15 +92,25 @@ def test_kept_connections_move(chain: Chain) -> None:
     fresh = sum(one.first for one in load.outcomes)
     assert stats["http.in.downstream_cx_total"] == stats["http.in.downstream_cx_destroy"] == fresh
     assert stats["hot_restart.upgrades"] == 3
+    assert stats["hot_restart.last_duration_ms"] > 0
+    assert stats["server.hot_restart_generation"] == 4
+    line = r"took over from pid \d+ in \d+\.\d{3} s: \d+ connections moved, \d+ drained, 0 cut"
+    for one in proxy.generations[1:]:
+        assert len(re.findall(line, one.log())) == 1
     assert stats["hot_restart.connections_moved"] >= 3 * kept
     assert stats["hot_restart.connections_cut"] == 0
     assert stats["cluster.back.membership_total"] == 1
 
 
-def test_sighup_upgrades_and_the_first_process_stays(chain: Chain) -> None:
-    """The process that was started first is there as long as any successor; it takes the signals for all of them."""
-    proxy = chain(one_listener("back"), concurrency=2)
-    first = proxy.newest
+def test_sighup_upgrades_and_the_first_process_stays(chain: Chain, tmp_path: Path) -> None:
+    """The process that was started first is there as long as any successor; it takes the signals for all of them, and is the only
+    one that speaks to a service manager (sd_notify)."""
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(tmp_path / "manager"))
+    manager.settimeout(60)
+    proxy = chain(one_listener("back"), concurrency=2, start=False)
+    first = proxy.launch(env={"NOTIFY_SOCKET": str(tmp_path / "manager")}).wait_live()
+    assert manager.recv(100) == b"READY=1"
     good = proxy.config_file.read_text()
     with Load(proxy.port("in"), kept=6, fresh=2, pause=0.01) as load:
         load.wait_for(30, 60)
@@ -119,6 +136,10 @@ def test_sighup_upgrades_and_the_first_process_stays(chain: Chain) -> None:
     os.kill(first.pid, signal.SIGTERM)
     assert first.wait_exit() == 0
     assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
+    manager.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        manager.recv(100)
+    manager.close()
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])

@@ -14,6 +14,7 @@ CONNECTION = hr.Connection(number=1, protocol="", listener="")
 TO_PARENT: list[Message] = [
     hr.Hello(program="", pid=1), hr.PassSockets(), hr.Ready(), hr.Accepting(), hr.Adopted(number=1), hr.NotAdopted(number=1),
     hr.Release(),
+    hr.AskStats(),
 ]  # fmt: skip
 TO_CHILD: list[Message] = [
     WELCOME,

@@ -19,6 +19,7 @@ SAMPLES: list[hr.Message] = [
     hr.NotAdopted(number=3, why="no such listener"),
     hr.GiveUp(why="bad configuration"),
     hr.Release(),
+    hr.AskStats(),
     hr.Welcome(program="0.1.0", pid=1, epoch=2, generation=3, started_at=1.5),
     hr.Refused(why="no"),
     hr.Sockets(entries=[{"kind": "control"}], last=False),
