@@ -57,7 +57,7 @@ h2spec:  ## install h2spec and h2specd where Go is there (nothing to do if they 
 conformance: $(STAMP) h2spec  ## h2spec, strict, and its client suite against the proxy (needs Go, or h2spec and h2specd on the PATH)
 	MESH_PROXY_INTEROP=required $(BIN)/python -m pytest -rs tests/conformance $(PYTEST_ARGS)
 
-soak: $(STAMP)  ## a hundred hot upgrades under a million requests of eight kinds; less than ten minutes on two cores
+soak: $(STAMP)  ## a hundred hot upgrades under a million requests of eight kinds; about ten minutes on two cores
 	MESH_PROXY_UPGRADES=100 MESH_PROXY_UPGRADE_REQUESTS=1000000 $(BIN)/python -m pytest -o timeout=3600 -s tests/e2e/test_hot_upgrade_gate.py -k nothing_is_lost
 
 fuzz: $(STAMP)  ## all fuzz targets of the codecs, FUZZ_SECONDS=60 each, with atheris where it can be had
