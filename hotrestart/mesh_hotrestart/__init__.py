@@ -6,6 +6,7 @@ from mesh_hotrestart.link import Link
 from mesh_hotrestart.messages import MAX_DESCRIPTORS, PROTOCOL_VERSION, Message, VersionMismatch, WireError
 from mesh_hotrestart.parent import ParentConversation, ParentState
 from mesh_hotrestart.rendezvous import RendezvousError, connect, listen, path_inode, socket_name, unlink
+from mesh_hotrestart.stream import DescriptorStream
 
 __all__ = [
     "MAX_DESCRIPTORS",
@@ -13,6 +14,7 @@ __all__ = [
     "REPLY_TIMEOUT_S",
     "ChildConversation",
     "ChildState",
+    "DescriptorStream",
     "Link",
     "Message",
     "ParentConversation",

@@ -11,9 +11,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from e2e_support import Load, head_of, one_listener, until
+from e2e_support import Load, Peer, head_of, one_listener, static_cluster, tcp_listener, until
 from e2e_support.peers import connect
 from e2e_support.upgrades import Chain, Upgrades
+from parity.config import bootstrap
 
 pytestmark = pytest.mark.slow
 
@@ -140,6 +141,30 @@ def test_sighup_upgrades_and_the_first_process_stays(chain: Chain, tmp_path: Pat
     with pytest.raises(BlockingIOError):
         manager.recv(100)
     manager.close()
+
+
+def test_what_does_not_end_is_cut_when_its_time_is_over(chain: Chain) -> None:
+    """A byte stream goes on in the old process (so do websockets and CONNECT) until --parent-shutdown-time-s."""
+    config = bootstrap([tcp_listener("bytes", "raw")], [static_cluster("raw", 1)])
+
+    def echo(sock: socket.socket) -> None:
+        while data := sock.recv(100):
+            sock.sendall(data)
+
+    with Peer(echo) as peer:
+        config["static_resources"]["clusters"][0] = static_cluster("raw", peer.port)
+        proxy = chain(config, flags=("--parent-shutdown-time-s", "2"))
+        first = proxy.newest
+        with connect(proxy.port("bytes"), timeout=60) as stream:
+            stream.sendall(b"one")
+            assert stream.recv(100) == b"one"
+            proxy.launch().wait_live()
+            stream.sendall(b"two")
+            assert stream.recv(100) == b"two"
+            assert stream.recv(100) == b""
+        assert first.wait_exit() == 0
+        proxy.newest.wait_log("0 connections moved, 0 drained, 1 cut")
+        assert proxy.settled({"hot_restart.connections_cut": 1, "hot_restart.connections_moved": 0})
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
