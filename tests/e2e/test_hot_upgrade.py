@@ -19,20 +19,6 @@ from parity.config import bootstrap
 pytestmark = pytest.mark.slow
 
 
-def test_fresh_connections_over_three_upgrades(chain: Chain) -> None:
-    """A connection for each request, workers 1 → 2 → 1: none is refused or reset."""
-    proxy = chain(one_listener("back"))
-    with Load(proxy.port("in"), kept=0, fresh=4, pause=0.002) as load:
-        load.wait_for(50, 60)
-        for workers in (2, 1, 1):
-            proxy.upgrade(concurrency=workers)
-            load.wait_for(50, 60)
-    print(load.summary())
-    assert not load.failed()
-    assert until("statistics", proxy.stats)["server.hot_restart_generation"] == 4
-    assert proxy.stats()["server.hot_restart_epoch"] == 3
-
-
 class Watch:
     """Asks the admin interface all the time, as a scraper would, and keeps what it said."""
 
@@ -63,7 +49,8 @@ class Watch:
 
 
 def test_kept_connections_move(chain: Chain) -> None:
-    """Keep-alive connections under load: nothing fails, no connection is made anew, counters go on, gauges do not double."""
+    """Keep-alive connections, and one for each request, over workers 1 → 2 → 1 → 2: nothing fails, no connection is made anew,
+    counters go on, gauges do not double."""
     proxy = chain(one_listener("back"))
     kept = 12
     with (
@@ -94,7 +81,7 @@ def test_kept_connections_move(chain: Chain) -> None:
     assert stats["http.in.downstream_cx_total"] == stats["http.in.downstream_cx_destroy"] == fresh
     assert stats["hot_restart.upgrades"] == 3
     assert stats["hot_restart.last_duration_ms"] > 0
-    assert stats["server.hot_restart_generation"] == 4
+    assert (stats["server.hot_restart_epoch"], stats["server.hot_restart_generation"]) == (3, 4)
     line = r"took over from pid \d+ in \d+\.\d{3} s: \d+ connections moved, \d+ drained, 0 cut"
     for one in proxy.generations[1:]:
         assert len(re.findall(line, one.log())) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -167,7 +168,7 @@ def test_many_listeners_and_few_descriptors(chain: Chain) -> None:
         proxy.generations.remove(poor)
         logged(proxy, "this process goes on serving")
         proxy.upgrade()
-        assert "passed 302 sockets of 150 addresses" in proxy.log()
+        assert re.search(r"passed 30\d sockets of 150 addresses", proxy.log())
         load.wait_for(5, 60)
         load.stop()
     assert not load.failed()
