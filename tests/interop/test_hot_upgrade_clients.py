@@ -18,7 +18,7 @@ from e2e_support.upgrades import Chain, Upgrades
 from interop_support.config import in_front_of
 from interop_support.grpc_config import in_front_of_grpc
 from interop_support.grpc_python import Server
-from interop_support.tools import tool
+from peer_programs import program
 
 from .conftest import Cast
 from .test_dubbo_java_life import calls, more, result_of
@@ -71,7 +71,7 @@ def test_a_java_consumer_with_one_provider_address(cast: Cast, chain: Chain) -> 
 
 
 def test_curl_with_keep_alive(backends: Backends, chain: Chain, tmp_path: Path) -> None:
-    curl = tool("curl")
+    curl = program("curl")
     proxy = chain(configuration(backends.ports))
     url = f"http://127.0.0.1:{proxy.port('http')}/10/[1-1000000]"
     said = tmp_path / "said"
@@ -90,7 +90,7 @@ def test_curl_with_keep_alive(backends: Backends, chain: Chain, tmp_path: Path) 
 
 
 def test_wrk(backends: Backends, chain: Chain) -> None:
-    wrk = tool("wrk")
+    wrk = program("wrk")
     proxy = chain(configuration(backends.ports))
     url = f"http://127.0.0.1:{proxy.port('http')}/5/word"
     running = subprocess.Popen([wrk, "-t", "1", "-c", "20", "-d", "3600", url], stdout=subprocess.PIPE, text=True)
@@ -109,7 +109,7 @@ def test_wrk(backends: Backends, chain: Chain) -> None:
 
 
 def test_h2load(backends: Backends, chain: Chain) -> None:
-    h2load = tool("h2load")
+    h2load = program("h2load")
     proxy = chain(configuration(backends.ports))
     url = f"http://127.0.0.1:{proxy.port('http')}/40/word"
     running = subprocess.Popen([h2load, "-n", "6000", "-c", "4", "-m", "10", url], stdout=subprocess.PIPE, text=True)
