@@ -37,7 +37,7 @@ MAX_TEXT: Final = 1024
 
 
 class Refusal(enum.Enum):
-    """Why the proxy answers by itself. The value is the status that the consumer sees.
+    """Why the proxy answers by itself. The value is the words and the status.
 
     Where Envoy's dubbo_proxy answers the case, the status is Envoy's. A consumer retries all of them alike (as RpcException,
     NETWORK or TIMEOUT), so the status is for people and for logs.
@@ -59,9 +59,15 @@ class Refusal(enum.Enum):
     FAULT = ("fault injected", SERVICE_ERROR)
     INTERNAL = ("internal error", SERVER_ERROR)
 
-    def __init__(self, text: str, status: int) -> None:
-        self.text = text
-        self.status = status
+    @property
+    def text(self) -> str:
+        """In words."""
+        return self.value[0]
+
+    @property
+    def status(self) -> int:
+        """That the consumer sees."""
+        return self.value[1]
 
 
 def error_response(request_id: int, status: int, text: bytes) -> bytes:
