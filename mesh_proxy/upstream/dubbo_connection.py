@@ -309,9 +309,10 @@ class DubboUpstreamConnection(asyncio.Protocol):
         else:
             out.append(frame[:4] + _pack_id(number))
             out.append(frame[12:])
+            self.context.dirty.append(self)  # at the end of this callback: the send buffer shall say soon when it is full
         if not self._dirty:
             self._dirty = True
-            self.context.dirty.append(self)
+            self.context.flush_later(self)
         if pool.counts_calls:
             self._count_call()
 
@@ -348,23 +349,24 @@ class DubboUpstreamConnection(asyncio.Protocol):
                 self.close()
 
     def write_as(self, frame: bytes, number: int) -> None:
-        """Write a frame under another id at the end of this turn."""
+        """Write a frame under another id, with those of all consumers that the loop calls back in this turn."""
         out = self._out
         if len(frame) < JOIN_LIMIT:
             out.append(frame[:4] + _pack_id(number) + frame[12:])
         else:
             out.append(frame[:4] + _pack_id(number))
             out.append(frame[12:])
+            self.context.dirty.append(self)  # at the end of this callback: the send buffer shall say soon when it is full
         if not self._dirty:
             self._dirty = True
-            self.context.dirty.append(self)
+            self.context.flush_later(self)
 
     def write(self, frame: bytes) -> None:
-        """Write a frame as it is at the end of this turn."""
+        """Write a frame as it is, with those of this turn."""
         self._out.append(frame)
         if not self._dirty:
             self._dirty = True
-            self.context.dirty.append(self)
+            self.context.flush_later(self)
 
     def flush(self) -> None:
         """Write what was gathered."""
