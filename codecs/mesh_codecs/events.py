@@ -14,13 +14,13 @@ from mesh_codecs.headers import Headers
 
 
 class KnownHead:
-    """Stands for the bytes of a request head that came before on the same connection."""
+    """Stands for the bytes of a request head that came before, on the same connection or on another."""
 
     __slots__ = ("note",)
 
     def __init__(self) -> None:
-        self.note: Any = None
-        """what the receiver worked out of it, for the next time"""
+        self.note: dict[object, Any] | None = None
+        """what receivers worked out of it, for the next time: each under a key of its own"""
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class RequestHeaders:
     known: KnownHead | None = field(default=None, compare=False, repr=False)
     """the head came before, byte for byte; None also where the codec does not look"""
     likeness: object = field(default=None, compare=False, repr=False)
-    """for the codec that sends the head: heads with the same object here differ in their `x-request-id` at most"""
+    """for the codec that sends the head: heads with the same object here differ in the value of `x-request-id` at most"""
 
 
 @dataclass(slots=True)

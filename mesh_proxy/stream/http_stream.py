@@ -96,7 +96,10 @@ class HttpStream(FilteredStream):
         known = request.known
         original: RequestHeaders | None = None
         if known is not None:
-            plan: RequestPlan | None = known.note
+            place = self.connection.place
+            if place is None:
+                place = self.connection.place = manager.plans.place(self.connection)
+            plan: RequestPlan | None = known.note.get(place) if known.note is not None else None
             if plan and plan.table is manager.route_table:
                 self._start_as_planned(plan, now)
                 return
@@ -280,8 +283,8 @@ class HttpStream(FilteredStream):
             self._start_timeout(monotonic())
         if route.mirrors:
             self.mirror_request(route.mirrors)
-        if request.known is not None and request.known.note and manager.filter_chains is None:
-            manager.plans.routed(self, request.known.note)
+        if request.known is not None and manager.filter_chains is None:
+            manager.plans.routed(self, request.known)
         self._attempt()
 
     def _answer_from_route(self, route: Route) -> None:

@@ -27,6 +27,7 @@ class ConnectionInfo:
         "local_ip",
         "local_port",
         "original_destination",
+        "place",
         "remote_address",
         "remote_ip",
         "remote_port",
@@ -55,6 +56,8 @@ class ConnectionInfo:
         """of the socket's peer"""
         self.original_destination: tuple[str, int] | None = None
         """where the connection was going before it was redirected to us"""
+        self.place: object = None
+        """see `mesh_proxy.stream.request_plan`"""
         self.requested_server_name = b""
         """SNI"""
         self.application_protocols: tuple[str, ...] = ()

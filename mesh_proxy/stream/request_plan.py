@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Final
 from mesh_proxy.stream.router_headers import ROUTER_HEADERS
 
 if TYPE_CHECKING:
-    from mesh_codecs.events import RequestHeaders
+    from mesh_codecs.events import KnownHead, RequestHeaders
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.routing import ClusterChoice, Route
     from mesh_proxy.routing.table import RouteTable
     from mesh_proxy.stream.http_stream import HttpStream
+    from mesh_proxy.stream.info import ConnectionInfo
 
 PLANS: Final = 1024
 """kept per connection manager and shared by its connections; about 1 KiB each"""
+PLACES: Final = 64
+"""kept for one head"""
 LARGEST_HEAD: Final = 1024
 """bytes of names and values; longer heads are worked out each time"""
 _UNIQUE: Final = frozenset(
@@ -75,7 +78,7 @@ class RequestPlan:
 class RequestPlans:
     """The plans of one connection manager."""
 
-    __slots__ = ("_likenesses", "_manager", "_plans", "_possible")
+    __slots__ = ("_likenesses", "_manager", "_places", "_plans", "_possible")
 
     def __init__(self, manager: HttpManager) -> None:
         config = manager.config
@@ -83,6 +86,18 @@ class RequestPlans:
         self._possible = manager.route_table.steady and not manager.require_path_checks and not config.add_user_agent
         self._plans: dict[tuple[object, ...], RequestPlan] = {}
         self._likenesses: dict[tuple[object, ...], object] = {}
+        self._places: dict[tuple[bytes, int, bool], object] = {}
+
+    def place(self, connection: ConnectionInfo) -> object:
+        """The same object for connections on which equal heads come to the same."""
+        remote = connection.remote_ip if self._manager.use_remote_address else b""
+        key = (remote, connection.local_port, connection.tls is not None)
+        place = self._places.get(key)
+        if place is None:
+            if len(self._places) >= PLANS:
+                self._places.clear()
+            place = self._places[key] = object()
+        return place
 
     def make(self, stream: HttpStream, original: RequestHeaders) -> None:
         """Note the plan for a head that may have one, after the manager's work and before the filters. `original` is the head as
@@ -91,14 +106,17 @@ class RequestPlans:
         route = stream.route
         known = request.known
         assert known is not None
+        place = stream.connection.place
+        notes = known.note
+        if notes is None:
+            notes = known.note = {}
+        elif len(notes) >= PLACES:
+            notes.clear()
         if route is None or not self._possible or not self._plain(stream, original):
-            known.note = False
+            notes[place] = False
             return
-        connection = stream.connection
         key = (
-            connection.remote_ip,
-            connection.local_port,
-            connection.tls is not None,
+            place,
             original.method,
             original.scheme,
             original.authority,
@@ -112,7 +130,7 @@ class RequestPlans:
             made = request.headers.first.get(b"x-request-id")
             plan = RequestPlan(stream, route, makes_id=made is not None and made != original.headers.first.get(b"x-request-id"))
             self._plans[key] = plan
-        known.note = plan
+        notes[place] = plan
 
     def _plain(self, stream: HttpStream, original: RequestHeaders) -> bool:
         """Equal heads of this kind come out equal."""
@@ -134,16 +152,17 @@ class RequestPlans:
             and sum([len(name) + len(value) for name, value in first.items()]) + len(original.path) <= LARGEST_HEAD
         )
 
-    def routed(self, stream: HttpStream, plan: RequestPlan) -> None:
-        """Add the router's part to a plan, if it always comes out the same. To be called when the router is done with the
+    def routed(self, stream: HttpStream, known: KnownHead) -> None:
+        """Add the router's part to the plan, if it always comes out the same. To be called when the router is done with the
         head, and no filter has seen it."""
+        plan: RequestPlan | None = known.note.get(stream.connection.place) if known.note is not None else None
+        if not plan or plan.asked:
+            return
+        plan.asked = True
         request = stream.request
         route = plan.route
         action = route.action
         choice = stream.choice
-        if plan.asked:
-            return
-        plan.asked = True
         if (
             action is None
             or choice is None
@@ -163,8 +182,8 @@ class RequestPlans:
         plan.is_grpc = stream.is_grpc
         plan.first = request.headers.first.copy()
         fields = request.headers.first.copy()
-        fields.pop(b"x-request-id", None)
-        key = (request.method, request.scheme, request.authority, request.path, *fields.items())
+        has_id = fields.pop(b"x-request-id", None) is not None
+        key = (has_id, request.method, request.scheme, request.authority, request.path, *fields.items())
         likeness = self._likenesses.get(key)
         if likeness is None:
             if len(self._likenesses) >= PLANS:

@@ -26,6 +26,13 @@ _NOT_SENT: Final = frozenset(
 # Octets that a request line of ours may hold between its spaces.
 _VISIBLE: Final = bytes((*range(0x21, 0x7F), *range(0x80, 0x100)))
 
+KNOWN_HEADS: Final = 256
+"""request heads kept for those that are like them"""
+_ID: Final = b"x-request-id"
+_known_heads: Final[dict[tuple[object, bool], tuple[bytes, bytes, bytes, int, int]]] = {}
+"""likeness of the event and whether it is all -> the head up to the value of its request id, what follows (empty if it has no
+id), method, how the body ends and its length"""
+
 
 def request_head(event: RequestHeaders) -> tuple[bytes, bytes, int, int]:
     """The head, its method, how the body ends (RAW for an upgrade or CONNECT), and its length.
@@ -33,6 +40,16 @@ def request_head(event: RequestHeaders) -> tuple[bytes, bytes, int, int]:
     Raises:
         LocalProtocolError: it cannot be written.
     """
+    likeness = event.likeness
+    if likeness is not None:
+        known = _known_heads.get((likeness, event.end_stream))
+        if known is not None:
+            before, after, method, mode, length = known
+            if not after:
+                return before, method, mode, length
+            request_id = event.headers.first[_ID]
+            if not request_id.translate(None, _VISIBLE):
+                return before + request_id + after, method, mode, length
     method = event.method
     target = event.path
     headers = event.headers
@@ -70,7 +87,25 @@ def request_head(event: RequestHeaders) -> tuple[bytes, bytes, int, int]:
     # The parts may hold neither space nor control: what the format put in must be all there is.
     if start.translate(None, _VISIBLE) != b"  \r\n " or protocol.translate(None, _VISIBLE) or not method or not target:
         raise LocalProtocolError("http1.invalid_characters", 500, "malformed method, target, authority or protocol")
-    return _head(start, headers, extra), method, mode, length
+    head = _head(start, headers, extra)
+    if likeness is not None:
+        _remember(event, head, method, mode, length)
+    return head, method, mode, length
+
+
+def _remember(event: RequestHeaders, head: bytes, method: bytes, mode: int, length: int) -> None:
+    """Keep a head for those that are like it but for their request id."""
+    after = b""
+    request_id = event.headers.first.get(_ID)
+    if request_id is not None:
+        line = b"\r\n" + _ID + b": " + request_id + b"\r\n"
+        if head.count(line) != 1:
+            return
+        place = head.find(line) + len(line) - 2
+        head, after = head[: place - len(request_id)], head[place:]
+    if len(_known_heads) >= KNOWN_HEADS:
+        _known_heads.clear()
+    _known_heads[event.likeness, event.end_stream] = head, after, method, mode, length
 
 
 def response_head(

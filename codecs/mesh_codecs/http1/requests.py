@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from mesh_codecs.errors import RemoteProtocolError
-from mesh_codecs.events import RequestHeaders
+from mesh_codecs.events import KnownHead, RequestHeaders
 from mesh_codecs.headers import Headers
 from mesh_codecs.http1 import fields
 from mesh_codecs.http1.fields import CHUNKED, CHUNKS, CLOSE, HOP_BY_HOP, KEEP_ALIVE, LENGTH, NO_BODY, UPGRADE
@@ -16,8 +16,9 @@ from mesh_codecs.http1.grammar import LOW_VERSION, NOT_KEPT, check_count, parse_
 from mesh_codecs.http1.head_table import HeadTable
 from mesh_codecs.http1.settings import Http1Settings, UnderscoreAction
 
-_table: Final = HeadTable[tuple[bytes, bytes, bytes, dict[bytes, bytes], int, int, bool, int]]()
-"""method, authority, path, fields, how the body ends, its length, whether the connection persists, number of fields"""
+_table: Final = HeadTable[tuple[bytes, bytes, bytes, dict[bytes, bytes], int, int, bool, int, KnownHead]]()
+"""method, authority, path, fields, how the body ends, its length, whether the connection persists, number of fields, and what
+stands for the head"""
 
 
 def read_request_head(stream: int, head: bytes, settings: Http1Settings) -> tuple[RequestHeaders, int, int, bool]:
@@ -34,8 +35,9 @@ def read_request_head(stream: int, head: bytes, settings: Http1Settings) -> tupl
     known = _table.entries.get(head)
     if known is not None and known[7] <= settings.max_header_count:
         _table.hits += 1
-        method, authority, path, known_first, mode, length, keep, _ = known
-        event = RequestHeaders(stream, method, b"", authority, path, Headers.of(known_first.copy()), mode == NO_BODY)
+        method, authority, path, known_first, mode, length, keep, _, known_head = known
+        headers = Headers.of(known_first.copy())
+        event = RequestHeaders(stream, method, b"", authority, path, headers, mode == NO_BODY, b"", b"HTTP/1.1", known_head)
         return event, mode, length, keep
     lines = head.split(b"\r\n")
     method, target, minor = parse_request_line(lines.pop(0))
@@ -95,7 +97,7 @@ def read_request_head(stream: int, head: bytes, settings: Http1Settings) -> tupl
     # A head in which nothing depends on the settings, save the number of fields.
     plain = minor and not scheme and not protocol and method != b"CONNECT" and authority and headers.more is None
     if plain and b"?" not in path and b"_" not in head and NOT_KEPT.isdisjoint(first):
-        _table.store(head, (method, authority, path, first.copy(), mode, length, keep, len(lines)))
+        _table.store(head, (method, authority, path, first.copy(), mode, length, keep, len(lines), KnownHead()))
     event = RequestHeaders(stream, method, scheme, authority, path, headers, end_stream, protocol, version)
     return event, mode, length, keep
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import suppress
 
 import pytest
 from bootstraps import web
 from http2_support.caller import Caller
 from plane_support import ANSWER, at, head, plane, run, upstream
 
+from mesh_codecs.http1 import requests
+from mesh_codecs.http1.head_table import HeadTable
 from mesh_proxy.stream.http_stream import HttpStream
 
 TIMES = 8
@@ -27,12 +30,10 @@ class Heads:
         self.raw: list[bytes] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            got = await head(reader)
-            if not got:
-                return
-            self.raw.append(got)
-            writer.write(ANSWER)
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                self.raw.append(await head(reader))
+                writer.write(ANSWER)
 
 
 @pytest.fixture
@@ -119,6 +120,43 @@ def test_what_may_differ_is_worked_out_each_time(hcm: str, fields: tuple[tuple[b
     run(body())
     assert len(heads.raw) == TIMES
     assert planned == []
+
+
+GET = b"GET /x HTTP/1.1\r\nhost: a\r\nuser-agent: u\r\nx-envoy-internal: true\r\n\r\n"
+POST = b"POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi"
+
+
+@pytest.mark.parametrize("sent", [GET, POST], ids=["get", "post"])
+def test_connection_managers_share_heads_but_no_plans(sent: bytes, planned: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP/1 heads are known by their bytes in the whole process."""
+    monkeypatch.setattr(requests, "_table", HeadTable())
+    seen: dict[str, set[bytes]] = {}
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                got = await head(reader)
+                if b"content-length: 2" in got:
+                    assert await reader.readexactly(2) == b"hi"
+                current.add(_ID.sub(b"x-request-id: new\r\n", got))
+                writer.write(ANSWER)
+
+    async def body(hcm: str) -> None:
+        async with upstream(serve) as address, plane(web(endpoint=at(address), hcm=hcm)) as one:
+            for _ in range(2):
+                reader, writer = await one.connect("web")
+                for _ in range(4):
+                    writer.write(sent)
+                    assert (await head(reader)).startswith(b"HTTP/1.1 200 OK")
+                    assert await reader.readexactly(2) == b"ok"
+                writer.close()
+
+    for hcm in ("", "use_remote_address: true", "generate_request_id: false", "via: me", "", "use_remote_address: true"):
+        current = seen.setdefault(hcm, set())
+        run(body(hcm))
+    assert [len(heads) for heads in seen.values()] == [1, 1, 1, 1]
+    assert len(set().union(*seen.values())) == 4
+    assert len(planned) == 6 * 8 - 6 - 1  # the first of all is not known, the first of each manager not planned
 
 
 def test_a_lot_is_drawn_each_time(planned: list[bytes]) -> None:
