@@ -48,6 +48,8 @@ def server_context(
         # A resumed session has no chain any more, by which its trust domain could be told.
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
+    else:
+        context.num_tickets = 1  # each costs a copy of the session with the peer's certificate, a tenth of the handshake
     if validation.has_anchor:
         context.verify_mode = ssl.CERT_REQUIRED if config.require_client_certificate else ssl.CERT_OPTIONAL
     elif config.require_client_certificate or not validation.is_empty:

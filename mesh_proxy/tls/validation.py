@@ -80,7 +80,8 @@ class PeerCheck:
             return certificate
         if not config.allow_expired and not certificate.not_before <= time.time() <= certificate.not_after:
             raise PeerRefused("fail_verify_error", "the certificate is not valid at this time")
-        chain = verified_chain(connection)
+        # Asked for only where it counts: it costs as much as the rest of this together.
+        chain = verified_chain(connection) if config.max_depth is not None or len(self._anchors) > 1 else ()
         if config.max_depth is not None and len(chain) - 2 > config.max_depth:
             raise PeerRefused("fail_verify_error", "the certificate's chain is too long")
         if self._rsa_usage:
