@@ -38,6 +38,9 @@ _TEXTUAL: Final[dict[str, Callable[[bytes, bytes], bool]]] = {
     "endswith": lambda a, b: a.endswith(b),
     "contains": lambda a, b: b in a,
 }
+REMEMBERED: Final = 1024
+"""values whose answer a comparison keeps; they come from requests, so there must be an end. Then it starts anew"""
+LONGEST_REMEMBERED: Final = 128
 DEEPEST: Final = 32
 """parentheses and `not` within each other"""
 
@@ -133,9 +136,12 @@ class _Parser:
             value = value_source({kind: True}, self.path)
         else:
             raise FieldError(self.path, f"has {kind!r} where a value such as `header name` should stand")
+        divisor: int | None = None
         if self._peek() == "%":
             self.position += 1
-            value = _modulo(value, self._number())
+            divisor = self._number()
+            if self._peek() == "exists":
+                value = _modulo(value, divisor)
         operator = self._next("an operator")
         if operator == "exists":
             return lambda stream: value(stream) is not None
@@ -146,11 +152,11 @@ class _Parser:
                 self.position += 1
                 wanted.add(self._next("a value").encode())
             self._expect(")")
-            return lambda stream: value(stream) in wanted
+            return _remembering(value, divisor, lambda found: found in wanted)
         if operator in _ORDERED:
-            return _ordered(value, _ORDERED[operator], self._number())
+            return _remembering(value, divisor, _ordered(_ORDERED[operator], self._number()))
         if operator in _TEXTUAL:
-            return _textual(value, _TEXTUAL[operator], self._next("a value").encode())
+            return _remembering(value, divisor, _textual(_TEXTUAL[operator], self._next("a value").encode()))
         raise FieldError(self.path, f"has {operator!r} where an operator should stand")
 
     def _number(self) -> int:
@@ -161,27 +167,47 @@ class _Parser:
         return number
 
 
+def _rest(found: bytes, divisor: int) -> bytes | None:
+    number = whole_number(found)
+    return None if number is None or not divisor else b"%d" % (number % divisor)
+
+
 def _modulo(value: Value, divisor: int) -> Value:
     def rest(stream: Stream) -> bytes | None:
         found = value(stream)
-        number = None if found is None else whole_number(found)
-        return None if number is None or not divisor else b"%d" % (number % divisor)
+        return None if found is None else _rest(found, divisor)
 
     return rest
 
 
-def _ordered(value: Value, compare: Callable[[int, int], bool], limit: int) -> Condition:
-    def test(stream: Stream) -> bool:
+def _remembering(value: Value, divisor: int | None, test: Callable[[bytes], bool]) -> Condition:
+    """A test of one value, done once for each value that comes again and again."""
+    known: dict[bytes, bool] = {}
+
+    def holds(stream: Stream) -> bool:
         found = value(stream)
-        number = None if found is None else whole_number(found)
+        if found is None:
+            return False
+        answer = known.get(found)
+        if answer is None:
+            rest = found if divisor is None else _rest(found, divisor)
+            answer = rest is not None and test(rest)
+            if len(found) <= LONGEST_REMEMBERED:
+                if len(known) >= REMEMBERED:
+                    known.clear()
+                known[found] = answer
+        return answer
+
+    return holds
+
+
+def _ordered(compare: Callable[[int, int], bool], limit: int) -> Callable[[bytes], bool]:
+    def test(found: bytes) -> bool:
+        number = whole_number(found)
         return number is not None and compare(number, limit)
 
     return test
 
 
-def _textual(value: Value, compare: Callable[[bytes, bytes], bool], wanted: bytes) -> Condition:
-    def test(stream: Stream) -> bool:
-        found = value(stream)
-        return found is not None and compare(found, wanted)
-
-    return test
+def _textual(compare: Callable[[bytes, bytes], bool], wanted: bytes) -> Callable[[bytes], bool]:
+    return lambda found: compare(found, wanted)

@@ -42,6 +42,8 @@ TYPE: Final = "mesh_proxy.filters.TrafficLabel"
 METADATA: Final = "mesh_proxy.traffic_label"
 """where later filters and logs find the labels: name -> value"""
 TRACE_IDS: Final = ("traceparent", "b3", "x-b3-traceid", "x-request-id")
+REMEMBERED: Final = 1024
+"""values of labels that are known; they come from requests, so there must be an end. Then it starts anew"""
 LONGEST: Final = 43
 """bytes of a label; what shared memory takes"""
 _LABEL: Final = re.compile(rb"[!-+\-./0-9:<-~]{1,%d}" % LONGEST)
@@ -86,6 +88,7 @@ class _Label:
         "attach_baggage",
         "attach_header",
         "attach_tracestate",
+        "attaches_more",
         "header",
         "key",
         "member",
@@ -93,6 +96,7 @@ class _Label:
         "remember",
         "source_name",
         "sources",
+        "valid",
     )
 
     def __init__(self, config: LabelConfig, owner: TrafficLabelFilter) -> None:
@@ -108,7 +112,27 @@ class _Label:
         self.attach_header = "header" in config.attach_to
         self.attach_baggage = "baggage" in config.attach_to
         self.attach_tracestate = "tracestate" in config.attach_to
+        self.attaches_more = self.attach_baggage or self.attach_tracestate
         self.remember = config.remember
+        self.valid: set[bytes] = set()
+        """values that were looked at before and are labels"""
+
+    def check(self, value: bytes) -> bool:
+        """Whether a value may be a label."""
+        if _LABEL.fullmatch(value) is None:
+            return False
+        if len(self.valid) >= REMEMBERED:
+            self.valid.clear()
+        self.valid.add(value)
+        return True
+
+    def attach(self, event: RequestHeaders, value: bytes) -> None:
+        """Write it into the W3C headers."""
+        headers = event.headers
+        if self.attach_baggage and baggage_member(headers.get_joined(b"baggage"), self.member) != value:
+            headers.set(b"baggage", with_baggage(headers.get_joined(b"baggage"), self.member, value))
+        if self.attach_tracestate:
+            headers.set(b"tracestate", with_tracestate(headers.get_joined(b"tracestate"), self.member, value))
 
 
 class TrafficLabelFilter(Filter):
@@ -119,8 +143,8 @@ class TrafficLabelFilter(Filter):
         "_identities",
         "_labels",
         "_networks",
-        "_remembers",
         "_stats",
+        "_told",
         "_trace_ids",
         "_trusted",
         "_ttl_s",
@@ -136,7 +160,8 @@ class TrafficLabelFilter(Filter):
         self._networks = tuple(ipaddress.ip_network(one, strict=False) for one in config.addresses or ())
         self._trusted = config.identities is None and config.addresses is None
         self._labels = tuple(_Label(one, self) for one in config.labels)
-        self._remembers = any(one.remember for one in self._labels)
+        self._told: dict[tuple[Any, ...], dict[str, str]] = {}
+        """(label, source, value) of each label that was found -> what metadata say; nobody changes it"""
         self._stats = context.stats(
             context.stat_prefix + "traffic_label.",
             counters=("labelled", "unlabelled", "restored", "remembered", "stripped", "invalid"),
@@ -196,45 +221,56 @@ class TrafficLabelFilter(Filter):
         """Find the labels, write them on the request, remember them."""
         if not self._trusted and not self._may_label(stream):
             self._strip(event)
-        headers = event.headers
+        stats = self._stats
         changed = False
-        trace_ids: list[bytes] | None = None
+        found: tuple[Any, ...] = ()
         for label in self._labels:
             value: bytes | None = None
-            source = ""
-            for kind, find in label.sources:
+            kind = ""
+            for kind, find in label.sources:  # noqa: B007 - what was found is told with its source
                 value = find(stream)
                 if value:
-                    source = kind
                     break
             if not value:
-                self._stats.unlabelled += 1
+                stats.unlabelled += 1
                 continue
-            if _LABEL.fullmatch(value) is None:
-                self._stats.invalid += 1
+            if value not in label.valid and not label.check(value):
+                stats.invalid += 1
                 continue
-            self._stats.labelled += 1
-            if label.attach_header and headers.first.get(label.header) != value:
-                headers.set(label.header, value)
-                changed = True
-            if label.attach_baggage and baggage_member(headers.get_joined(b"baggage"), label.member) != value:
-                headers.set(b"baggage", with_baggage(headers.get_joined(b"baggage"), label.member, value))
-            if label.attach_tracestate:
-                headers.set(b"tracestate", with_tracestate(headers.get_joined(b"tracestate"), label.member, value))
+            stats.labelled += 1
+            if label.attach_header:
+                headers = event.headers
+                if headers.first.get(label.header) != value:
+                    headers.set(label.header, value)
+                    changed = True
+            if label.attaches_more:
+                label.attach(event, value)
             if label.remember:
-                if trace_ids is None:
-                    trace_ids = self.trace_ids(event)
-                for trace_id in trace_ids:
+                for trace_id in self.trace_ids(event):
                     self.context.remember(label.key, trace_id, value, self._ttl_s)
-                    self._stats.remembered += 1
-            if stream.dynamic_metadata is None:
-                stream.dynamic_metadata = {}
-            found = stream.dynamic_metadata.setdefault(METADATA, {})
-            found[label.name] = value.decode("latin-1")
-            found[label.source_name] = source
+                    stats.remembered += 1
+            found += (label, kind, value)
+        if found:
+            told = self._told.get(found) or self._tell(found)
+            metadata = stream.dynamic_metadata
+            if metadata is None:
+                stream.dynamic_metadata = {METADATA: told}
+            else:
+                metadata[METADATA] = {**metadata[METADATA], **told} if METADATA in metadata else told
         if changed and self._clear_route:
             stream.clear_route()
         return FilterStatus.CONTINUE
+
+    def _tell(self, found: tuple[Any, ...]) -> dict[str, str]:
+        """What metadata say of these labels, once for all requests that have them."""
+        told = {}
+        for label, kind, value in zip(found[::3], found[1::3], found[2::3], strict=True):
+            told[label.name] = value.decode("latin-1")
+            told[label.source_name] = kind
+        if len(self._told) >= REMEMBERED:
+            self._told.clear()
+        self._told[found] = told
+        return told
 
 
 def _name_of(source: Mapping[str, Any]) -> str:

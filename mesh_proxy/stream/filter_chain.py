@@ -60,7 +60,7 @@ def has(kind: type[Filter], name: str) -> bool:
 class FilterChain:
     """One combination of filters."""
 
-    __slots__ = ("_makers", "_shared", "complete", "local_reply", "request", "response", "size")
+    __slots__ = ("_makers", "_shared", "complete", "light", "local_reply", "request", "response", "size")
 
     def __init__(self, factories: Sequence[FilterFactory]) -> None:
         self.size = len(factories)
@@ -74,6 +74,12 @@ class FilterChain:
         self.response = Direction(kinds, order[::-1], _RESPONSE_HOOKS)
         self.local_reply = tuple(index for index in order if has(kinds[index], "on_local_reply"))
         self.complete = tuple(index for index in order if has(kinds[index], "on_complete"))
+        heads_alone = not (self.request.data or self.request.trailers or self.response or self.local_reply or self.complete)
+        self.light: tuple[tuple[int, Filter, Hook], ...] = ()
+        """positions, filters and hooks of a chain that looks at heads of requests alone, by filters that serve all streams: as
+        long as none of them stops a request, it needs no `FilterRun`"""
+        if heads_alone and self._shared is not None:
+            self.light = tuple((position, self._shared[index], hook) for position, index, hook in self.request.headers)
 
     def make(self) -> list[Filter]:
         """The filters of one stream."""

@@ -88,6 +88,11 @@ class FilterRun:
 
     # -- events in
 
+    def stopped(self, position: int, event: RequestHeaders, status: FilterStatus) -> None:
+        """The filter at a position has stopped the request's head, and those before it have let it pass."""
+        if not self._request_over:
+            self._request_flow().close(position, HEADERS, event, status)
+
     def request_headers(self, event: RequestHeaders) -> None:
         """The request's head enters the first filter."""
         filters = self.filters

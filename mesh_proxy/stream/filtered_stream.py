@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.events import ResponseHeaders
-from mesh_filters.filter import Filter
+from mesh_filters.filter import Filter, FilterStatus
 from mesh_proxy.config.model import FilterSwitch
 from mesh_proxy.routing.matchers import compile_fraction
 from mesh_proxy.stream.filter_run import FilterRun
@@ -19,7 +19,9 @@ from mesh_proxy.tasks import create_task
 if TYPE_CHECKING:
     from mesh_proxy.config.model.route import MirrorPolicyConfig
     from mesh_proxy.routing import Route
-    from mesh_proxy.stream.filter_chain import FilterChains
+    from mesh_proxy.stream.filter_chain import FilterChain, FilterChains
+
+_CONTINUE: Final = FilterStatus.CONTINUE
 
 
 class FilteredStream(UpstreamStream):
@@ -43,15 +45,29 @@ class FilteredStream(UpstreamStream):
             per_filter = route.per_filter_config if self.choice is None else self.choice.per_filter_config
             if per_filter:
                 chain = chains.of(per_filter)
-        if chain.size:
+        if chain.light:
+            self._walk_light(chain)
+        elif chain.size:
             self.run = FilterRun(self, chain, self.downstream.owner.buffer_limit)
             self.run.request_headers(self.request)
         else:
             self.route_request()
 
+    def _walk_light(self, chain: FilterChain) -> None:
+        """Through filters that look at nothing but the head."""
+        request = self.request
+        for position, one, hook in chain.light:
+            status = hook(one, self, request)
+            if status is not _CONTINUE or self.response is not None:
+                if not self.done and self.response is None:  # it has not answered: it will let the request go on later
+                    self.run = FilterRun(self, chain, self.downstream.owner.buffer_limit)
+                    self.run.stopped(position, request, status)
+                return
+        self.route_request()
+
     def local_reply_headers(self, event: ResponseHeaders) -> None:
         """A filter's answer is logged with the cluster that the route would have sent the request to, as by Envoy."""
-        if self.run is not None and not self.cluster_name and self.route is not None:
+        if self.manager.filter_chains is not None and not self.cluster_name and self.route is not None:
             name = self.target_cluster()
             if self.manager.context.clusters.get(name) is not None:
                 self.cluster_name = name

@@ -47,9 +47,12 @@ class UpstreamStream(TimedStream):
         cluster = self.cluster
         assert cluster is not None
         self.attempts += 1
-        endpoint = cluster.pick(
-            self._lb_context() if cluster.needs_context or self.retry is not None or self.labels is not None else None
-        )
+        if cluster.needs_context or self.retry is not None:
+            endpoint = cluster.pick(self._lb_context())
+        elif self.labels is not None:
+            endpoint = cluster.pick_labelled(self.labels)
+        else:
+            endpoint = cluster.pick()
         if endpoint is None:
             self._charge(503)
             self.send_local_reply(503, b"no healthy upstream", details="no_healthy_upstream", flag=flags.NO_HEALTHY_UPSTREAM)

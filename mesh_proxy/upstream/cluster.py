@@ -144,6 +144,13 @@ class Cluster:
             return self._choose() if self.subsets is None else self.subsets.choose(None)
         return self._pick_with(context)
 
+    def pick_labelled(self, labels: Labels) -> Endpoint | None:
+        """The same for a cluster without `needs_context`, among the endpoints that have these labels."""
+        index = self._labels
+        if index is None:
+            index = self.label_index()
+        return index.choose(labels)
+
     def _pick_with(self, context: LbContext) -> Endpoint | None:
         source = self._hash_input
         source.value = context.hash

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Labels = tuple[tuple[str, str], ...]
 """(key, value) in any order; an empty value asks for endpoints without the label"""
 _LOCALITY: Final = {"@region": "region", "@zone": "zone", "@sub_zone": "sub_zone"}
+MOST_QUESTIONS: Final = 4096
+"""that are remembered of one cluster; values come from requests"""
 MOST_KEY_SETS: Final = 64
 """of one cluster; then the indexes start anew"""
 
@@ -53,14 +55,26 @@ class _Group:
 class LabelIndex:
     """All indexes of one cluster."""
 
-    __slots__ = ("_by_keys", "_endpoints", "_make")
+    __slots__ = ("_by_keys", "_endpoints", "_known", "_make")
 
     def __init__(self, endpoints: Sequence[Endpoint], make: Callable[[Sequence[Endpoint]], Choose]) -> None:
         self._endpoints = endpoints
         self._make = make
         self._by_keys: dict[tuple[str, ...], dict[tuple[str, ...], _Group]] = {}
+        self._known: dict[Labels, _Group | None] = {}
+        """questions that were asked before"""
 
     def _group(self, labels: Labels) -> _Group | None:
+        try:
+            return self._known[labels]
+        except KeyError:
+            pass
+        if len(self._known) >= MOST_QUESTIONS:
+            self._known.clear()
+        found = self._known[labels] = self._find(labels)
+        return found
+
+    def _find(self, labels: Labels) -> _Group | None:
         keys = tuple([key for key, _ in labels])
         groups = self._by_keys.get(keys)
         if groups is None:

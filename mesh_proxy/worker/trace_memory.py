@@ -32,6 +32,10 @@ _RECORD: Final = struct.Struct("=QdIB43s")
 """key, expiry in monotonic seconds, checksum, length of the label, label"""
 RECORD_SIZE: Final = 64
 LONGEST_LABEL: Final = 43
+_KEYS: Final = struct.Struct("=Q56xQ56xQ56xQ56x")
+"""the keys of a bucket"""
+_USED_AT: Final = 48
+"""in the head: a byte that is not zero when anything was ever remembered"""
 _BUCKETS: Final = PLACES // _WAYS
 _BUCKET_SIZE: Final = _WAYS * RECORD_SIZE
 _HEAD: Final = struct.Struct("=Qd")
@@ -43,6 +47,7 @@ TABLE_SIZE: Final = _START + PLACES * RECORD_SIZE
 MOST_NAMES: Final = 64
 """labels whose half-made hashes are kept"""
 assert _RECORD.size == RECORD_SIZE
+assert _KEYS.size == _BUCKET_SIZE
 
 
 def make_table() -> int:
@@ -104,14 +109,19 @@ class TraceMemory:
             if expiry < oldest:
                 place, oldest = offset, expiry
         expiry = now + ttl_s
+        memory[_USED_AT] = 1
         memory[place : place + RECORD_SIZE] = _RECORD.pack(key, expiry, _checksum(key, expiry, label), len(label), label)
         return True
 
     def recall(self, name: bytes, trace_id: bytes, now: float) -> bytes | None:
         """The label of a trace; None when it is not known, or no longer."""
-        key = self._key(name, trace_id)
         memory = self._memory
+        if not memory[_USED_AT]:
+            return None  # nobody remembers anything
+        key = self._key(name, trace_id)
         start = _START + key % _BUCKETS * _BUCKET_SIZE
+        if key not in _KEYS.unpack_from(memory, start):
+            return None
         for offset in range(start, start + _BUCKET_SIZE, RECORD_SIZE):
             if _HEAD.unpack_from(memory, offset)[0] == key:
                 _, expiry, checksum, size, text = _RECORD.unpack(memory[offset : offset + RECORD_SIZE])
