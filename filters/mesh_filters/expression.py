@@ -4,8 +4,9 @@
     term       = factor { "and" factor }
     factor     = "not" factor | "(" condition ")" | comparison
     comparison = value [ "%" number ] operator literal | value "in" "(" literal { "," literal } ")" | value "exists"
-    value      = ( "header" | "attachment" | "cookie" | "query" | "baggage" | "tracestate" | "jwt" | "argument" ) name
-               | "path" | "method" | "authority" | "source_ip"
+    value      = ( "header" | "attachment" | "cookie" | "query" | "baggage" | "tracestate" | "jwt" | "argument"
+                 | "source" | "source_label" ) name
+               | "path" | "method" | "authority" | "source_ip" | "protocol" | "service" | "group" | "version"
     operator   = "==" | "!=" | "<" | "<=" | ">" | ">=" | "startswith" | "endswith" | "contains"
 
 A value that the request does not have makes its comparison false, also `!=`. `<` and the like, and `%`, compare whole
@@ -24,7 +25,9 @@ from mesh_filters.values import PLAIN, Value, value_source
 
 Condition = Callable[[Stream], bool]
 _TOKEN: Final = re.compile(r"""\s*(?:("(?:[^"\\]|\\.)*"|'[^']*')|(==|!=|<=|>=|<|>|%|\(|\)|,)|([^\s()<>=!%,"']+))""")
-_NAMED: Final = frozenset({"header", "attachment", "cookie", "query", "baggage", "tracestate", "jwt", "argument"})
+_NAMED: Final = frozenset(
+    {"header", "attachment", "cookie", "query", "baggage", "tracestate", "jwt", "argument", "source", "source_label"}
+)
 _ORDERED: Final[dict[str, Callable[[int, int], bool]]] = {
     "<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,

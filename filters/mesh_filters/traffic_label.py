@@ -8,6 +8,7 @@
       - trace: true                          # what this sidecar has learnt for the request's trace id
       - {expression: "header user-id % 100 == 20", value: gray}
       - {percentage: 5, hash: {cookie: user}, value: gray}
+      - source_label: version                # of the caller's workload; also source: namespace, service_account, cluster, …
       - own_label: version                   # of this sidecar's workload (node.metadata.LABELS)
       - constant: base
       attach_to: [header, baggage]           # header, baggage, tracestate; default header

@@ -7,6 +7,9 @@
 {metadata: [filter, key, key]}        what another filter has left
 {argument: 0} {argument: 0.user.id}   argument of a Dubbo call that is a text, number or boolean; or a field of an object
 {path: true} {method: true} {authority: true} {source_ip: true}
+{protocol: true}                      dubbo, triple, grpc or http
+{service: true} {group: true} {version: true}   of a call, by the same names for Dubbo (attachments) and Triple (tri-service-…)
+{source: namespace} {source_label: version}     of the caller (`mesh_filters.source`)
 """
 
 from __future__ import annotations
@@ -17,12 +20,26 @@ from urllib.parse import unquote_to_bytes
 
 from mesh_filters.definition import FieldError
 from mesh_filters.filter import Stream
+from mesh_filters.source import check_part, source_label, source_part
+from mesh_filters.view import RequestView
 
 Value = Callable[[Stream], bytes | None]
 """None: the request does not have it"""
 JWT_FILTER: Final = "envoy.filters.http.jwt_authn"
-NAMED: Final = ("header", "attachment", "cookie", "query", "baggage", "tracestate", "jwt", "metadata", "argument")
-PLAIN: Final = ("path", "method", "authority", "source_ip")
+NAMED: Final = (
+    "header",
+    "attachment",
+    "cookie",
+    "query",
+    "baggage",
+    "tracestate",
+    "jwt",
+    "metadata",
+    "argument",
+    "source",
+    "source_label",
+)
+PLAIN: Final = ("path", "method", "authority", "source_ip", "protocol", "service", "group", "version")
 
 
 def value_source(config: Mapping[str, Any], path: str) -> Value:
@@ -51,6 +68,11 @@ def value_source(config: Mapping[str, Any], path: str) -> Value:
         raise FieldError(f"{path}.{kind}", "must be a name")
     if kind == "jwt":
         return _metadata(JWT_FILTER, given.split("."))
+    if kind == "source":
+        part = check_part(given, f"{path}.source")
+        return lambda stream: source_part(stream, part)
+    if kind == "source_label":
+        return lambda stream: source_label(stream, given)
     name = given.encode()
     if kind in ("header", "attachment"):
         lower = name.lower()
@@ -75,6 +97,10 @@ _PLAIN: Final[Mapping[str, Value]] = {
     "method": lambda stream: stream.request.method,
     "authority": lambda stream: stream.request.authority,
     "source_ip": lambda stream: stream.connection.remote_ip or None,
+    "protocol": lambda stream: RequestView(stream).kind.encode(),
+    "service": lambda stream: RequestView(stream).service or None,
+    "group": lambda stream: RequestView(stream).group or None,
+    "version": lambda stream: RequestView(stream).version or None,
 }
 
 

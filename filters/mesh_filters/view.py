@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from mesh_codecs.events import RequestHeaders
 from mesh_filters.filter import Stream
+from mesh_filters.source import identities_of
 
 DUBBO = "dubbo"
 TRIPLE = "triple"
@@ -72,7 +73,4 @@ class RequestView:
     @property
     def source_identities(self) -> tuple[str, ...]:
         """URI names of the caller's certificate (SPIFFE)."""
-        names = getattr(self.stream.connection.tls, "peer_uri_san", None) or ()
-        if isinstance(names, (str, bytes)):
-            names = (names,)
-        return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+        return identities_of(self.stream)

@@ -35,7 +35,6 @@ NOT_OURS = {
     "note.*.fips_mode": "about Envoy's TLS library",
     "note.*.lb_zone_*": "there is no zone-aware routing",
     "note.*.lb_local_cluster_not_ok": "there is no zone-aware routing",
-    "note.*.lb_subsets_*": "there are no subsets",
     "note.*.passthrough_internal_redirect_*": "there are no internal redirects",
     "note.*.http1.metadata_not_supported_error": "about Envoy's METADATA frames",
     "note.*extension_config_missing": "there is no extension discovery",

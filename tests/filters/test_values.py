@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from google.protobuf.struct_pb2 import Struct
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mesh_codecs.events import RequestHeaders
 from mesh_codecs.headers import Headers
 from mesh_filters.definition import FieldError
 from mesh_filters.expression import DEEPEST, compile_condition
+from mesh_filters.source import LONGEST_METADATA, PEER_METADATA, labels_in
 from mesh_filters.values import value_source, with_baggage, with_tracestate
 from mesh_filters.view import RequestView
 
@@ -132,3 +137,75 @@ def test_one_view_of_all_protocols() -> None:
     assert (dubbo.kind, dubbo.service, dubbo.method, dubbo.group, dubbo.version) == ("dubbo", b"demo.Hello", b"Say", b"g", b"1")
     assert dubbo.source_identities == ("spiffe://a/b",)
     assert dubbo.source_ip == b"1.2.3.4"
+
+
+def described(path: bytes = b"/", *pairs: tuple[bytes, bytes], tls: object = None, version: bytes = b"HTTP/2") -> Any:
+    request = RequestHeaders(1, b"POST", b"http", b"shop", path, Headers(pairs), True, http_version=version)
+    return SimpleNamespace(request=request, connection=SimpleNamespace(tls=tls, remote_ip=b"1.2.3.4"))
+
+
+def struct(**fields: object) -> Any:
+    made = Struct()
+    made.update(fields)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("identity", b"spiffe://mesh/ns/shop/sa/cart"),
+        ("trust_domain", b"mesh"),
+        ("namespace", b"shop"),
+        ("service_account", b"cart"),
+        ("cluster", b"cart.shop"),
+        ("node", b"sidecar-7"),
+    ],
+)
+def test_who_sends(part: str, value: bytes) -> None:
+    pairs = (b"x-envoy-downstream-service-cluster", b"cart.shop"), (b"x-envoy-downstream-service-node", b"sidecar-7")
+    stream = described(b"/", *pairs, tls=SimpleNamespace(peer_uri_san=("spiffe://mesh/ns/shop/sa/cart",)))
+    assert value_source({"source": part}, "x")(stream) == value
+    assert value_source({"source": part}, "x")(described()) is None
+    assert compile_condition(f"source {part} == {value.decode()}", "x")(stream)
+
+
+def test_a_name_that_is_no_spiffe_id() -> None:
+    stream = described(tls=SimpleNamespace(peer_uri_san=("urn:other",)))
+    assert value_source({"source": "namespace"}, "x")(stream) is None
+    with pytest.raises(FieldError, match="must be one of identity"):
+        value_source({"source": "pod"}, "x")
+
+
+def test_labels_of_the_callers_workload() -> None:
+    metadata = struct(NAME="cart-7", LABELS={"version": "gray", "app": "cart", "n": 3}, PLATFORM={"a": True}, LIST=[1, None])
+    header = base64.b64encode(metadata.SerializeToString())
+    for text in (header, header.rstrip(b"=")):
+        stream = described(b"/", (PEER_METADATA, text))
+        assert value_source({"source_label": "version"}, "x")(stream) == b"gray"
+        assert value_source({"source_label": "n"}, "x")(stream) is None
+        assert compile_condition("source_label app == cart", "x")(stream)
+    assert value_source({"source_label": "version"}, "x")(described()) is None
+
+
+@given(st.binary(max_size=200))
+def test_metadata_that_are_none(junk: bytes) -> None:
+    labels_in(junk)
+    labels_in(base64.b64encode(junk))
+
+
+def test_metadata_that_are_too_long_or_cut() -> None:
+    whole = struct(LABELS={"version": "gray"}).SerializeToString()
+    for end in range(len(whole)):
+        assert labels_in(base64.b64encode(whole[:end])).get("version") in (None, "gray", "gra", "gr", "g", "")
+    assert labels_in(b"A" * (LONGEST_METADATA + 1)) == {}
+
+
+def test_one_name_for_dubbo_and_triple() -> None:
+    """Group and version of a call, whatever they are on the wire."""
+    condition = compile_condition("service == demo.Hello and group == g and version startswith 1.", "x")
+    tri = (b"content-type", b"application/grpc"), (b"tri-service-group", b"g"), (b"tri-service-version", b"1.0")
+    triple = described(b"/demo.Hello/Say", *tri)
+    dubbo = described(b"/demo.Hello/Say", (b"group", b"g"), (b"version", b"1.0"), version=b"Dubbo")
+    grpc = described(b"/demo.Hello/Say", (b"content-type", b"application/grpc"), (b"group", b"g"), (b"version", b"1.0"))
+    assert [condition(one) for one in (triple, dubbo, grpc)] == [True, True, False]
+    assert [value_source({"protocol": True}, "x")(one) for one in (triple, dubbo, grpc)] == [b"triple", b"dubbo", b"grpc"]
