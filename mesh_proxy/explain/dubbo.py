@@ -13,7 +13,7 @@ from mesh_codecs.dubbo import DubboCodec, DubboMessage, Refusal
 from mesh_codecs.dubbo.frame import FLAG_REQUEST, FLAG_TWO_WAY, HESSIAN2, MAGIC
 from mesh_codecs.hessian2.write import dumps
 from mesh_proxy.explain.candidates import candidates
-from mesh_proxy.explain.scratch import dismiss, scratch_context, watch
+from mesh_proxy.explain.scratch import QuietFilterContext, dismiss, scratch_context, watch
 from mesh_proxy.network.filter_context import compile_filters
 from mesh_proxy.stats.dubbo_group import DubboStats
 from mesh_proxy.stream.dubbo_call import DubboCall
@@ -102,7 +102,9 @@ def explain(question: Question, manager: DubboManager, info: ConnectionInfo, lis
     quiet.context = scratch_context(manager.context)
     quiet.stats = quiet.context.registry.get(DubboStats, manager.stats.prefix)
     quiet.access_loggers = ()
-    quiet.filter_chains = compile_filters(manager.config.filters, quiet.context, manager.stats.prefix, watch(notes))
+    quiet.filter_chains = compile_filters(
+        manager.config.filters, quiet.context, manager.stats.prefix, watch(notes), QuietFilterContext
+    )
     answer: dict[str, Any] = {"network_filter": "dubbo_proxy", "filters": notes}
     (message,) = DubboCodec(manager.memo).receive_data(frame_of(question))
     assert isinstance(message, DubboMessage)

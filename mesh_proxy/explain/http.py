@@ -12,7 +12,7 @@ from mesh_codecs.events import Data, RequestHeaders, ResponseHeaders
 from mesh_codecs.headers import Headers
 from mesh_proxy.config.model.route import DirectResponseConfig, RedirectConfig
 from mesh_proxy.explain.candidates import candidates
-from mesh_proxy.explain.scratch import dismiss, scratch_context, watch
+from mesh_proxy.explain.scratch import QuietFilterContext, dismiss, scratch_context, watch
 from mesh_proxy.network.filter_context import compile_filters
 from mesh_proxy.stats.groups import HttpStats, ListenerHttpStats
 from mesh_proxy.stream.http_stream import HttpStream
@@ -84,7 +84,9 @@ def _quiet(manager: HttpManager, notes: list[dict[str, Any]]) -> HttpManager:
     made.access_loggers = ()
     made.request_queue = None
     made.max_duration_queue = None
-    made.filter_chains = compile_filters(manager.config.filters, made.context, manager.stats.prefix, watch(notes))
+    made.filter_chains = compile_filters(
+        manager.config.filters, made.context, manager.stats.prefix, watch(notes), QuietFilterContext
+    )
     return made
 
 

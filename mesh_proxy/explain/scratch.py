@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mesh_codecs.events import RequestHeaders
 from mesh_filters.async_filter import AsyncFilter
 from mesh_filters.definition import FilterFactory
 from mesh_filters.filter import Filter, FilterStatus, Stream
 from mesh_proxy.deadlines import Deadlines
+from mesh_proxy.network.filter_context import WorkerFilterContext
 from mesh_proxy.stats.registry import StatRegistry
 from mesh_proxy.worker.shared_cells import SharedCells
 from mesh_proxy.worker.trace_memory import TraceMemory
@@ -73,8 +74,25 @@ def scratch_context(context: WorkerContext) -> WorkerContext:
     made.deadlines = Deadlines(loop, lambda: None)
     made.shared_cells = SharedCells(None)
     made.value_table = ValueTable(None)
+    made.value_table = ValueTable(None)
     made.trace_memory = _KnownTraces(context.trace_memory)
     return made
+
+
+class QuietFilterContext(WorkerFilterContext):
+    """What filters get: nothing that they begin goes on, and nobody is asked anything."""
+
+    __slots__ = ()
+
+    def call_service(
+        self, cluster: str, request: RequestHeaders, body: bytes, *, timeout_s: float | None, max_bytes: int
+    ) -> Awaitable[Any]:
+        """No answer will come."""
+        return asyncio.get_running_loop().create_future()
+
+    def start_task(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """It is not begun."""
+        return cast("asyncio.Task[Any]", dismiss(work))
 
 
 def dismiss(work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:

@@ -196,8 +196,10 @@ def compile_filters(
     worker: WorkerContext,
     stat_prefix: str,
     watch: Callable[[str, FilterFactory], FilterFactory] | None = None,
+    kind: type[WorkerFilterContext] = WorkerFilterContext,
 ) -> FilterChains | None:
-    """The chains of a connection manager; None without filters. `watch` puts something around each filter.
+    """The chains of a connection manager; None without filters. `watch` puts something around each filter, and `kind` is what
+    filters get from the worker.
 
     Raises:
         ValueError: a filter cannot be made; the text names it.
@@ -205,7 +207,7 @@ def compile_filters(
     made: list[tuple[str, FilterFactory, bool]] = []
     for index, config in enumerate(filters):
         try:
-            factory = config.config.factory(WorkerFilterContext(worker, config.name, stat_prefix))
+            factory = config.config.factory(kind(worker, config.name, stat_prefix))
         except ValueError as error:
             raise ValueError(f"http_filters[{index}] ({config.name}): {error}") from error
         made.append((config.name, factory if watch is None else watch(config.name, factory), config.disabled))

@@ -266,3 +266,33 @@ def test_dubbo_calls_are_labelled_and_routed_alike() -> None:
             writer.close()
 
     run(test())
+
+
+def test_triple_calls_are_routed_by_group_and_version() -> None:
+    """Routes go by the headers of the Triple protocol, rules of filters by the names that Dubbo has for them."""
+    version = "{name: tri-service-version, string_match: {exact: 2.0.0}}"
+    group = "{name: tri-service-group, string_match: {exact: red}}"
+    host = (
+        f"routes: [{{match: {{prefix: /demo.Hello/, headers: [{version}, {group}]}}, route: {{cluster: b}}}}, "
+        "{match: {prefix: /}, route: {cluster: a}}]"
+    )
+    rule = "{name: version, rules: [{when: 'service == demo.Hello and version == 2.0.0 and not group exists', to: two}]}"
+    chained = f"{{name: chain, typed_config: {{{STRUCT}RouteChain, value: {{dimensions: [{rule}]}}}}}}"
+
+    async def test() -> None:
+        async with AsyncExitStack() as stack:
+            made = {name: await named(stack, name.encode()) for name in ("one", "two", "red")}
+            b = f"load_assignment: {{cluster_name: b, endpoints: [{{lb_endpoints: [{lb(made['red'])}]}}]}}"
+            text = web(hcm=chain(chained), host=host, cluster=endpoints(lb(made["one"], "one"), lb(made["two"], "two")))
+            proxy = await stack.enter_async_context(plane(text.replace("{name: b}", f"{{name: b, {b}}}")))
+            call = ("content-type: application/grpc", "te: trailers")
+            two, red = "tri-service-version: 2.0.0", "tri-service-group: red"
+            for headers, path, who in (
+                ((two, red), "/demo.Hello/Say", {"red"}),
+                ((two,), "/demo.Hello/Say", {"two"}),
+                ((two,), "/demo.Other/Say", {"one", "two"}),
+                ((red,), "/demo.Hello/Say", {"one", "two"}),
+            ):
+                assert {await ask(proxy, *call, *headers, path=path) for _ in range(6)} == who, headers
+
+    run(test())
