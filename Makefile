@@ -95,5 +95,13 @@ fmt: $(STAMP)  ## format and fix what can be fixed
 types: $(STAMP)  ## mypy, strict
 	$(BIN)/mypy
 
+.PHONY: container-check rootfs
+container-check: $(STAMP)  ## docker/: manifests against the schemas of Kubernetes, and against each other
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group container
+	$(BIN)/python -m pytest -rs tests/proxy/container $(PYTEST_ARGS)
+
+rootfs:  ## the steps of docker/Dockerfile in a root file system made by debootstrap, and a pod tried in it; ROOTFS=build/rootfs (root, network)
+	docker/rootfs.sh $(or $(ROOTFS),build/rootfs) $(or $(ROOTFS_PYTHON),python3.11)
+
 clean:  ## remove what the targets made
 	rm -rf $(VENV) $(ENVOY_VENV) .mypy_cache .ruff_cache .pytest_cache dist

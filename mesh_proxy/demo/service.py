@@ -18,6 +18,7 @@ import uvloop
 from mesh_proxy.demo.scenario import NAME_HEADER
 from mesh_proxy.tasks import create_task
 
+LOOPBACK: Final = "127.0.0.1"
 MAX_REQUEST_BYTES: Final = 64 * 1024
 """of head and body together"""
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]{1,6})\r\n", re.IGNORECASE)
@@ -81,15 +82,15 @@ class ServiceProtocol(asyncio.Protocol):
             self._transport.close()
 
 
-async def serve(service: Service) -> None:
+async def serve(service: Service, host: str = LOOPBACK, port: int = 0) -> None:
     """Until standard input ends."""
-    await until_input_ends(lambda: ServiceProtocol(service))
+    await until_input_ends(lambda: ServiceProtocol(service), host, port)
 
 
-async def until_input_ends(protocol: Callable[[], asyncio.Protocol]) -> None:
-    """Serve on a free port, and say which, until whoever started us ends our standard input."""
+async def until_input_ends(protocol: Callable[[], asyncio.Protocol], host: str = LOOPBACK, port: int = 0) -> None:
+    """Serve (0: on a free port), and say on which port, until whoever started us ends our standard input."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(protocol, "127.0.0.1", 0)
+    server = await loop.create_server(protocol, host, port)
     print(f"listening {server.sockets[0].getsockname()[1]}", flush=True)
     reader = asyncio.StreamReader()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -107,8 +108,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="A small HTTP service for the demo; it ends with its standard input.")
     parser.add_argument("name", help="what it calls itself")
     parser.add_argument("--fail-every", type=int, default=0, metavar="N", help="503 to the first attempt of every Nth request")
+    parser.add_argument("--host", default=LOOPBACK, help="where to listen [127.0.0.1]")
+    parser.add_argument("--port", type=int, default=0, help="[a free one]")
     options = parser.parse_args()
-    uvloop.run(serve(Service(options.name, options.fail_every)))
+    uvloop.run(serve(Service(options.name, options.fail_every), options.host, options.port))
     return 0
 
 
