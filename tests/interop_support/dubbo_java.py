@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from peer_programs import program
@@ -20,6 +21,8 @@ class JavaPeers:
     """What Maven made, and processes of it."""
 
     def __init__(self, out: Path) -> None:
+        self.inside: Callable[..., list[str]] | None = None
+        """makes a command that runs somewhere else, such as in a network namespace"""
         self._out = out
         self._java = program("java")
         self._count = 0
@@ -51,6 +54,8 @@ class JavaPeers:
             *arguments,
         ]
         self._count += 1
+        if self.inside is not None:
+            command = self.inside(*command)
         return Program(command, self._out / f"{self._count}-{version}-{main}.log")
 
     def provider(self, version: str, **options: object) -> Provider:
@@ -102,6 +107,7 @@ class Consumer:
         protocol: str = "dubbo",
         *,
         provider_tags: tuple[str, ...] = (),
+        host: str = LOOPBACK,
         **options: object,
     ) -> Results:
         """Makes the calls of the scenarios to the service at the port; at several ports, Dubbo's own cluster chooses.
@@ -110,7 +116,7 @@ class Consumer:
         mine = f"run{self._runs}"
         at = ports if isinstance(ports, tuple) else (ports,)
         marks = [f"?dubbo.tag={tag}" if tag else "" for tag in provider_tags] or [""] * len(at)
-        url = ";".join(f"{protocol}://{LOOPBACK}:{port}{mark}" for port, mark in zip(at, marks, strict=True))
+        url = ";".join(f"{protocol}://{host}:{port}{mark}" for port, mark in zip(at, marks, strict=True))
         words = [f"{name}={value}" for name, value in options.items()]
         self.program.tell(" ".join([mine, scenarios, f"url={url}", *words]))
         return self.program.results(mine)

@@ -18,7 +18,7 @@ import peers.api.Notifier;
  * A provider of all services on one port.
  *
  * <p>Prints "port N" when it serves. A line "stop" or the end of the input ends it as Dubbo ends gracefully: by the shutdown hook.
- * Options: name, protocol (dubbo or tri), heartbeat (ms), tag, payload (bytes), port.
+ * Options: name, protocol (dubbo or tri), heartbeat (ms), tag, payload (bytes), port, host.
  */
 public final class Provider {
     /** 127.0.0.1 as a number: Dubbo takes other spellings for a mistake and uses another address of the machine. */
@@ -32,10 +32,11 @@ public final class Provider {
         if (port == 0) {
             port = freePort();
         }
-        System.setProperty("DUBBO_IP_TO_BIND", LOOPBACK);
+        String host = options.get("host", LOOPBACK);
+        System.setProperty("DUBBO_IP_TO_BIND", host);
         ProtocolConfig protocol = new ProtocolConfig();
         protocol.setName(options.get("protocol", "dubbo"));
-        protocol.setHost(LOOPBACK);
+        protocol.setHost(host);
         protocol.setPort(port);
         protocol.setThreads(64);
         protocol.setIothreads(2);
