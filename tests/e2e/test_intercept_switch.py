@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
+from e2e_support.peers import read_answer
 from e2e_support.pod import PORTS, UID, Host, Pod, configuration
 from e2e_support.sidecar import until
 from e2e_support.steady_load import SteadyLoad
@@ -122,3 +124,26 @@ def test_the_admin_interface_switches(joined: tuple[Cable, Host, Host]) -> None:
 
 def counted(pod: Pod) -> int:
     return int(json.loads(pod.admin("GET", "/intercepted").partition(b"\r\n\r\n")[2])["connections"])
+
+
+def test_a_hot_upgrade_knows_what_was_intercepted(joined: tuple[Cable, Host, Host]) -> None:
+    """A redirected connection goes to the new process with the address that it was made to."""
+    one, here, _ = joined
+    # The proxy starts its successor itself, from an installation that its user may not be able to read.
+    pod = Pod(one, configuration(), capabilities="+dac_read_search", flags=())
+    try:
+        code, said = intercept(pod, "on")
+        assert code == 0, said
+        with one.there.connect(Cable.HERE, PORTS["http"], 60) as sock:
+            sock.sendall(b"GET /0/word HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert read_answer(sock, timeout=60).body == b"word"
+            pod.process.send_signal(signal.SIGHUP)
+            until("another process serves", lambda: b'"restart_epoch": 1' in pod.admin("GET", "/server_info"), 60)
+            until("it has taken the connection over", lambda: counted(pod) == 1, 60)
+            sock.sendall(b"GET /0/again HTTP/1.1\r\nhost: a\r\n\r\n")
+            answer = read_answer(sock, timeout=60)
+            assert (answer.status, answer.body) == (200, b"again")
+            assert counted(pod) == 1
+        assert set(here.peers["http"]) == {"127.0.0.6"}
+    finally:
+        pod.close()

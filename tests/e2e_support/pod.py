@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from bootstraps import EXT
 from netns_support import Cable, Namespace, need_program, readable_by_all
+from parity.proxy import command
 
 from e2e_support import backends
 from e2e_support.sidecar import until
@@ -261,7 +262,16 @@ def configuration(*, transparent: bool = False, admin: int = 15000) -> Tree:
 class Pod:
     """The sidecar in the first namespace of a cable, as user 1337."""
 
-    def __init__(self, cable: Cable, config: Tree, *, capabilities: str = "", environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        cable: Cable,
+        config: Tree,
+        *,
+        capabilities: str = "",
+        environment: dict[str, str] | None = None,
+        flags: tuple[str, ...] = ("--disable-hot-restart",),
+        kind: str = "mesh-proxy",
+    ) -> None:
         self.cable = cable
         self.host = cable.here
         self.directory = tempfile.TemporaryDirectory(prefix="pod-")
@@ -277,8 +287,9 @@ class Pod:
         with self.log.open("wb") as sink:
             self.process = subprocess.Popen(
                 self.host.command(
-                    *(sys.executable, "-m", "mesh_proxy", "-c", str(self.file), "--concurrency", "1"),
-                    *("--disable-hot-restart", "--log-level", "warning"),
+                    *command(kind),
+                    *("-c", str(self.file), "--concurrency", "1"),
+                    *("--log-level", "warning", *flags),
                     user=UID,
                     capabilities=capabilities,
                 ),
