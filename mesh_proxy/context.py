@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from mesh_proxy.deadlines import Deadlines
 from mesh_proxy.listener.connection_table import ConnectionTable
 from mesh_proxy.tls.secrets import SecretStore
+from mesh_proxy.worker.route_tables import RouteTables
 from mesh_proxy.worker.shared_cells import SharedCells
 from mesh_proxy.worker.trace_memory import TraceMemory
 from mesh_proxy.worker.value_table import ValueTable
@@ -59,6 +60,7 @@ class WorkerContext:
         "next_connection_id",
         "node",
         "registry",
+        "route_tables",
         "runtime",
         "service_cluster",
         "service_node",
@@ -88,6 +90,8 @@ class WorkerContext:
         """connections to flush when the loop has called back everyone who is ready now"""
         self.deadlines = Deadlines(loop, self.flush)
         self.runtime: Mapping[str, Any] = {}
+        self.route_tables = RouteTables()
+        """those that come apart from their listeners"""
         self.tls_secrets = SecretStore()
         """certificates, keys and trust bundles"""
         self.shared_cells = SharedCells(None)

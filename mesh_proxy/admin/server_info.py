@@ -162,7 +162,7 @@ def listeners(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
     """`name::address` per listener, or `envoy.admin.v3.Listeners`."""
     statuses = []
     lines = []
-    for listener in supervisor.bootstrap.listeners:
+    for listener in supervisor.configuration.listeners:
         configured = (listener.address, *listener.additional_addresses)
         local = [supervisor.sockets.local_address((listener.name, str(one))) or one for one in configured]
         lines += [f"{listener.name}::{address}\n" for address in local]

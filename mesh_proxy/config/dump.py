@@ -6,7 +6,6 @@ private keys, passwords, …) reads `[redacted]`, as does everything inside a se
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from typing import Any
@@ -17,6 +16,7 @@ from google.protobuf.message import Message
 from udpa.annotations import sensitive_pb2
 
 from mesh_proxy.config import extensions
+from mesh_proxy.config.digest import digest
 from mesh_proxy.config.resource import ResourceDump
 
 _F = FieldDescriptor
@@ -29,7 +29,7 @@ def dump(message: Message, name: str, *, version: str = "") -> ResourceDump:
         type_url=f"type.googleapis.com/{message.DESCRIPTOR.full_name}",
         name=name,
         version=version,
-        digest=hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest(),
+        digest=digest(message, name),
         compressed=zlib.compress(to_json(message).encode(), 6),
     )
 

@@ -16,11 +16,11 @@ DOWNSTREAM_CODECS: Final[set[str]] = {"AUTO", "HTTP1", "HTTP2"}
 LB_POLICIES: Final[set[str]] = {"ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV", "CLUSTER_PROVIDED"}
 """of `ROUND_ROBIN`, `LEAST_REQUEST`, `RANDOM`, `RING_HASH`, `MAGLEV`, `CLUSTER_PROVIDED`"""
 
-CLUSTER_TYPES: Final[set[str]] = {"STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGINAL_DST"}
-"""of these and `EDS`"""
+CLUSTER_TYPES: Final[set[str]] = {"STATIC", "STRICT_DNS", "LOGICAL_DNS", "ORIGINAL_DST", "EDS"}
+"""of these"""
 
 OTHER: Final[set[str]] = {"outlier_detection"}
-"""of `local_reply`, `outlier_detection`, `rds`"""
+"""of `local_reply`, `outlier_detection`"""
 
 _LOG = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions"
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"

@@ -104,7 +104,7 @@ class Detection(HttpShell):
             manager.stats.downstream_cx_idle_timeout += 1
         elif queue is manager.head_queue:
             manager.stats.downstream_rq_header_timeout += 1
-        elif queue is manager.stream_idle_queue:
+        elif queue in manager.stream_idle_queues:
             queue.add(self, now)
             return
         else:

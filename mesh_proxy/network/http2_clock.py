@@ -98,7 +98,7 @@ class Http2Clock(Http2Flow):
             elif not self._draining:
                 manager.stats.downstream_cx_idle_timeout += 1
                 self._drain()
-        elif queue is manager.stream_idle_queue:
+        elif queue in manager.stream_idle_queues:
             self._check_idle_streams(queue, now)
         elif queue is manager.head_queue:
             self._head_timed_out(now)

@@ -374,7 +374,7 @@ class HttpConnection(HttpShell):
             else:
                 manager.stats.downstream_cx_idle_timeout += 1
                 self._close_after_flush()
-        elif queue is manager.stream_idle_queue:
+        elif queue in manager.stream_idle_queues:
             if stream is None:
                 queue.add(self, now)
             else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import replace
 from random import random
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.http1 import Http1Settings, UnderscoreAction
 from mesh_codecs.http2 import Http2Engine, new_codec
@@ -23,15 +24,19 @@ from mesh_proxy.stream.request_plan import RequestPlans
 
 if TYPE_CHECKING:
     from mesh_proxy.access_log import SinkSet
-    from mesh_proxy.config.model import HttpManagerConfig
+    from mesh_proxy.config.model import HttpManagerConfig, RouteTableConfig
     from mesh_proxy.context import WorkerContext
     from mesh_proxy.deadlines import DeadlineQueue
+
+ANY_IDLE_S: Final = 300.0
+"""Where streams may be idle for ever, and the next version of the route table may say otherwise: how often it is looked."""
 
 
 class HttpManager:
     """Shared by every connection of one filter chain."""
 
     __slots__ = (
+        "__weakref__",
         "access_loggers",
         "client_cert",
         "config",
@@ -58,7 +63,7 @@ class HttpManager:
         "scheme_overwrite",
         "server_name",
         "stats",
-        "stream_idle_queue",
+        "stream_idle_queues",
         "stripped_headers",
         "suppress_envoy_headers",
         "underscores",
@@ -75,11 +80,6 @@ class HttpManager:
         prefix = sanitize(config.stat_prefix)
         self.stats = registry.get(HttpStats, f"http.{prefix}.")
         self.listener_stats = registry.get(ListenerHttpStats, f"{listener_prefix}http.{prefix}.")
-        if config.route_table is None:
-            raise ValueError("a route table that comes apart (rds) has not arrived")
-        self.route_table = RouteTable(
-            config.route_table, context.runtime, suppress_envoy_headers=config.router.suppress_envoy_headers
-        )
         self.access_loggers = tuple(AccessLogger(log, sinks, context.runtime) for log in config.access_logs)
         self.filter_chains = compile_filters(config.filters, context, f"http.{prefix}.")
         """None when the router stands alone"""
@@ -92,9 +92,6 @@ class HttpManager:
         self.scheme_overwrite = config.scheme_to_overwrite.encode()
         self.client_cert = client_cert_header(config.forward_client_cert_details, config.set_current_client_cert_details)
         """None: x-forwarded-client-cert passes as it is"""
-        internal_only = {name.encode() for name in config.route_table.internal_only_headers}
-        edge = request_headers.EDGE_STRIPPED if config.use_remote_address else frozenset()
-        self.stripped_headers = request_headers.EXTERNAL_STRIPPED | edge | internal_only
         self.via = config.via.encode()
         self.returns_request_id = config.always_set_request_id_in_response
         self.suppress_envoy_headers = config.router.suppress_envoy_headers
@@ -104,8 +101,13 @@ class HttpManager:
         self.require_path_checks = (
             config.normalize_path or config.merge_slashes or config.path_with_escaped_slashes_action != "KEEP_UNCHANGED"
         )
-        self.plans = RequestPlans(self)
+        table = config.route_table if config.rds is None else context.route_tables.enter(self, config.rds)
+        assert table is not None
+        self.stream_idle_queues: tuple[DeadlineQueue, ...] = ()
+        self.connection_queues: tuple[DeadlineQueue, ...] = ()
+        """what every connection is entered into"""
         self._make_queues(config)
+        self.take_routes(self.compile_routes(table))
         self.underscores = UnderscoreAction(config.headers_with_underscores_action)
         self.watches_underscores = self.underscores is not UnderscoreAction.ALLOW
         http1 = config.http1
@@ -120,6 +122,36 @@ class HttpManager:
             farewell_fields=self._farewell_fields,
         )
         self.http2_settings = downstream_settings(config)
+
+    def compile_routes(self, config: RouteTableConfig) -> RouteTable:
+        """A table for `take_routes`. Raises ValueError."""
+        suppress = self.config.router.suppress_envoy_headers
+        return RouteTable(config, self.context.runtime, suppress_envoy_headers=suppress)
+
+    def take_routes(self, table: RouteTable) -> None:
+        """Requests that begin from now on are routed by this table; those in progress keep their routes."""
+        self.route_table = table
+        self.plans = RequestPlans(self)
+        internal_only = {name.encode() for name in table.config.internal_only_headers}
+        edge = request_headers.EDGE_STRIPPED if self.config.use_remote_address else frozenset()
+        self.stripped_headers = request_headers.EXTERNAL_STRIPPED | edge | internal_only
+        # A route may ask for a shorter idle time than the manager's: look at the shortest.
+        idle = self.config.stream_idle_timeout_s or (ANY_IDLE_S if self.config.rds is not None else None)
+        shortest = min((s for s in (idle, _shortest_route_idle(table.config)) if s), default=None)
+        if shortest is not None:
+            self._look_for_idle_streams(self.context.deadlines.queue("stream idle", shortest))
+
+    def _look_for_idle_streams(self, queue: DeadlineQueue) -> None:
+        """Enter the connections into this queue too. Those of earlier tables stay in use: connections are in them."""
+        known = self.stream_idle_queues
+        if queue in known:
+            return
+        if known:
+            now = monotonic()
+            for entry in [entry for entry in known[0].entries if getattr(entry, "manager", None) is self]:
+                queue.add(entry, now)
+        self.stream_idle_queues = (*known, queue)
+        self.connection_queues = (*self.connection_queues, queue)
 
     def new_http2_codec(self) -> Http2Engine:
         """For one connection, of the engine that was chosen."""
@@ -149,12 +181,8 @@ class HttpManager:
         self.request_queue = queue("request", config.request_timeout_s)
         self.max_duration_queue = queue("stream duration", config.max_stream_duration_s)
         self.idle_queue = queue("idle", config.idle_timeout_s)
-        # A route may ask for a shorter idle time than the manager's: look at the shortest.
-        shortest = min((s for s in (config.stream_idle_timeout_s, _shortest_route_idle(config)) if s), default=None)
-        self.stream_idle_queue = queue("stream idle", shortest)
         duration = queue("connection duration", config.max_connection_duration_s)
-        self.connection_queues = tuple(q for q in (self.idle_queue, self.stream_idle_queue, duration) if q is not None)
-        """what every connection is entered into"""
+        self.connection_queues = tuple(q for q in (self.idle_queue, duration) if q is not None)
 
     def is_internal(self, address: bytes) -> bool:
         """Whether an address literal lies in the configured internal ranges."""
@@ -162,9 +190,7 @@ class HttpManager:
         return any(ip in network for network in self.internal_networks)
 
 
-def _shortest_route_idle(config: HttpManagerConfig) -> float | None:
-    table = config.route_table
-    assert table is not None
+def _shortest_route_idle(table: RouteTableConfig) -> float | None:
     times = (
         route.action.idle_timeout_s
         for host in table.virtual_hosts

@@ -30,6 +30,11 @@ class StatRegistry:
         assert isinstance(group, kind)
         return group
 
+    def add(self, group: StatGroup) -> None:
+        """Publish a group that was made before, if there is none of its class and prefix."""
+        if self.groups.setdefault((type(group), group.prefix), group) is group:
+            self.generation += 1
+
     def remove(self, group: StatGroup) -> None:
         """Forget a group; its counts stay in what was published."""
         if self.groups.pop((type(group), group.prefix), None) is not None:

@@ -273,6 +273,8 @@ class Handover:
         assert self._control is not None
         self._loop.remove_reader(self._control.fileno())
         supervisor.succession.release()
+        if supervisor.configuration.dynamic is not None:
+            supervisor.configuration.dynamic.hold()
         self._inodes = supervisor.sockets.disown(self._passed)
         supervisor.sockets.close_all_but(self._passed)
         supervisor.admin.give_away()

@@ -79,6 +79,8 @@ class WorkerPool:
         self._next_token = 1
         self._snapshot: WorkerSnapshot | None = None
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._refused = 0
+        """the newest version that a worker refused; the version after it takes it back"""
         self._answers: dict[int, asyncio.Future[dict[int, Any]]] = {}
         """open questions to all workers"""
         self._collected: dict[int, tuple[set[int], dict[int, Any]]] = {}
@@ -327,10 +329,11 @@ class WorkerPool:
     def _on_rejected(self, handle: WorkerHandle, version: int, path: str, why: str) -> None:
         mine = [done for waited, done in self._waiters if waited == version and not done.done()]
         if mine:
+            self._refused = version
             for done in mine:
                 done.set_exception(ConfigError(path, why))
             self._waiters = [(waited, done) for waited, done in self._waiters if not done.done()]
-        else:  # a replacement cannot serve what its siblings serve
+        elif version > self._refused:  # a replacement cannot serve what its siblings serve
             _log.error("worker %d refuses version %d, %s: %s; replacing it", handle.index, version, path, why)
             handle.kill()
 

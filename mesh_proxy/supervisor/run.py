@@ -6,6 +6,7 @@ import asyncio
 import functools
 import importlib
 import logging
+import socket
 import sys
 from collections.abc import Callable
 
@@ -17,13 +18,14 @@ from mesh_proxy.listener import connection_table
 from mesh_proxy.logs import configure_logging
 from mesh_proxy.supervisor import guardian
 from mesh_proxy.supervisor.loading import Loading
-from mesh_proxy.supervisor.spawner import start_spawner
+from mesh_proxy.supervisor.spawner import READER_INDEX, WorkerEntry, start_spawner
 from mesh_proxy.upstream import ejection_board, resource_table
 from mesh_proxy.upstream.health import board as health_board
 from mesh_proxy.worker import shared_cells, value_table
 from mesh_proxy.worker.interface import DataPlaneFactory
 from mesh_proxy.worker.main import run_worker
 from mesh_proxy.worker.shared import SharedTables
+from mesh_proxy.xds.reader_process import run_reader
 
 _log = logging.getLogger("main")
 Loader = Callable[[Options], BootstrapConfig]
@@ -52,6 +54,13 @@ def load_configuration(options: Options, load: Loader | None = None) -> Bootstra
     )
 
 
+def _enter(worker: WorkerEntry, index: int, control: socket.socket, page: int) -> int:
+    """What a process does that the spawner has forked."""
+    if index == READER_INDEX:
+        return run_reader(control)
+    return worker(index, control, page)
+
+
 def run(options: Options, *, factory: DataPlaneFactory | None = None, load: Loader | None = None) -> int:
     """Serve until told to stop; the exit code."""
     try:
@@ -63,7 +72,7 @@ def run(options: Options, *, factory: DataPlaneFactory | None = None, load: Load
         factory = importlib.import_module("mesh_proxy.worker.data_plane").DataPlane
     shared = SharedTables(shared_tables(options.concurrency), worker_count=options.concurrency)
     entry = functools.partial(run_worker, options=options.for_workers(), shared=shared, factory=factory)
-    spawner_pid, spawner_socket = start_spawner(entry)
+    spawner_pid, spawner_socket = start_spawner(functools.partial(_enter, entry))
     loading = Loading(functools.partial(load_configuration, options, load))
 
     from mesh_proxy.supervisor.spawner_client import SpawnerClient

@@ -28,6 +28,9 @@ from typing import Final
 WorkerEntry = Callable[[int, socket.socket, int], int]
 """(worker index, control socket, descriptor of the statistics page) -> exit code; runs in the new process"""
 
+READER_INDEX: Final = -1
+"""stands in a request for the process that reads watched files"""
+READER_TOKEN: Final = 0xFFFF_FFFF
 REQUEST: Final = struct.Struct("!iI")
 """worker index, token; with two descriptors: control socket, statistics page"""
 REPLY: Final = struct.Struct("!BiIi")

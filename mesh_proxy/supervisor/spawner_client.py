@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from mesh_proxy.supervisor.spawner import EXITED, FAILED, REPLY, SPAWNED, send_request
+from mesh_proxy.supervisor.spawner import EXITED, FAILED, READER_INDEX, READER_TOKEN, REPLY, SPAWNED, send_request
 
 
 class SpawnerClient:
@@ -33,6 +33,12 @@ class SpawnerClient:
         except OSError:
             pass  # dead: the reader says so
 
+    def spawn_reader(self, control: int) -> None:
+        """Ask for a process that reads watched files; the end of its socket tells of its death."""
+        page = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self.spawn(READER_INDEX, READER_TOKEN, control, page)
+        os.close(page)
+
     def close(self) -> None:
         """Let the spawner go (it ends when its workers have) and wait for it."""
         if self._socket.fileno() >= 0:
@@ -56,6 +62,8 @@ class SpawnerClient:
             self.on_lost()
             return
         kind, pid, token, status = REPLY.unpack(data)
+        if token == READER_TOKEN:
+            return
         if kind == SPAWNED:
             self.on_spawned(token, pid)
         elif kind == EXITED:

@@ -89,7 +89,7 @@ class Succession:
         bootstrap = supervisor.bootstrap
         admin = bootstrap.admin.address if bootstrap.admin is not None else None
         forced = supervisor.options.epoch_given or supervisor.restarter.guarded
-        await takeover.take_sockets(bootstrap.listeners, admin, forced=forced)
+        await takeover.take_sockets(supervisor.configuration.listeners, admin, forced=forced)
         count = takeover.give_sockets(supervisor.sockets)
         _log.info("hot upgrade: got %d listening sockets from pid %d", count, takeover.parent.pid)
         traces = takeover.take_traces()

@@ -16,7 +16,7 @@ from mesh_hotrestart import RendezvousError
 from mesh_proxy.admin.certs import first_expiry_days
 from mesh_proxy.cli.options import Options
 from mesh_proxy.config.errors import ConfigError
-from mesh_proxy.config.model.bootstrap import BootstrapConfig, NodeConfig, WorkerSnapshot
+from mesh_proxy.config.model.bootstrap import BootstrapConfig, NodeConfig
 from mesh_proxy.health.status import StatusServer
 from mesh_proxy.health.termination import Termination, termination
 from mesh_proxy.logs import current_levels, reopen_log, set_levels
@@ -24,6 +24,7 @@ from mesh_proxy.stats.aggregate import StatsAggregator, StatsSnapshot
 from mesh_proxy.stats.names import HistogramStat
 from mesh_proxy.supervisor import notify
 from mesh_proxy.supervisor.admin import AdminListener
+from mesh_proxy.supervisor.configuration import Configuration
 from mesh_proxy.supervisor.handover import Handover
 from mesh_proxy.supervisor.loading import LoadError, Loading
 from mesh_proxy.supervisor.memory import ProcessMemory, measure
@@ -90,7 +91,7 @@ class Supervisor:
         self.started_at = time.time()
         self.started_monotonic = time.monotonic()
         self.bootstrap = BootstrapConfig()
-        self.snapshot: WorkerSnapshot | None = None
+        self.configuration = Configuration(loop, self)
         self.health_check_failed = False
         self.listeners_stopped = False
         self.epoch = options.restart_epoch
@@ -243,6 +244,7 @@ class Supervisor:
         self._loading.close()
         if self._rotation is not None:
             self._rotation.close()
+        self.configuration.close()
         self.restarter.close()
         self.handover.close()
         self.succession.close()
@@ -288,45 +290,27 @@ class Supervisor:
         for path, text in bootstrap.warnings:
             _log.warning("%s: %s", path, text)
         self.stats.server.static_unknown_fields = bootstrap.unknown_static_fields
+        await self.configuration.load(self.bootstrap)
         admin = self.bootstrap.admin
         inherited = await self.succession.inherit()
         if admin is not None:
             await self.admin.start(admin, self.options.admin_address_path, inherited)
         await self.status.start(self.options.status_ports)
-        self.stats.configure(self.bootstrap.clusters)
+        self.stats.configure(self.configuration.clusters)
         self.stats.runtime.num_keys = len(self.bootstrap.runtime)
         self.stats.runtime.load_success += 1
         self._intervals = HistogramIntervals(self.bootstrap.stats_flush_interval_s)
-        self.sockets.bind(self.bootstrap.listeners)
+        self.sockets.bind(self.configuration.listeners)
         if self.stage is not Stage.PRE_INITIALIZING:
             return
         self.stage = Stage.INITIALIZING
-        _log.info("loading %d cluster(s)", len(self.bootstrap.clusters))
-        _log.info("loading %d listener(s)", len(self.bootstrap.listeners))
-        self.snapshot = WorkerSnapshot(
-            version=1,
-            node=self.bootstrap.node,
-            listeners=self.bootstrap.listeners,
-            clusters=self.bootstrap.clusters,
-            runtime=self.bootstrap.runtime,
-            header_prefix=self.bootstrap.header_prefix,
-            max_downstream_connections=self.bootstrap.max_downstream_connections,
-        )
-        self.stats.clusters.cluster_added += len(self.bootstrap.clusters)
-        self.stats.clusters.active_clusters = len(self.bootstrap.clusters)
-        self.stats.listeners.listener_added += len(self.bootstrap.listeners)
-        self.stats.listeners.total_listeners_warming = len(self.bootstrap.listeners)
-        await self.pool.apply(self.snapshot)
+        _log.info("loading %d cluster(s)", len(self.configuration.clusters))
+        _log.info("loading %d listener(s)", len(self.configuration.listeners))
+        await self.configuration.warm()
+        await self.configuration.go_live(self.bootstrap)
         await self.succession.replace()
-        if any(secret.source is not None for secret in self.secrets):
-            from mesh_proxy.tls.rotation import SecretRotation  # only where something is watched: it brings ctypes and ssl
-
-            self._rotation = SecretRotation(self._loop, self._rotate, self.stats.extra.append)
-            self._rotation.watch(self.secrets)
-        self.stats.listeners.total_listeners_warming = 0
-        self.stats.listeners.total_listeners_active = len(self.bootstrap.listeners)
-        # Envoy counts one success per listener and worker.
-        self.stats.listeners.listener_create_success += len(self.bootstrap.listeners) * self.options.concurrency
+        self._watch_secrets()
+        self.configuration.on_change.append(self._watch_secrets)
 
     # Secrets.
 
@@ -340,11 +324,15 @@ class Supervisor:
         found = {secret.name: secret for secret in (*secrets_of(resources), *inline_bundles(resources))}
         return tuple((found | {secret.name: secret for secret in snapshot.rotated_secrets}).values())
 
-    async def _rotate(self, secrets: tuple[SecretConfig, ...]) -> None:
-        """New versions of secrets go to the workers; listeners, clusters and connections stay as they are."""
-        assert self.snapshot is not None
-        self.snapshot = dataclasses.replace(self.snapshot, version=self.snapshot.version + 1, rotated_secrets=secrets)
-        await self.pool.apply(self.snapshot)
+    def _watch_secrets(self) -> None:
+        """Follow the files of the secrets that are in use."""
+        secrets = self.secrets
+        if self._rotation is None and any(secret.source is not None for secret in secrets):
+            from mesh_proxy.tls.rotation import SecretRotation  # only where something is watched: it brings ctypes and ssl
+
+            self._rotation = SecretRotation(self._loop, self.configuration.rotate, self.stats.extra.append)
+        if self._rotation is not None:
+            self._rotation.watch(secrets)
 
     # Hot upgrade.
 
@@ -354,14 +342,14 @@ class Supervisor:
 
     async def apply_again(self) -> None:
         """The same configuration once more, as the workers' sockets have changed."""
-        assert self.snapshot is not None
-        self.snapshot = dataclasses.replace(self.snapshot, version=self.snapshot.version + 1)
-        await self.pool.apply(self.snapshot)
+        await self.configuration.apply_again()
 
     async def resume(self) -> None:
         """The process after us is gone: serve as before."""
         self.pool.resume()
         await self.apply_again()
+        if self.configuration.dynamic is not None:
+            self.configuration.dynamic.release()
         _log.info("serving again on all listeners")
 
     def _node(self, node: NodeConfig) -> NodeConfig:
@@ -398,6 +386,10 @@ class Supervisor:
     def uptime_all_s(self) -> int:
         """Whole seconds since the first process of this chain of upgrades started."""
         return max(self.uptime_s, int(time.time() - self.first_started_at))
+
+    def spawn_reader(self, control: int) -> None:
+        """Start a process that reads watched files."""
+        self._spawner.spawn_reader(control)
 
     def process_ids(self) -> list[tuple[str, int]]:
         """(role, pid) of every process of this tree."""

@@ -324,8 +324,8 @@ class Cluster:
         """Apply the configuration's endpoints; with `renew`, to new Endpoints only."""
         self.set_members(self.configured_members(), renew=renew)
 
-    def close(self) -> None:
-        """The cluster was removed: its endpoints drain, its statistics are withdrawn."""
+    def close(self, *, replaced: bool = False) -> None:
+        """The cluster was removed: its endpoints drain, its statistics are withdrawn unless another instance has them."""
         endpoints, self.endpoints = self.endpoints, ()
         if self.outlier is not None:
             self.outlier.close()
@@ -336,9 +336,20 @@ class Cluster:
         self.refresh()
         for endpoint in endpoints:
             self._remove(endpoint)
-        self._unregister_stats()
+        if not replaced:
+            self._unregister_stats()
         if self.environment.table is not None:
             self.environment.table.leave(self.name, self.default)
+
+    def register(self) -> None:
+        """This instance has replaced another one of the same name, which took what both had registered with it."""
+        registry = self.environment.registry
+        self._register_stats()
+        for part in (self.outlier, self.health):
+            stats = getattr(part, "stats", None)
+            if stats is not None:
+                registry.add(stats)
+        self.refresh()
 
     def _set_outlier_detection(self) -> None:
         config, outlier = self.config.outlier_detection, self.outlier

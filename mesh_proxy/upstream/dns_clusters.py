@@ -152,13 +152,13 @@ class DnsCluster(Cluster):
             for target in self._targets:
                 target.restart()
 
-    def close(self) -> None:
+    def close(self, *, replaced: bool = False) -> None:
         """Stop resolving and let everything go."""
         for target in self._targets:
             target.close()
         self._targets = []
         self.environment.became_warm(self)
-        super().close()
+        super().close(replaced=replaced)
 
     def _assigned(self) -> list[tuple[EndpointConfig, LocalityConfig, int]]:
         assignment = self.config.endpoints

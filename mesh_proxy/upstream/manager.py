@@ -41,7 +41,7 @@ FEW_CLUSTERS = 200
 class ClusterManager:
     """Where the data path finds clusters."""
 
-    __slots__ = ("_clusters", "_configs", "_environment")
+    __slots__ = ("_clusters", "_configs", "_environment", "_replacements", "_wanted")
 
     def __init__(
         self,
@@ -64,6 +64,10 @@ class ClusterManager:
         )
         self._configs: dict[str, ClusterConfig] = {}
         self._clusters: dict[str, Cluster] = {}
+        self._replacements: dict[str, Cluster] = {}
+        """second instances that warm while the first ones serve"""
+        self._wanted: dict[str, ClusterConfig] = {}
+        """what there is to be after `switch`"""
 
     def get(self, name: str) -> Cluster | None:
         """The cluster, or None when there is none of that name."""
@@ -73,10 +77,17 @@ class ClusterManager:
         return cluster
 
     def apply(self, configs: tuple[ClusterConfig, ...]) -> None:
-        """Have exactly these clusters. What did not change keeps all of its state."""
+        """Have exactly these clusters, at once."""
+        self.prepare(configs)
+        self.switch()
+
+    def prepare(self, configs: tuple[ClusterConfig, ...]) -> None:
+        """Have these clusters beside those that are to go, until `switch`. What did not change keeps all of its state. A cluster
+        that must find its endpoints anew does so in a second instance, while the first one serves."""
+        for replacement in self._replacements.values():  # nobody switched to it
+            replacement.close(replaced=True)
+        self._replacements = {}
         wanted = {config.name: config for config in configs}
-        for name in self._configs.keys() - wanted.keys():
-            self._drop(name)
         for name, config in wanted.items():
             old = self._configs.get(name)
             if old is None or old is config:
@@ -84,18 +95,34 @@ class ClusterManager:
             if old == config:
                 wanted[name] = old
             elif (cluster := self._clusters.get(name)) is not None:
-                if old.kind == config.kind:
+                if old.kind == config.kind and not _finds_endpoints_anew(old, config):
                     cluster.update(config)
                 else:
-                    self._drop(name)
-        self._configs = wanted
+                    self._replacements[name] = _KINDS.get(config.kind, Cluster)(config, self._environment)
+        self._wanted = wanted
+        self._configs = wanted | {name: config for name, config in self._configs.items() if name not in wanted}
         if self._environment.table is not None:
-            self._environment.table.assign(wanted)
+            self._environment.table.assign(self._configs)
         few = len(wanted) <= FEW_CLUSTERS
         for name, config in wanted.items():
             active = config.kind in ("STRICT_DNS", "LOGICAL_DNS") or config.health_check is not None
             if name not in self._clusters and (few or active):
                 self._make(name)
+        for replacement in self._replacements.values():
+            replacement.start()
+
+    def switch(self) -> None:
+        """Second instances take over, and what `prepare` was not given goes."""
+        for name, replacement in self._replacements.items():
+            old, self._clusters[name] = self._clusters[name], replacement
+            old.close(replaced=True)
+            replacement.register()
+        self._replacements = {}
+        for name in self._configs.keys() - self._wanted.keys():
+            self._drop(name)
+        self._configs = self._wanted
+        if self._environment.table is not None:
+            self._environment.table.assign(self._configs)
 
     def _make(self, name: str) -> Cluster:
         config = self._configs[name]
@@ -149,8 +176,21 @@ class ClusterManager:
 
     def close(self) -> None:
         """Drop every cluster; endpoints are reported as removed."""
+        for replacement in self._replacements.values():
+            replacement.close(replaced=True)
+        self._replacements = {}
         for name in list(self._clusters):
             self._drop(name)
-        self._configs = {}
+        self._configs = self._wanted = {}
         self._environment.ticker.close()
         self._environment.resolver.close()
+
+
+def _finds_endpoints_anew(old: ClusterConfig, new: ClusterConfig) -> bool:
+    """All names are new ones: until they are looked up, the updated cluster would stand there without any endpoint."""
+    return new.kind == "STRICT_DNS" and _names(new).isdisjoint(_names(old))
+
+
+def _names(config: ClusterConfig) -> set[str]:
+    localities = config.endpoints.localities if config.endpoints is not None else ()
+    return {endpoint.address.host for locality in localities for endpoint in locality.endpoints}

@@ -108,12 +108,12 @@ class OriginalDstCluster(Cluster):
             for endpoint in gone:
                 self._remove(endpoint)
 
-    def close(self) -> None:
+    def close(self, *, replaced: bool = False) -> None:
         """Stop cleaning up and let everything go."""
         if self._timer is not None:
             self._timer.cancel()
         self._by_address.clear()
-        super().close()
+        super().close(replaced=replaced)
 
 
 def parse_address(value: bytes) -> tuple[str, int] | None:

@@ -192,6 +192,10 @@ class ResourceTable:
 
     def enter(self, name: str, default: SharedResources, high: SharedResources) -> None:
         """A cluster begins to count."""
+        before = self._seated.get(name)
+        if before is not None:  # another instance takes the place
+            before[1].vacate()
+            before[2].vacate()
         tag = int.from_bytes(blake2b(name.encode(), digest_size=7).digest(), "big") + 1
         default.enter(tag, high=False)
         high.enter(tag, high=True)

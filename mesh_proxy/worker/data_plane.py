@@ -51,6 +51,7 @@ from mesh_proxy.upstream.manager import ClusterManager
 from mesh_proxy.upstream.resource_table import ResourceTable
 from mesh_proxy.worker.interface import SocketKey
 from mesh_proxy.worker.options import WorkerOptions
+from mesh_proxy.worker.route_tables import Staged, commit
 from mesh_proxy.worker.shared import SharedTables
 from mesh_proxy.worker.shared_cells import SharedCells
 from mesh_proxy.worker.trace_memory import TraceMemory
@@ -109,16 +110,14 @@ class DataPlane:
         context = self._context
         context.node = snapshot.node
         context.tls_secrets.replace((*secrets_of((*snapshot.listeners, *snapshot.clusters)), *snapshot.rotated_secrets))
-        fresh: dict[str, Listener] = {}
-        for config in snapshot.listeners:
-            old = self._listeners.get(config.name)
-            if old is None or old.config != config:
-                fresh[config.name] = self._compile_listener(config)
         self._runtime.clear()
         self._runtime.update(snapshot.runtime)
         context.max_connections = snapshot.max_downstream_connections
-        context.clusters.apply(snapshot.clusters)
+        staged, fresh = self._compile(snapshot)
+        # Make before break: new clusters are there, and warm, before anything routes to them; old ones go last.
+        context.clusters.prepare(snapshot.clusters)
         await context.clusters.warm(WARM_DEADLINE_S)
+        commit(staged)
         wanted = {config.name for config in snapshot.listeners}
         for name in [*fresh, *(set(self._listeners) - wanted)]:
             gone = self._listeners.pop(name, None)
@@ -138,6 +137,24 @@ class DataPlane:
                 listening.close()
             else:
                 listener.add_socket(listening, address)
+        context.clusters.switch()
+        context.route_tables.prune()
+
+    def _compile(self, snapshot: WorkerSnapshot) -> tuple[Staged, dict[str, Listener]]:
+        """Route tables and listeners that are new or changed. Raises ConfigError, and then nothing has changed."""
+        tables = self._context.route_tables
+        staged = tables.stage(snapshot.route_tables)
+        before, tables.configs = tables.configs, snapshot.route_tables
+        fresh: dict[str, Listener] = {}
+        try:
+            for config in snapshot.listeners:
+                old = self._listeners.get(config.name)
+                if old is None or (old.config is not config and old.config != config):
+                    fresh[config.name] = self._compile_listener(config)
+        except ConfigError:
+            tables.configs = before
+            raise
+        return staged, fresh
 
     def _drop_listener(self, old: Listener) -> None:
         """A replaced listener had its time: who is still connected through it (a tunnel, a byte stream) is cut, as by Envoy."""

@@ -34,6 +34,10 @@ FLUSH_SLICE: Final = 250
 """groups written per callback, about a millisecond"""
 FLUSH_ON_DEMAND: Final = 1000
 """more groups than this are not written because somebody looks: it would hold up the traffic for milliseconds"""
+TIDY_AFTER_S: Final = 5.0
+"""how long after an update the remains of the configuration before it are collected; a storm of updates is one"""
+TIDY_SHARE: Final = 50
+"""collecting takes at most the reciprocal of this of the time"""
 GC_THRESHOLDS: Final = (20_000, 20, 50)
 """the data path leaves no cycles behind, so the collector need not look often"""
 ORPHAN_DRAIN_S: Final = 5.0
@@ -84,6 +88,8 @@ class _Worker:
         self._index = index
         self._draining = False
         self._applying = False
+        self._tidying: asyncio.TimerHandle | None = None
+        self._tidied_once = False
         self._mover: Mover | None = None
         self._adopted: dict[int, Any] = {}
         """connections to whose callers the process before us still owes something, by number"""
@@ -213,6 +219,7 @@ class _Worker:
             try:
                 await self._plane.apply(snapshot, sockets)
             except ConfigError as error:
+                _close_all(sockets)
                 self._channel.send(m.Rejected(snapshot.version, error.path, error.why))
             except Exception as error:
                 _log.exception("worker %d cannot apply version %d", self._index, snapshot.version)
@@ -221,8 +228,23 @@ class _Worker:
                 self._flush_now()  # so that the first scrape finds every group that the version made
                 self._channel.send(m.Applied(snapshot.version))
         self._applying = False
+        if self._tidying is None:
+            self._tidying = self._loop.call_later(0.0 if not self._tidied_once else TIDY_AFTER_S, self._tidy)
+
+    def _tidy(self) -> None:
+        """A configuration lives long, and the collector need not walk it; but what older ones left in cycles must go."""
+        began = self._loop.time()
+        self._tidied_once = True
+        gc.unfreeze()
         gc.collect()
-        gc.freeze()  # a configuration lives long; the collector need not walk it
+        gc.freeze()
+        self._tidying = None
+        pause = (self._loop.time() - began) * TIDY_SHARE
+        if pause > TIDY_AFTER_S:
+            self._tidying = self._loop.call_later(pause, self._rested)
+
+    def _rested(self) -> None:
+        self._tidying = None
 
     def _on_orphaned(self) -> None:
         if not self._draining:
@@ -283,3 +305,9 @@ class _Worker:
     def _finish(self) -> None:
         if not self.finished.done():
             self.finished.set_result(None)
+
+
+def _close_all(sockets: dict[SocketKey, socket.socket]) -> None:
+    """Those of a version that was refused."""
+    for one in sockets.values():
+        one.close()

@@ -639,15 +639,6 @@ UNSUPPORTED = [
     ),
     unsupported("tracing", web(hcm="tracing: {}"), f"{HCM}.tracing"),
     unsupported(
-        "rds",
-        web(
-            top="node: {id: a, cluster: b}",
-            hcm="route_config: ~, rds: {route_config_name: a, config_source: {path_config_source: {path: /dev/null}}}",
-        ),
-        f"{HCM}.rds",
-        "dynamic route tables",
-    ),
-    unsupported(
         "config_discovery",
         web(
             top="node: {id: a, cluster: b}",

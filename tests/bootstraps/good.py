@@ -424,7 +424,7 @@ MANAGERS = [
             f"{H}.router.dynamic_stats": True,
             f"{H}.request_id_pack_trace_reason": True,
             f"{H}.filters": (),
-            f"{H}.rds_route_name": "",
+            f"{H}.rds": None,
         },
     ),
     Good(

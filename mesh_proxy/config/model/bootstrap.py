@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from mesh_proxy.config.model.cluster import ClusterConfig, LocalityConfig
 from mesh_proxy.config.model.common import AccessLogConfig, AddressConfig
 from mesh_proxy.config.model.listener import ListenerConfig
+from mesh_proxy.config.model.route import RouteTableConfig
+from mesh_proxy.config.model.source import ConfigSource, Reference
 from mesh_proxy.config.model.tls import SecretConfig
 
 
@@ -63,6 +65,10 @@ class BootstrapConfig:
     admin: AdminConfig | None = None
     listeners: tuple[ListenerConfig, ...] = ()
     clusters: tuple[ClusterConfig, ...] = ()
+    lds: ConfigSource | None = None
+    """where more listeners come from (`dynamic_resources.lds_config`)"""
+    cds: ConfigSource | None = None
+    """where more clusters come from (`dynamic_resources.cds_config`)"""
     runtime: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """flattened `layered_runtime` static layers: dotted key -> number, string or bool"""
     stats_flush_interval_s: float = 5.0
@@ -96,5 +102,5 @@ class WorkerSnapshot:
     max_downstream_connections: int | None = None
     rotated_secrets: tuple[SecretConfig, ...] = field(default=(), repr=False)
     """newer versions of what listeners and clusters bring in their `tls_secrets`"""
-    route_tables: tuple[Any, ...] = ()
+    route_tables: Mapping[Reference, RouteTableConfig] = field(default_factory=dict, hash=False)
     """route tables that came apart from their listeners (RDS)"""

@@ -10,6 +10,7 @@ from mesh_proxy.config.model.common import AddressConfig, BindConfig
 from mesh_proxy.config.model.dubbo import DubboClusterConfig
 from mesh_proxy.config.model.health import EndpointCheckConfig, HealthCheckConfig
 from mesh_proxy.config.model.http2 import Http2Config
+from mesh_proxy.config.model.source import Reference
 from mesh_proxy.config.model.tls import SecretConfig, TransportMatchConfig, UpstreamTlsConfig
 
 
@@ -140,7 +141,10 @@ class ClusterConfig:
     hash_by_hostname: bool = False
     """`consistent_hashing_lb_config.use_hostname_for_hashing`"""
     endpoints: EndpointSetConfig | None = None
+    """of a cluster of type EDS: filled in when they arrive"""
     eds_service_name: str = ""
+    references: tuple[Reference, ...] = ()
+    """endpoints (`eds`) from elsewhere: the cluster warms until they are there"""
     thresholds: ThresholdsConfig = ThresholdsConfig()
     high_thresholds: ThresholdsConfig = ThresholdsConfig()
     per_host_max_connections: int | None = None

@@ -13,6 +13,7 @@ from mesh_proxy.config.model.common import (
 )
 from mesh_proxy.config.model.http2 import Http2Config
 from mesh_proxy.config.model.route import RouteTableConfig, UpgradeConfig
+from mesh_proxy.config.model.source import Reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +80,9 @@ class HttpManagerConfig:
     codec_type: str = "AUTO"
     """`AUTO`, `HTTP1` or `HTTP2`"""
     route_table: RouteTableConfig | None = None
-    """None when `rds_route_name` is set"""
-    rds_route_name: str = ""
+    """None when it comes by `rds`"""
+    rds: Reference | None = None
+    """the route table that comes from elsewhere"""
     filters: tuple[HttpFilterConfig, ...] = ()
     """without the router, which `router` describes"""
     router: RouterFilterConfig = RouterFilterConfig()

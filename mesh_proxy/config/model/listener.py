@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mesh_proxy.config.model.common import AccessLogConfig, AddressConfig, SocketOptionConfig
 from mesh_proxy.config.model.route import WeightedClusterConfig
+from mesh_proxy.config.model.source import Reference
 from mesh_proxy.config.model.tls import DownstreamTlsConfig, SecretConfig
 
 if TYPE_CHECKING:
@@ -159,5 +160,7 @@ class ListenerConfig:
     """`DEFAULT` or `MODIFY_ONLY`"""
     access_logs: tuple[AccessLogConfig, ...] = ()
     """for connections that no chain takes"""
+    references: tuple[Reference, ...] = ()
+    """route tables from elsewhere: the listener warms until all of them are there"""
     tls_secrets: tuple[SecretConfig, ...] = field(default=(), compare=False, repr=False)
     """those that the transport sockets name, as they were at load: a newer version changes no listener"""

@@ -11,6 +11,7 @@ from mesh_proxy.config.model.bootstrap import AdminConfig, BootstrapConfig, Node
 from mesh_proxy.config.model.cluster import ClusterConfig, LocalityConfig
 from mesh_proxy.config.model.common import AccessLogConfig
 from mesh_proxy.config.model.listener import ListenerConfig
+from mesh_proxy.config.model.source import ConfigSource
 from mesh_proxy.config.reader import Reader, struct_to_dict
 from mesh_proxy.config.translate.access_log import access_log
 from mesh_proxy.config.translate.cluster import translate_cluster
@@ -18,6 +19,7 @@ from mesh_proxy.config.translate.common import address, dns_resolver, required
 from mesh_proxy.config.translate.context import Context
 from mesh_proxy.config.translate.endpoint import locality
 from mesh_proxy.config.translate.listener import translate_listener
+from mesh_proxy.config.translate.source import config_source
 
 _RE2 = "envoy.extensions.regex_engines.v3.GoogleRE2"
 _CONNECTIONS = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
@@ -49,7 +51,10 @@ def bootstrap(reader: Reader, context: Context, *, service_cluster: str, service
         for path, name in context.cluster_references:
             if name not in names:
                 context.problems.add(path, f"unknown cluster {name!r}")
+    dynamic = reader.sub("dynamic_resources")
     return BootstrapConfig(
+        lds=_source(dynamic, "lds_config"),
+        cds=_source(dynamic, "cds_config"),
         node=_node(node, service_cluster, service_node),
         admin=_admin(admin) if admin is not None else None,
         listeners=listeners,
@@ -59,6 +64,11 @@ def bootstrap(reader: Reader, context: Context, *, service_cluster: str, service
         header_prefix=reader.text("header_prefix", "x-envoy"),
         max_downstream_connections=_overload(reader) or _global_limit(runtime),
     )
+
+
+def _source(dynamic: Reader | None, name: str) -> ConfigSource | None:
+    source = dynamic.sub(name) if dynamic is not None else None
+    return config_source(source) if source is not None else None
 
 
 def _engines(reader: Reader) -> None:

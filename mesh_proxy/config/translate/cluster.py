@@ -25,7 +25,9 @@ from mesh_proxy.config.translate.dubbo_options import cluster_options, metadata_
 from mesh_proxy.config.translate.endpoint import endpoint_set
 from mesh_proxy.config.translate.health_check import health_check
 from mesh_proxy.config.translate.protocol import upstream_options
+from mesh_proxy.config.translate.source import reference
 from mesh_proxy.config.translate.transport import transport_matches, upstream_transport, used_secrets
+from mesh_proxy.stats.group import sanitize
 
 MOST_RING_PLACES = 8 * 1024 * 1024
 """default and upper limit of `maximum_ring_size`"""
@@ -71,11 +73,8 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
     failure_refresh = reader.sub("dns_failure_refresh_rate")
     choices = reader.sub("least_request_lb_config")
     ring_least, ring_most, maglev_size = _hash_tables(reader)
-    eds = reader.sub("eds_cluster_config")
-    if eds is not None:
-        if kind != "EDS":
-            raise reader.error("is only for clusters of type EDS", "eds_cluster_config")
-        eds.raw("eds_config")
+    before = len(context.references)
+    service_name = _eds(reader, context, kind, name)
     transport = upstream_transport(socket, context) if socket is not None else None
     matches = transport_matches(reader, context)
     labels, dubbo = metadata_with_options(reader, "metadata", CLUSTER_OPTIONS)
@@ -92,7 +91,8 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
         maglev_table_size=maglev_size,
         hash_by_hostname=by_hostname,
         endpoints=_endpoints(reader, kind, name),
-        eds_service_name=eds.text("service_name") if eds is not None else "",
+        eds_service_name=service_name,
+        references=tuple(context.references[before:]),
         thresholds=low,
         high_thresholds=high,
         per_host_max_connections=per_host,
@@ -130,6 +130,20 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
         cleanup_interval_s=reader.seconds("cleanup_interval", 5.0) or 5.0,
         close_connections_on_host_health_failure=reader.flag("close_connections_on_host_health_failure"),
     )
+
+
+def _eds(reader: Reader, context: Context, kind: str, name: str) -> str:
+    eds = reader.sub("eds_cluster_config")
+    if kind != "EDS":
+        if eds is not None:
+            raise reader.error("is only for clusters of type EDS", "eds_cluster_config")
+        return ""
+    if eds is None:
+        raise reader.error("is required for clusters of type EDS", "eds_cluster_config")
+    prefix = f"cluster.{sanitize(reader.text('alt_stat_name') or name)}."
+    service_name = eds.text("service_name")
+    reference(eds, context, "eds", service_name or name, stat_prefix=prefix, field="eds_config")
+    return service_name
 
 
 def _subsets(reader: Reader, policy: str) -> SubsetConfig | None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from mesh_proxy.config.errors import ConfigError
+from mesh_proxy.config.model.source import Reference
 from mesh_proxy.config.model.tls import SecretConfig
 from mesh_proxy.config.problems import Problems
 from mesh_proxy.config.reader import Reader
@@ -31,6 +32,8 @@ class Context:
     """those that transport sockets use"""
     static_secrets: dict[str, Reader] = field(default_factory=dict)
     """`static_resources.secrets` by name"""
+    references: list[Reference] = field(default_factory=list)
+    """named resources that the one being translated needs from elsewhere"""
     discovered: list[ResourceDump] = field(default_factory=list)
     """resources that came from files named in the configuration"""
 

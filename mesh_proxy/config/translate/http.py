@@ -14,12 +14,15 @@ from mesh_proxy.config.model.http import (
 )
 from mesh_proxy.config.model.http2 import Http2Config
 from mesh_proxy.config.model.route import RouteTableConfig, UpgradeConfig
+from mesh_proxy.config.model.source import Reference
 from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.translate.access_log import access_log, access_log_filter, body_format
 from mesh_proxy.config.translate.common import cidr, header_value_option, required, text_of
 from mesh_proxy.config.translate.context import Context
 from mesh_proxy.config.translate.protocol import http2_options
 from mesh_proxy.config.translate.route import route_table
+from mesh_proxy.config.translate.source import reference
+from mesh_proxy.stats.group import sanitize
 
 MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 ROUTER = "envoy.extensions.filters.http.router.v3.Router"
@@ -36,7 +39,7 @@ def http_manager(reader: Reader, context: Context) -> HttpManagerConfig:
     http2 = reader.sub("http2_protocol_options")
     if http2 is not None and "HTTP2" not in features.DOWNSTREAM_CODECS:
         raise reader.error("HTTP/2 is not supported", "http2_protocol_options")
-    table, rds_name = _routes(reader, context)
+    table, rds = _routes(reader, context)
     filters, router = _filters(reader, context)
     log = reader.sub("access_log_options")
     interval = reader.seconds("access_log_flush_interval")
@@ -60,7 +63,7 @@ def http_manager(reader: Reader, context: Context) -> HttpManagerConfig:
         stat_prefix=reader.text("stat_prefix"),
         codec_type=codec,
         route_table=table,
-        rds_route_name=rds_name,
+        rds=rds,
         filters=filters,
         router=router,
         access_logs=reader.each("access_log", access_log),
@@ -111,18 +114,18 @@ def http_manager(reader: Reader, context: Context) -> HttpManagerConfig:
     )
 
 
-def _routes(reader: Reader, context: Context) -> tuple[RouteTableConfig | None, str]:
+def _routes(reader: Reader, context: Context) -> tuple[RouteTableConfig | None, Reference | None]:
     kind = reader.oneof("route_specifier")
     if kind == "route_config":
-        return route_table(required(reader, kind), context, inline=True), ""
-    if kind == "rds" and "rds" in features.OTHER:
+        return route_table(required(reader, kind), context, inline=True), None
+    if kind == "rds":
         rds = required(reader, kind)
-        rds.raw("config_source")
         name = rds.text("route_config_name")
         if not name:
             raise rds.error("is required", "route_config_name")
-        return None, name
-    raise reader.error("dynamic route tables are not supported", kind)
+        prefix = f"http.{sanitize(reader.text('stat_prefix'))}.rds.{sanitize(name)}."
+        return None, reference(rds, context, "rds", name, stat_prefix=prefix, field="config_source")
+    raise reader.error("scoped route tables are not supported", kind)
 
 
 def http1_options(reader: Reader) -> Http1Config:

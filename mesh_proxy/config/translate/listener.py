@@ -35,6 +35,7 @@ def _listener(reader: Reader, context: Context) -> ListenerConfig:
         raise reader.error("only TCP and unix socket listeners are supported")
     bound = address(required(reader, "address"), names_allowed=False)
     name = reader.text("name") or str(bound)
+    before = len(context.references)
     default = reader.sub("default_filter_chain")
     chains = reader.each("filter_chains", lambda r: _filter_chain(r, context))
     if not reader.message.filter_chains and default is None:
@@ -67,6 +68,7 @@ def _listener(reader: Reader, context: Context) -> ListenerConfig:
         traffic_direction=reader.enum("traffic_direction"),
         drain_type=reader.enum("drain_type"),
         access_logs=reader.each("access_log", access_log),
+        references=tuple(context.references[before:]),
         tls_secrets=used_secrets(context, (one.transport_socket for one in (*chains, default_chain) if one is not None)),
     )
 

@@ -21,6 +21,7 @@ from mesh_proxy.config.model.common import AddressConfig
 from mesh_proxy.stats.aggregate import StatsAggregator, StatsSnapshot
 from mesh_proxy.stats.cluster_group import ClusterStats
 from mesh_proxy.stats.groups import ListenerStats
+from mesh_proxy.supervisor.configuration import Configuration
 from mesh_proxy.supervisor.published import HistogramIntervals, PublishedStats
 from mesh_proxy.supervisor.stage import Stage
 
@@ -99,6 +100,8 @@ class FakeSupervisor:
         path.write_text(BOOTSTRAP)
         self.options = Options(config_path=str(path), concurrency=2)
         self.bootstrap = load_bootstrap(str(path))
+        self.configuration = Configuration(None, self)  # type: ignore[arg-type]
+        asyncio.run(self.configuration.load(self.bootstrap))
         self.stage = Stage.LIVE
         self.started_at = 1_700_000_000.5
         self.uptime_s = self.uptime_all_s = 5

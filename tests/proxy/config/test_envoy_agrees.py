@@ -8,6 +8,8 @@ import pytest
 from bootstraps.bad import BAD, Bad
 from bootstraps.dubbo import BAD as DUBBO_BAD
 from bootstraps.dubbo import GOOD as DUBBO
+from bootstraps.dynamic import BAD as DYNAMIC_BAD
+from bootstraps.dynamic import GOOD as DYNAMIC
 from bootstraps.good import GOOD, Good
 from bootstraps.tls import BAD as TLS_BAD
 from bootstraps.tls import GOOD as TLS
@@ -34,13 +36,13 @@ def verdict(envoy: str, text: str, folder: Path) -> tuple[bool, str]:
     return done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("bad", [*BAD, *DUBBO_BAD, *TLS_BAD], ids=lambda bad: bad.name)
+@pytest.mark.parametrize("bad", [*BAD, *DUBBO_BAD, *TLS_BAD, *DYNAMIC_BAD], ids=lambda bad: bad.name)
 def test_envoy_refuses_it_too(bad: Bad, envoy: str, tmp_path: Path) -> None:
     accepted, output = verdict(envoy, bad.text, tmp_path)
     assert accepted is not bad.envoy_refuses, output
 
 
-@pytest.mark.parametrize("good", [*GOOD, *DUBBO, *TLS], ids=lambda good: good.name)
+@pytest.mark.parametrize("good", [*GOOD, *DUBBO, *TLS, *DYNAMIC], ids=lambda good: good.name)
 def test_envoy_accepts_it_too(good: Good, envoy: str, tmp_path: Path) -> None:
     accepted, output = verdict(envoy, good.text, tmp_path)
     assert accepted is good.envoy_accepts, output

@@ -48,14 +48,12 @@ WITHOUT_EFFECT = {
     "FilterChainConfig.transport_socket_connect_timeout_s",
     "HashPolicyConfig.cookie_path",
     "HttpFilterConfig.is_optional",
-    "HttpManagerConfig.rds_route_name",
     "HttpManagerConfig.request_id_for_trace_sampling",
     "HttpManagerConfig.request_id_pack_trace_reason",
     "RouteConfig.decorator_operation",
     "RouteTableConfig.max_direct_response_body_size_bytes",
     "RouteTableConfig.validate_clusters",
     "RouterFilterConfig.dynamic_stats",
-    "WorkerSnapshot.route_tables",
 }
 """without TLS, tracing, listener filters and HTTP/2 upstreams there is nothing that they could change; is_optional works in the
 loader"""

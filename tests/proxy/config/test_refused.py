@@ -4,13 +4,14 @@ import pytest
 from bootstraps import web
 from bootstraps.bad import BAD, Bad
 from bootstraps.dubbo import BAD as DUBBO_BAD
+from bootstraps.dynamic import BAD as DYNAMIC_BAD
 from bootstraps.tls import BAD as TLS_BAD
 
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.loader import load_bootstrap
 
 
-@pytest.mark.parametrize("bad", [*BAD, *DUBBO_BAD, *TLS_BAD], ids=lambda bad: bad.name)
+@pytest.mark.parametrize("bad", [*BAD, *DUBBO_BAD, *TLS_BAD, *DYNAMIC_BAD], ids=lambda bad: bad.name)
 def test_refused_with_path_and_reason(bad: Bad) -> None:
     with pytest.raises(ConfigError) as caught:
         load_bootstrap(None, bad.text)

@@ -1,0 +1,57 @@
+"""Route tables that come apart from their listeners: who uses them, and how they change under open connections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from mesh_proxy.config.errors import ConfigError
+from mesh_proxy.config.model.route import RouteTableConfig
+
+if TYPE_CHECKING:
+    from mesh_proxy.config.model.source import Reference
+    from mesh_proxy.network.http_manager import HttpManager
+    from mesh_proxy.routing import RouteTable
+
+Staged = list[tuple["HttpManager", "RouteTable"]]
+
+
+class RouteTables:
+    """The newest table under each reference, and the managers that route by it: also those of listeners that drain."""
+
+    __slots__ = ("_managers", "configs")
+
+    def __init__(self) -> None:
+        self.configs: Mapping[Reference, RouteTableConfig] = {}
+        self._managers: dict[Reference, WeakSet[HttpManager]] = {}
+
+    def enter(self, manager: HttpManager, reference: Reference) -> RouteTableConfig:
+        """The manager's table. It will be given every later one."""
+        self._managers.setdefault(reference, WeakSet()).add(manager)
+        return self.configs.get(reference) or RouteTableConfig(name=reference.name)  # it did not come in time: no routes
+
+    def stage(self, configs: Mapping[Reference, RouteTableConfig]) -> Staged:
+        """Compile what changes; nothing is live yet. Raises ConfigError."""
+        staged: Staged = []
+        for reference, config in configs.items():
+            old = self.configs.get(reference)
+            if config is old or config == old:
+                continue
+            for manager in self._managers.get(reference, ()):
+                try:
+                    staged.append((manager, manager.compile_routes(config)))
+                except ValueError as error:
+                    raise ConfigError(f"{reference.source.path} {reference.name}", str(error)) from error
+        return staged
+
+    def prune(self) -> None:
+        """Forget references that no manager has any more."""
+        for reference in [reference for reference, managers in self._managers.items() if not managers]:
+            del self._managers[reference]
+
+
+def commit(staged: Staged) -> None:
+    """Requests that begin from now on are routed by the new tables."""
+    for manager, table in staged:
+        manager.take_routes(table)
