@@ -26,6 +26,10 @@ async def clusters(supervisor: Supervisor, request: AdminRequest) -> AdminRespon
         except BadRegex as error:
             return text(f"Invalid re2 regex: {error}\n", 400)
         merged = [cluster for cluster in merged if expression.search(cluster["name"])]
+    assembly = supervisor.configuration.assembly
+    for cluster in merged:
+        served = assembly.clusters.get(cluster["name"])
+        cluster["added_via_api"] = served is not None and served.held is not None
     if request.query.get("format") == "json":
         statuses = [cluster_json(cluster) for cluster in merged]
         return to_json({"cluster_statuses": statuses} if statuses else {})

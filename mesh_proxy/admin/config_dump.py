@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from mesh_proxy.admin.dynamic_dump import lists, timestamp
 from mesh_proxy.admin.exchange import AdminRequest, AdminResponse, text, to_json
 from mesh_proxy.admin.regex import BadRegex, compile_regex
 from mesh_proxy.admin.server_info import user_agent
@@ -28,6 +28,11 @@ _ELEMENTS: Final = {
     "static_route_configs": "RoutesConfigDump.StaticRouteConfig",
     "dynamic_route_configs": "RoutesConfigDump.DynamicRouteConfig",
     "static_endpoint_configs": "EndpointsConfigDump.StaticEndpointConfig",
+    "dynamic_active_clusters": "ClustersConfigDump.DynamicCluster",
+    "dynamic_warming_clusters": "ClustersConfigDump.DynamicCluster",
+    "dynamic_listeners": "ListenersConfigDump.DynamicListener",
+    "dynamic_endpoint_configs": "EndpointsConfigDump.DynamicEndpointConfig",
+    "dynamic_active_secrets": "SecretsConfigDump.DynamicSecret",
     "bootstrap": "",
 }
 """repeated field -> message of its elements, for `?resource=`"""
@@ -87,28 +92,38 @@ def dumps(supervisor: Supervisor, named: Named, *, include_eds: bool = False) ->
             "last_updated": loaded,
         }
     ]
-    configs.append(_list("ClustersConfigDump", "static_clusters", "cluster", by_kind["Cluster"], loaded))
+    dynamic = supervisor.configuration.dynamic
+    static = _list("ClustersConfigDump", "static_clusters", "cluster", by_kind["Cluster"], loaded)
+    configs.append(static | lists(dynamic, "cds", named))
     if include_eds:
         assignments = [
             (name, _ENDPOINTS_URL, _assignment(cluster))
             for name, _, cluster in by_kind["Cluster"]
             if "load_assignment" in cluster
         ]
-        configs.append(_list("EndpointsConfigDump", "static_endpoint_configs", "endpoint_config", assignments))
+        static = _list("EndpointsConfigDump", "static_endpoint_configs", "endpoint_config", assignments)
+        configs.append(static | lists(dynamic, "eds", named))
     listeners = [one for one in by_kind["Listener"] if named(one[0])]
-    configs.append(_list("ListenersConfigDump", "static_listeners", "listener", listeners, loaded))
+    static = _list("ListenersConfigDump", "static_listeners", "listener", listeners, loaded)
+    found = lists(dynamic, "lds", named)
+    dynamic_listeners = found.get("dynamic_listeners", [])
+    configs.append(static | found)
     configs.append({"@type": f"{_ADMIN}ScopedRoutesConfigDump"})
+    holders = [listener for _, _, listener in by_kind["Listener"]]
+    holders += [state["listener"] for one in dynamic_listeners for state in (one.get("active_state"),) if state]
     routes = [
         (table.get("name", ""), url, table)
-        for _, _, listener in by_kind["Listener"]
+        for listener in holders
         for url, table in route_tables(listener)
         if named(table.get("name", ""))
     ]
     routes_dump = _list("RoutesConfigDump", "static_route_configs", "route_config", routes, loaded)
     if discovered:
         routes_dump["dynamic_route_configs"] = discovered
+    for field, more in lists(dynamic, "rds", named).items():
+        routes_dump.setdefault(field, []).extend(more)
     configs.append(routes_dump)
-    configs.append({"@type": f"{_ADMIN}SecretsConfigDump"})
+    configs.append({"@type": f"{_ADMIN}SecretsConfigDump", **lists(dynamic, "sds", named)})
     return configs
 
 
@@ -184,8 +199,3 @@ def _pick(value: Any, path: list[str], into: dict[str, Any]) -> None:
     _pick(value[name], rest, inner)
     if not inner:
         del into[name]
-
-
-def timestamp(seconds: float) -> str:
-    """`google.protobuf.Timestamp` with milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{int(seconds % 1 * 1000):03d}Z"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from mesh_proxy.admin import (
     certs,
     clusters,
+    config_digest,
     config_dump,
     control,
     index,
@@ -66,6 +67,12 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         handler=clusters.clusters,
         help="clusters, their endpoints and what became of requests to them",
         params=(("format", "text or json"), ("filter", f"{_REGEX} for names of clusters")),
+    ),
+    Endpoint(
+        path="/config_digest",
+        handler=config_digest.config_digest,
+        help="a digest of every resource that is applied, and of all",
+        params=(("summary", "without the single resources"),),
     ),
     Endpoint(
         path="/config_dump",

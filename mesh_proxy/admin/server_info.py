@@ -128,7 +128,11 @@ def init_dump(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
     if supervisor.stage is not Stage.INITIALIZING:
         return to_json({})
     waiting = [f"worker {handle.index}" for handle in supervisor.pool.workers if not handle.applied_version]
-    return to_json({"unready_targets_dumps": [{"name": "workers", "target_names": waiting}]})
+    dumps = [{"name": "workers", "target_names": waiting}]
+    assembly = supervisor.configuration.assembly
+    if assembly.missing:
+        dumps.append({"name": "resources", "target_names": sorted(map(str, assembly.missing))})
+    return to_json({"unready_targets_dumps": dumps})
 
 
 def memory(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:

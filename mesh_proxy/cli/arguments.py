@@ -16,8 +16,7 @@ from mesh_proxy.logs import LEVELS, canonical_level, parse_component_levels
 USAGE_EXIT_CODE: Final = 1
 
 WITHOUT_EFFECT: Final = {
-    "reject_unknown_dynamic_fields": "there is no dynamic configuration yet",
-    "ignore_unknown_dynamic_fields": "there is no dynamic configuration yet",
+    "ignore_unknown_dynamic_fields": "each unknown field is warned of",
     "enable_fine_grain_logging": "levels are set by component",
     "enable_mutex_tracing": "there are no mutexes",
     "enable_core_dump": "use ulimit -c",
@@ -96,8 +95,8 @@ def _parser(prog: str) -> _Parser:
     group.add_argument("--mode", choices=("serve", "validate"), default="serve", help="validate: check, say OK, exit [serve]")
     group.add_argument("--allow-unknown-static-fields", action="store_true", help="warn of unknown fields, do not refuse them")
     group.add_argument("--allow-unknown-fields", action="store_true", help="old name of --allow-unknown-static-fields")
-    group.add_argument("--reject-unknown-dynamic-fields", action="store_true", help="no effect: dynamic configuration is to come")
-    group.add_argument("--ignore-unknown-dynamic-fields", action="store_true", help="no effect: dynamic configuration is to come")
+    group.add_argument("--reject-unknown-dynamic-fields", action="store_true", help="refuse unknown keys in watched files")
+    group.add_argument("--ignore-unknown-dynamic-fields", action="store_true", help="no effect: each unknown key is warned of")
     group.add_argument("--disable-extensions", metavar="LIST", default="", help="no effect")
 
     group = parser.add_argument_group("processes")

@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None, *, factory: DataPlaneFactory | None 
     prog = program_name()
     if arguments[:1] == ["demo"]:
         return int(importlib.import_module("mesh_proxy.demo").main(arguments[1:]))
+    if arguments[:1] == ["inspect"]:
+        return int(importlib.import_module("mesh_proxy.cli.inspect").inspect(arguments[1:], prog))
     if arguments[:1] == ["migrate"]:
         return migrate(arguments[1:], prog)
     if arguments[:1] and arguments[0] in COMMANDS:

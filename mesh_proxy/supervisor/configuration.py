@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from mesh_proxy.config.model.bootstrap import BootstrapConfig, WorkerSnapshot
 from mesh_proxy.config.model.cluster import ClusterConfig
 from mesh_proxy.config.model.listener import ListenerConfig
 from mesh_proxy.config.model.source import Reference
+from mesh_proxy.supervisor.digests import Digests
 from mesh_proxy.xds.assembly import Assembly, Static, assemble
 from mesh_proxy.xds.reader_client import ReaderClient
 
@@ -31,6 +33,7 @@ class Configuration:
         """what the workers serve, or are about to"""
         self.dynamic: DynamicConfig | None = None
         """None when everything stands in the bootstrap"""
+        self.digests = Digests()
         self._loop = loop
         self._supervisor = supervisor
         self._static = Assembly()
@@ -72,6 +75,7 @@ class Configuration:
             runtime=bootstrap.runtime,
             reject_unknown_fields=supervisor.options.reject_unknown_dynamic_fields,
             published=supervisor.stats.extra,
+            taken=self._taken,
         )
         await self.dynamic.load()
         if supervisor.succession.has_predecessor and self.dynamic.refusals:
@@ -100,6 +104,7 @@ class Configuration:
             await supervisor.pool.apply(self.snapshot)
             supervisor.stats.configure(self.clusters)
             self._count(self.snapshot, None)
+            self.digests.note(supervisor, 1, time.time())
 
         if self.dynamic is None:
             await first()
@@ -119,6 +124,11 @@ class Configuration:
             assert self.snapshot is not None
             self.snapshot = dataclasses.replace(self.snapshot, version=self.snapshot.version + 1)
             await self._supervisor.pool.apply(self.snapshot)
+
+    def _taken(self) -> None:
+        """The dynamic configuration has changed, and the workers have it."""
+        if self.snapshot is not None:
+            self.digests.note(self._supervisor, self.snapshot.version, time.time())
 
     async def _serve(self, assembly: Assembly) -> None:
         """Have all workers serve this. Raises ConfigError, and then they serve what they served before."""

@@ -24,6 +24,7 @@ from mesh_proxy.supervisor.groups import (
 )
 from mesh_proxy.supervisor.memory import ProcessMemory
 from mesh_proxy.supervisor.stage import STATE_NUMBERS
+from mesh_proxy.xds.stats import DigestStats
 
 NO_CERTIFICATE_DAYS: Final = 0xFFFF_FFFF
 """`server.days_until_first_cert_expiring` without certificates, as Envoy says it"""
@@ -39,6 +40,7 @@ class PublishedStats:
         self.server = ServerStats("server.")
         self.runtime = RuntimeStats("runtime.")
         self.hot_restart = HotRestartStats("hot_restart.")
+        self.digests = DigestStats("config_digest.")
         self.parent_connections = 0
         """downstream connections that the process before us still has"""
         self.extra: list[StatGroup] = [WatchdogStats("main_thread."), WatchdogStats("workers.")]
@@ -53,7 +55,16 @@ class PublishedStats:
 
     def snapshot(self) -> StatsSnapshot:
         """The sums of this moment."""
-        local = (self.supervisor, self.listeners, self.clusters, self.server, self.runtime, self.hot_restart, *self.extra)
+        local = (
+            self.supervisor,
+            self.listeners,
+            self.clusters,
+            self.server,
+            self.runtime,
+            self.hot_restart,
+            self.digests,
+            *self.extra,
+        )
         return self._aggregator.snapshot(local, self._zeros)
 
     def look(

@@ -414,6 +414,9 @@ class Supervisor:
             memory=self._memory(),
             certificate_days=first_expiry_days(self.secrets, time.time()),
         )
+        self.configuration.digests.publish(self.stats.digests)
+        if self.configuration.dynamic is not None:
+            self.stats.server.dynamic_unknown_fields = self.configuration.dynamic.unknown_fields
         return self.stats.snapshot()
 
     def _memory(self) -> list[ProcessMemory]:

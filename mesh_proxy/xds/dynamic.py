@@ -54,6 +54,7 @@ class DynamicConfig:
         runtime: Mapping[str, Any],
         reject_unknown_fields: bool,
         published: list[StatGroup],
+        taken: Callable[[], None] = lambda: None,
     ) -> None:
         self.static = static
         self.contents: dict[FeedKey, Content] = {}
@@ -68,6 +69,8 @@ class DynamicConfig:
         self._runtime = runtime
         self._reject_unknown = reject_unknown_fields
         self._published = published
+        self._taken = taken
+        """told when an update is live"""
         self._live = False
         self._dirty: set[ConfigSource] = set()
         self._again = asyncio.Event()
@@ -230,6 +233,8 @@ class DynamicConfig:
         self.contents = {key: content for key, content in contents.items() if key in wanted}
         self.assembly = assembly
         self._follow(assembly)
+        if self._live:
+            self._taken()
 
     def _check(self, key: FeedKey, response: Response, assembly: Assembly, contents: Mapping[FeedKey, Content]) -> None:
         """What cannot be seen from one file alone."""

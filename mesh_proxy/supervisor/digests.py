@@ -1,0 +1,108 @@
+"""Which resources are applied, since when, by how many workers, and one digest over all of them.
+
+The total is that of the sorted lines `type name digest`, so it depends neither on order nor on where resources came from, when,
+or under what version: two sidecars that do the same have the same total. The bootstrap's own fields (node, admin address) are
+left out, as they differ between sidecars that do the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mesh_proxy.config.model.bootstrap import ResourceView
+from mesh_proxy.xds.feeds import NOTHING, key_of
+from mesh_proxy.xds.stats import DigestStats
+
+if TYPE_CHECKING:
+    from mesh_proxy.supervisor.supervisor import Supervisor
+
+_KINDS: Final = {
+    "Cluster": "clusters",
+    "ClusterLoadAssignment": "endpoints",
+    "Listener": "listeners",
+    "RouteConfiguration": "routes",
+    "MultipleRouteConfiguration": "routes",
+    "Secret": "secrets",
+}
+"""last part of the type -> statistic"""
+_GAUGE_DIGITS: Final = 13
+"""hexadecimal digits that a gauge can hold exactly also where it is a double"""
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedResource:
+    """One resource that is served."""
+
+    view: ResourceView
+    version: int
+    """of the snapshot that brought it"""
+    applied_at: float
+    """when the last worker had it, in seconds since 1970; for workers that were replaced later, when their predecessors had it"""
+
+
+class Digests:
+    """Kept by the configuration, asked by the admin interface."""
+
+    def __init__(self) -> None:
+        self._since: dict[tuple[str, str, str], tuple[int, float]] = {}
+        """(type, name, digest) -> (snapshot version, time)"""
+        self.applied: tuple[AppliedResource, ...] = ()
+
+    def note(self, supervisor: Supervisor, version: int, now: float) -> None:
+        """This version of the snapshot is live in all workers."""
+        since: dict[tuple[str, str, str], tuple[int, float]] = {}
+        applied = []
+        for view in resources_of(supervisor):
+            key = (view.type_url, view.name, view.digest)
+            since[key] = self._since.get(key, (version, now))
+            applied.append(AppliedResource(view, *since[key]))
+        self._since = since
+        self.applied = tuple(applied)
+
+    def total(self, kind: str = "") -> str:
+        """SHA-256 over all, or over those of one kind (`clusters`, …)."""
+        return total_of(
+            (one.view.type_url, one.view.name, one.view.digest) for one in self.applied if not kind or kind_of(one.view) == kind
+        )
+
+    def publish(self, stats: DigestStats) -> None:
+        """As numbers."""
+        stats.resources = len(self.applied)
+        stats.total = int(self.total()[:_GAUGE_DIGITS], 16)
+        for kind in dict.fromkeys(_KINDS.values()):
+            setattr(stats, kind, int(self.total(kind)[:_GAUGE_DIGITS], 16))
+
+
+def total_of(resources: Iterable[tuple[str, str, str]]) -> str:
+    """The digest over (type, name, digest), in whatever order."""
+    lines = sorted(f"{type_url.rpartition('/')[2]} {name} {digest}\n" for type_url, name, digest in resources)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def kind_of(view: ResourceView) -> str:
+    """The group that it is counted with."""
+    return _KINDS.get(view.type_url.rpartition(".")[2], "others")
+
+
+def resources_of(supervisor: Supervisor) -> Iterator[ResourceView]:
+    """What is served now."""
+    configuration = supervisor.configuration
+    for view in supervisor.bootstrap.resources:
+        if not view.type_url.endswith(".Bootstrap"):
+            yield view
+    dynamic = configuration.dynamic
+    if dynamic is None:
+        return
+    assembly = dynamic.assembly
+    seen = set()
+    for served in (*assembly.clusters.values(), *assembly.listeners.values()):
+        if served.held is not None:
+            yield served.held.resource.dump
+        for reference in served.source.references:
+            held = dynamic.contents.get(key_of(reference), NOTHING).get(reference.name)
+            if held is not None and reference not in seen:
+                seen.add(reference)
+                yield held.resource.dump
