@@ -123,7 +123,7 @@ def dumps(supervisor: Supervisor, named: Named, *, include_eds: bool = False) ->
     for field, more in lists(dynamic, "rds", named).items():
         routes_dump.setdefault(field, []).extend(more)
     configs.append(routes_dump)
-    configs.append({"@type": f"{_ADMIN}SecretsConfigDump", **lists(dynamic, "sds", named)})
+    configs.append({"@type": f"{_ADMIN}SecretsConfigDump"})
     return configs
 
 

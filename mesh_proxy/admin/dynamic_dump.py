@@ -17,7 +17,6 @@ _FIELDS: Final = {
     "cds": ("dynamic_active_clusters", "cluster"),
     "eds": ("dynamic_endpoint_configs", "endpoint_config"),
     "rds": ("dynamic_route_configs", "route_config"),
-    "sds": ("dynamic_active_secrets", "secret"),
 }
 """kind -> (list in the dump, field of its elements)"""
 
