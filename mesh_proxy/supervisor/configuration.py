@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mesh_proxy.config.errors import ConfigError
@@ -14,6 +14,7 @@ from mesh_proxy.config.model.bootstrap import BootstrapConfig, WorkerSnapshot
 from mesh_proxy.config.model.cluster import ClusterConfig
 from mesh_proxy.config.model.listener import ListenerConfig
 from mesh_proxy.config.model.source import Reference
+from mesh_proxy.config.model.tls import SecretConfig
 from mesh_proxy.supervisor.digests import Digests
 from mesh_proxy.xds.assembly import Assembly, Static, assemble
 from mesh_proxy.xds.reader_client import ReaderClient
@@ -34,6 +35,8 @@ class Configuration:
         self.dynamic: DynamicConfig | None = None
         """None when everything stands in the bootstrap"""
         self.digests = Digests()
+        self.on_change: list[Callable[[], None]] = []
+        """called when other listeners and clusters are live"""
         self._loop = loop
         self._supervisor = supervisor
         self._static = Assembly()
@@ -120,15 +123,24 @@ class Configuration:
 
     async def apply_again(self) -> None:
         """The same once more, as the workers' sockets have changed."""
+        await self._change()
+
+    async def rotate(self, secrets: tuple[SecretConfig, ...]) -> None:
+        """New versions of secrets go to the workers; listeners, clusters and connections stay as they are."""
+        await self._change(rotated_secrets=secrets)
+
+    async def _change(self, **fields: Any) -> None:
         async with self._applying:
             assert self.snapshot is not None
-            self.snapshot = dataclasses.replace(self.snapshot, version=self.snapshot.version + 1)
+            self.snapshot = dataclasses.replace(self.snapshot, version=self.snapshot.version + 1, **fields)
             await self._supervisor.pool.apply(self.snapshot)
 
     def _taken(self) -> None:
         """The dynamic configuration has changed, and the workers have it."""
         if self.snapshot is not None:
             self.digests.note(self._supervisor, self.snapshot.version, time.time())
+            for changed in self.on_change:
+                changed()
 
     async def _serve(self, assembly: Assembly) -> None:
         """Have all workers serve this. Raises ConfigError, and then they serve what they served before."""

@@ -16,7 +16,7 @@ from mesh_hotrestart import RendezvousError
 from mesh_proxy.admin.certs import first_expiry_days
 from mesh_proxy.cli.options import Options
 from mesh_proxy.config.errors import ConfigError
-from mesh_proxy.config.model.bootstrap import BootstrapConfig, NodeConfig
+from mesh_proxy.config.model.bootstrap import BootstrapConfig, NodeConfig, WorkerSnapshot
 from mesh_proxy.health.status import StatusServer
 from mesh_proxy.health.termination import Termination, termination
 from mesh_proxy.logs import current_levels, reopen_log, set_levels
@@ -359,6 +359,11 @@ class Supervisor:
         return dataclasses.replace(node, locality=dataclasses.replace(node.locality, zone=self.options.service_zone))
 
     # What the admin interface may ask for.
+
+    @property
+    def snapshot(self) -> WorkerSnapshot | None:
+        """What the workers serve; None before the start is over."""
+        return self.configuration.snapshot
 
     @property
     def state(self) -> str:
