@@ -39,7 +39,7 @@ def discovered(drds: Reader, context: Context) -> tuple[Any, str]:
     for i, packed in enumerate(response.resources):
         path = f"{filename} resources[{i}]"
         if extensions.type_name(packed.type_url) != MULTIPLE:
-            raise ConfigError(path, f"must be a {MULTIPLE}")
+            raise ConfigError(path, f"must be of the type {MULTIPLE}")
         message: Any = extensions.new_message(packed.type_url)
         message.MergeFromString(packed.value)
         names.append(message.name)
