@@ -78,7 +78,7 @@ class Configuration:
             runtime=bootstrap.runtime,
             reject_unknown_fields=supervisor.options.reject_unknown_dynamic_fields,
             published=supervisor.stats.extra,
-            taken=self._taken,
+            taken=self._updated,
         )
         await self.dynamic.load()
         if supervisor.succession.has_predecessor and self.dynamic.refusals:
@@ -128,6 +128,7 @@ class Configuration:
     async def rotate(self, secrets: tuple[SecretConfig, ...]) -> None:
         """New versions of secrets go to the workers; listeners, clusters and connections stay as they are."""
         await self._change(rotated_secrets=secrets)
+        self._taken()
 
     async def _change(self, **fields: Any) -> None:
         async with self._applying:
@@ -135,12 +136,15 @@ class Configuration:
             self.snapshot = dataclasses.replace(self.snapshot, version=self.snapshot.version + 1, **fields)
             await self._supervisor.pool.apply(self.snapshot)
 
+    def _updated(self) -> None:
+        self._taken()
+        for changed in self.on_change:
+            changed()
+
     def _taken(self) -> None:
         """The dynamic configuration has changed, and the workers have it."""
         if self.snapshot is not None:
             self.digests.note(self._supervisor, self.snapshot.version, time.time())
-            for changed in self.on_change:
-                changed()
 
     async def _serve(self, assembly: Assembly) -> None:
         """Have all workers serve this. Raises ConfigError, and then they serve what they served before."""

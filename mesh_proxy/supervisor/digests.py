@@ -8,11 +8,13 @@ left out, as they differ between sidecars that do the same.
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Final
 
-from mesh_proxy.config.model.bootstrap import ResourceView
+from mesh_proxy.config.model.bootstrap import ResourceView, WorkerSnapshot
+from mesh_proxy.tls.secrets import secrets_of
 from mesh_proxy.xds.feeds import NOTHING, key_of
 from mesh_proxy.xds.stats import DigestStats
 
@@ -87,12 +89,37 @@ def kind_of(view: ResourceView) -> str:
     return _KINDS.get(view.type_url.rpartition(".")[2], "others")
 
 
+@dataclass(frozen=True, slots=True)
+class SecretView:
+    """A secret that has a name, or that stands in files: it may change while what uses it does not."""
+
+    name: str
+    digest: str
+    type_url: str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+    version: str = ""
+    json: str = "{}"
+
+
+def secrets_in_use(snapshot: WorkerSnapshot | None) -> Iterator[SecretView]:
+    """Those of listeners and clusters, in their newest versions. What stands inline is part of its owner's digest."""
+    if snapshot is None:
+        return
+    found = {one.name: one for one in secrets_of((*snapshot.listeners, *snapshot.clusters))}
+    found |= {one.name: one for one in snapshot.rotated_secrets if one.name in found}
+    for secret in found.values():
+        if secret.label or secret.source is not None:
+            name = secret.label or secret.name
+            contents = [astuple(part) if part is not None else None for part in (secret.certificate, secret.validation)]
+            yield SecretView(name, hmac.new(f"secret {name}".encode(), repr(contents).encode(), hashlib.sha256).hexdigest())
+
+
 def resources_of(supervisor: Supervisor) -> Iterator[ResourceView]:
     """What is served now."""
     configuration = supervisor.configuration
     for view in supervisor.bootstrap.resources:
-        if not view.type_url.endswith(".Bootstrap"):
+        if not view.type_url.endswith((".Bootstrap", ".Secret")):
             yield view
+    yield from secrets_in_use(configuration.snapshot)
     dynamic = configuration.dynamic
     if dynamic is None:
         return

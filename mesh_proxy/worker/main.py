@@ -225,7 +225,10 @@ class _Worker:
                 _log.exception("worker %d cannot apply version %d", self._index, snapshot.version)
                 self._channel.send(m.Rejected(snapshot.version, "", f"{type(error).__name__}: {error}"))
             else:
-                self._flush_now()  # so that the first scrape finds every group that the version made
+                try:
+                    self._flush_now()  # so that the first scrape finds every group that the version made
+                except Exception:  # statistics are not worth a worker that takes no more versions
+                    _log.exception("worker %d cannot write its statistics", self._index)
                 self._channel.send(m.Applied(snapshot.version))
         self._applying = False
         if self._tidying is None:
