@@ -170,3 +170,76 @@ def readers(proxy: Proxy) -> list[int]:
 
     workers = {one["pid"] for one in proxy.json("/memory?by_process")["processes"]}
     return [pid for spawner in children(proxy.process.pid) for pid in children(spawner) if pid not in workers]
+
+
+def test_a_directory_in_which_a_link_is_replaced(files: Files, tmp_path: Path) -> None:
+    """As Kubernetes changes a mounted ConfigMap: the files never move, a link above them does."""
+    port, mount = free_port(), tmp_path / "mount"
+    mount.mkdir()
+
+    def publish(name: str, body: str) -> None:
+        Files(mount / name).move("rds", [table(body)], name)
+        (mount / "..new").symlink_to(name)
+        os.rename(mount / "..new", mount / "..data")
+
+    publish("..1", "one")
+    (mount / "rds.json").symlink_to("..data/rds.json")
+    files.move("cds", [], "0")
+    source = {"path_config_source": {"path": str(mount / "rds.json"), "watched_directory": {"path": str(mount)}}}
+    files.move("lds", [listener("in", port, rds=source)], "0")
+    with running("mesh-proxy", tmp_path / "p", files.bootstrap(), concurrency=1) as proxy:
+        proxy.wait_ready()
+        assert get(port) == (200, "one")
+        publish("..2", "two")
+        until("the table", lambda: get(port) == (200, "two"))
+
+
+def test_what_the_admin_interface_shows(files: Files, tmp_path: Path, origin: Origin) -> None:
+    port = free_port()
+    everything(files, port, origin.port)
+    files.move(
+        "cds", [cluster(eds=files.source("eds")), cluster("late", eds=files.source("eds-late", initial_fetch_timeout="0s"))], "c1"
+    )
+    files.move("eds-late", [], "nothing")
+    static = {"clusters": [cluster("fixed", 1)]}
+    with running("mesh-proxy", tmp_path / "p", files.bootstrap(static_resources=static), concurrency=1) as proxy:
+        until("initializing", lambda: b"late" in proxy.ask("/init_dump")[1])
+        assert proxy.ask("/ready")[0] == 503
+        files.move("eds-late", [endpoints(1, name="late")], "e2")
+        proxy.wait_ready()
+        files.move("lds", [{**listener("bad", port, routes=table("x")), "address": {}}], "l2")
+        proxy.wait("listener_manager.lds.update_rejected", 1)
+        dumps = {one["@type"].rpartition(".")[2]: one for one in proxy.json("/config_dump?include_eds")["configs"]}
+        clusters = dumps["ClustersConfigDump"]
+        assert [one["cluster"]["name"] for one in clusters["static_clusters"]] == ["fixed"]
+        active = {one["cluster"]["name"]: one for one in clusters["dynamic_active_clusters"]}
+        assert {name: one["version_info"] for name, one in active.items()} == {"a": "c1", "late": "c1"}
+        assert clusters["version_info"] == "c1"
+        one, failed = dumps["ListenersConfigDump"]["dynamic_listeners"]
+        assert (one["name"], one["active_state"]["version_info"]) == ("in", "l1")
+        assert one["active_state"]["listener"]["address"]["socket_address"]["port_value"] == port
+        assert (failed["name"], failed["error_state"]["version_info"]) == ("bad", "l2")
+        assert failed["error_state"]["failed_configuration"]["name"] == "bad"
+        (route,) = dumps["RoutesConfigDump"]["dynamic_route_configs"]
+        assert (route["version_info"], route["route_config"]["name"]) == ("r1", "r")
+        found = {one["endpoint_config"]["cluster_name"] for one in dumps["EndpointsConfigDump"]["dynamic_endpoint_configs"]}
+        assert found == {"a", "late"}
+        assert f"in::127.0.0.1:{port}" in proxy.ask("/listeners")[1].decode()
+        shown = proxy.ask("/clusters")[1].decode()
+        assert "a::added_via_api::true" in shown
+        assert "fixed::added_via_api::false" in shown
+        digest = proxy.json("/config_digest")
+        kinds = [one["type"].rpartition(".")[2] for one in digest["resources"]]
+        assert kinds == [
+            "Cluster",
+            "Cluster",
+            "Cluster",
+            "ClusterLoadAssignment",
+            "ClusterLoadAssignment",
+            "Listener",
+            "RouteConfiguration",
+        ]
+        assert {one["workers"] for one in digest["resources"]} == {1}
+        assert proxy.stat("config_digest.resources") == 7
+        assert proxy.stat("config_digest.total") == int(digest["total"][:13], 16)
+        assert "resources" not in proxy.json("/config_digest?summary")
