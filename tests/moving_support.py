@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 import uvloop
-from plane_support import LIMIT_S, Plane, plane, until
+from bootstraps import web
+from plane_support import LIMIT_S, Plane, Serve, at, head, plane, until, upstream
 
 from mesh_proxy.listener.mover import Mover, MovingState
 
@@ -101,6 +102,23 @@ class Handing:
         except (ValueError, OSError) as error:
             return False, str(error)
         return True, ""
+
+
+async def ok(reader: asyncio.StreamReader) -> bytes:
+    """The head of one answer of `plane_support.answer`."""
+    found = await head(reader)
+    assert found.startswith(b"HTTP/1.1 200")
+    assert await reader.readexactly(2) == b"ok"
+    return found
+
+
+@asynccontextmanager
+async def web_planes(serve: Serve, **parts: str) -> AsyncIterator[list[Plane]]:
+    """An old and a new plane with `bootstraps.web`, in front of this endpoint."""
+    async with upstream(serve) as address:
+        text = web(endpoint=at(address), **parts)
+        async with planes(text, text) as both:
+            yield both
 
 
 @asynccontextmanager

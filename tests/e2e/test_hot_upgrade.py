@@ -84,6 +84,7 @@ def test_kept_connections_move(chain: Chain) -> None:
     assert (stats["server.hot_restart_epoch"], stats["server.hot_restart_generation"]) == (3, 4)
     line = r"took over from pid \d+ in \d+\.\d{3} s: \d+ connections moved, \d+ drained, 0 cut"
     for one in proxy.generations[1:]:
+        one.wait_log(line)
         assert len(re.findall(line, one.log())) == 1
     assert stats["hot_restart.connections_moved"] >= 3 * kept
     assert stats["hot_restart.connections_cut"] == 0
