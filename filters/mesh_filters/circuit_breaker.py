@@ -31,7 +31,7 @@ from typing import Any, Final
 from mesh_codecs.events import RequestHeaders, ResponseHeaders, Trailers
 from mesh_filters.breaker import REFUSED, Breaker, BreakerRule, Kind
 from mesh_filters.definition import FilterContext, FilterDefinition, FilterFactory
-from mesh_filters.fields import Fields
+from mesh_filters.fields import Fields, rules_and_status
 from mesh_filters.filter import (
     DOWNSTREAM_TERMINATED,
     RATE_LIMITED,
@@ -225,11 +225,8 @@ def _rule(fields: Fields, number: int) -> CircuitBreakerRule:
 
 def configure(values: Mapping[str, Any]) -> CircuitBreakerConfig:
     """The configuration from plain values."""
-    fields = Fields(values).only("rules", "status")
-    rules = tuple(_rule(one, i) for i, one in enumerate(fields.entries("rules")))
-    if not rules:
-        raise fields.error("rules", "is required")
-    return CircuitBreakerConfig(rules=rules, status=fields.whole("status", 503, low=400, high=599))
+    rules, status = rules_and_status(values, _rule, 503)
+    return CircuitBreakerConfig(rules=rules, status=status)
 
 
 definition = FilterDefinition(type_url=TYPE, configure=configure, configure_route=configure)

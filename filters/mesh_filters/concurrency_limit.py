@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from mesh_codecs.events import RequestHeaders
 from mesh_filters.definition import FilterContext, FilterDefinition, FilterFactory
-from mesh_filters.fields import Fields
+from mesh_filters.fields import Fields, rules_and_status
 from mesh_filters.filter import RATE_LIMITED, Filter, FilterStatus, Stream
 from mesh_filters.request_keys import MAX_KEYS, Keyed, check_condition, check_keys, condition_of, key_of
 from mesh_filters.shared_state import SharedKeys, refusal_status
@@ -177,11 +177,8 @@ def _rule(fields: Fields, number: int) -> ConcurrencyRule:
 
 def configure(values: Mapping[str, Any]) -> ConcurrencyLimitConfig:
     """The configuration from plain values."""
-    fields = Fields(values).only("rules", "status")
-    rules = tuple(_rule(one, i) for i, one in enumerate(fields.entries("rules")))
-    if not rules:
-        raise fields.error("rules", "is required")
-    return ConcurrencyLimitConfig(rules=rules, status=fields.whole("status", 503, low=400, high=599))
+    rules, status = rules_and_status(values, _rule, 503)
+    return ConcurrencyLimitConfig(rules=rules, status=status)
 
 
 definition = FilterDefinition(type_url=TYPE, configure=configure)

@@ -7,11 +7,12 @@ text, because YAML is read as Envoy reads it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 from mesh_filters.definition import FieldError
 
+R = TypeVar("R")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -96,13 +97,6 @@ class Fields:
             raise self.error(name, f"must be one of {', '.join(choices)}")
         return value
 
-    def flag(self, name: str, default: bool = False) -> bool:
-        """True or false."""
-        value = self.values.get(name, default)
-        if not isinstance(value, bool):
-            raise self.error(name, "must be true or false")
-        return value
-
     def sub(self, name: str) -> Fields:
         """A mapping within; empty when it is not given."""
         return Fields(self.values.get(name, {}), self.at(name))
@@ -113,3 +107,12 @@ class Fields:
         if not isinstance(value, (list, tuple)):
             raise self.error(name, "must be a list")
         return [Fields(one, f"{self.at(name)}[{i}]") for i, one in enumerate(value)]
+
+
+def rules_and_status(values: Mapping[str, Any], rule: Callable[[Fields, int], R], status: int) -> tuple[tuple[R, ...], int]:
+    """The configuration of a filter that has `rules`, one at least, and a `status` for what it refuses."""
+    fields = Fields(values).only("rules", "status")
+    rules = tuple(rule(one, i) for i, one in enumerate(fields.entries("rules")))
+    if not rules:
+        raise fields.error("rules", "is required")
+    return rules, fields.whole("status", status, low=400, high=599)
