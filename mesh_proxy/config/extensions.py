@@ -51,6 +51,8 @@ MODULES: dict[str, str] = {
             ("ip_tagging", "ip_tagging", ("IPTagging",)),
             ("local_ratelimit", "local_rate_limit", ("LocalRateLimit",)),
             ("jwt_authn", "config", ("JwtAuthentication", "PerRouteConfig")),
+            ("ext_authz", "ext_authz", ("ExtAuthz", "ExtAuthzPerRoute")),
+            ("ratelimit", "rate_limit", ("RateLimit", "RateLimitPerRoute")),
             ("rbac", "rbac", ("RBAC", "RBACPerRoute")),
         )
         for message in messages
