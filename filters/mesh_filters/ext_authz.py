@@ -126,6 +126,8 @@ class Question:
     stream: Stream
     request: RequestHeaders
     extensions: Mapping[str, str]
+    size: int = 0
+    """bytes of the body that have come"""
     body: bytes | None = None
     partial: bool = False
     body_as_bytes: bool = False
@@ -255,7 +257,7 @@ class ExtAuthzFilter(Filter):
 
     def _ask(self, stream: Stream, limits: BodyConfig | None) -> None:
         self._limits = None
-        question = Question(stream, stream.request, self._extensions)
+        question = Question(stream, stream.request, self._extensions, self._size)
         if limits is not None:
             whole = b"".join(self._body)
             question.body = whole[: limits.max_bytes]

@@ -101,15 +101,13 @@ class GrpcClient:
             return allowed is None or allowed(name)
 
         pairs = [(name, value) for name, value in (*pseudo, *request.headers.items()) if passes(name)]
+        http.size = question.size
         if question.body is not None:
-            http.size = int(request.headers.first.get(b"content-length", b"-1") or b"-1")
             if question.body_as_bytes:
                 http.raw_body = question.body
             else:
                 http.body = question.body.decode("utf-8", "replace")
             pairs.append((PARTIAL, b"true" if question.partial else b"false"))
-        else:
-            http.size = int(request.headers.first.get(b"content-length", b"-1") or b"-1")
         if self._config.raw_headers:
             for name, value in pairs:
                 http.header_map.headers.add(key=_text(name), raw_value=value)
@@ -138,9 +136,9 @@ def verdict_of(response: Any) -> Verdict:
         return Verdict(
             True,
             200,
-            headers=[_change(one) for one in ok.headers],
+            headers=[_request_change(one) for one in ok.headers],
             remove=[name.lower().encode() for name in ok.headers_to_remove],
-            response_headers=[_change(one) for one in ok.response_headers_to_add],
+            response_headers=[_response_change(one) for one in ok.response_headers_to_add],
             parameters=[(one.key, one.value) for one in ok.query_parameters_to_set],
             remove_parameters=list(ok.query_parameters_to_remove),
             metadata=metadata,
@@ -152,20 +150,34 @@ def verdict_of(response: Any) -> Verdict:
         False,
         denied.status.code or _DENIED,
         denied.body.encode(),
-        response_headers=[_change(one) for one in denied.headers],
+        response_headers=[_denial_change(one) for one in denied.headers],
         metadata=metadata,
     )
 
 
-def _change(option: Any) -> tuple[str, bytes, bytes]:
-    header = option.header
-    value = header.raw_value or header.value.encode()
-    name = header.key.lower().encode()
+def _request_change(option: Any) -> tuple[str, bytes, bytes]:
+    """For a request only `append` counts, as with Envoy: a value is appended to one that is there, or the header is set."""
+    name, value = _header(option)
+    return ("append" if option.append.value else "set"), name, value
+
+
+def _response_change(option: Any) -> tuple[str, bytes, bytes]:
+    """For a response `append`, or without it the action."""
+    name, value = _header(option)
     if option.HasField("append"):
-        return ("append" if option.append.value else "set"), name, value
-    action = _ACTIONS.get(option.append_action, "set")
-    # Without either the field has always meant that the header is set.
-    return ("set" if action == "add" else action), name, value
+        return ("add" if option.append.value else "set"), name, value
+    return _ACTIONS.get(option.append_action, "add"), name, value
+
+
+def _denial_change(option: Any) -> tuple[str, bytes, bytes]:
+    """For a denial `append` again; what the answer has anyway, such as its type, is replaced."""
+    name, value = _header(option)
+    return ("add" if option.append.value else "set"), name, value
+
+
+def _header(option: Any) -> tuple[bytes, bytes]:
+    header = option.header
+    return header.key.lower().encode(), header.raw_value or header.value.encode()
 
 
 def _set_address(peer: Any, ip: bytes, port: int) -> None:
@@ -192,6 +204,7 @@ def _route_metadata(stream: Stream, config: ExtAuthzConfig) -> Any:
 
 
 def _set_metadata(target: Any, metadata: Any, namespaces: tuple[str, ...]) -> None:
+    target.SetInParent()
     for name in namespaces:
         values = metadata.get(name)
         if isinstance(values, dict):

@@ -52,9 +52,8 @@ class HttpClient:
         for header, text in service.headers_to_add:
             headers.set(header.encode(), text.encode())
         headers.set(b"x-envoy-internal", b"true")
-        before = headers.get_joined(b"x-forwarded-for")
-        own = self._context.local_ip
-        headers.set(b"x-forwarded-for", own if before is None else b"%b,%b" % (before, own))
+        if service.timeout_s:
+            headers.set(b"x-envoy-expected-rq-timeout-ms", b"%d" % max(round(service.timeout_s * 1000), 1))
         path = service.path_prefix.encode() + request.path
         asked = RequestHeaders(0, request.method, service.scheme.encode(), request.authority, path, headers, not body)
         answer = await self._context.call_service(service.cluster, asked, body, timeout_s=service.timeout_s, max_bytes=MAX_ANSWER)
@@ -82,7 +81,7 @@ class HttpClient:
             if upstream is not None and upstream(name):
                 verdict.headers.append(("set", name, value))
             if append is not None and append(name):
-                verdict.headers.append(("append", name, value))
+                verdict.headers.append(("add", name, value))
             if success is not None and success(name):
                 verdict.response_headers.append(("add", name, value))
             if metadata is not None and metadata(name):

@@ -48,17 +48,10 @@ class GrpcClient:
 
 
 def answer_of(response: Any) -> Answer:
-    """What a `RateLimitResponse` means.
-
-    Raises:
-        ServiceError: it says neither yes nor no.
-    """
-    code = response.overall_code
-    if code not in (rls_pb2.RateLimitResponse.OK, rls_pb2.RateLimitResponse.OVER_LIMIT):
-        raise ServiceError(Failure.MALFORMED, "no code")
+    """What a `RateLimitResponse` means. One that does not say OVER_LIMIT lets the request pass, as with Envoy."""
     metadata = json_format.MessageToDict(response.dynamic_metadata) if response.HasField("dynamic_metadata") else {}
     return Answer(
-        code == rls_pb2.RateLimitResponse.OVER_LIMIT,
+        response.overall_code == rls_pb2.RateLimitResponse.OVER_LIMIT,
         request_headers=_pairs(response.request_headers_to_add),
         response_headers=_pairs(response.response_headers_to_add),
         body=response.raw_body,

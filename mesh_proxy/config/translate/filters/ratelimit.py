@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from mesh_filters.rate_limit_actions import RateLimitConfig
 from mesh_filters.ratelimit import GlobalRateLimitConfig, RateLimitRouteConfig
-from mesh_proxy.config.reader import Extension
+from mesh_proxy.config.reader import Extension, Reader
 from mesh_proxy.config.registry import register_http_filter
 from mesh_proxy.config.translate.common import header_value_option, required, runtime_fraction
 from mesh_proxy.config.translate.context import Context
@@ -12,6 +13,14 @@ from mesh_proxy.config.translate.services import grpc_service
 
 _PACKAGE = "envoy.extensions.filters.http.ratelimit.v3"
 _OVERRIDES = {"OVERRIDE_POLICY": "OVERRIDE", "INCLUDE_POLICY": "INCLUDE", "IGNORE_POLICY": "IGNORE"}
+
+
+def _own_limit(reader: Reader) -> RateLimitConfig:
+    """One that stands with the filter, where stages mean nothing."""
+    for name in ("stage", "disable_key"):
+        if any(field.name == name for field, _ in reader.message.ListFields()):
+            raise reader.error("is not supported in the filter's own rate_limits", name)
+    return rate_limit(reader)
 
 
 def _translate(extension: Extension, context: Context) -> GlobalRateLimitConfig:
@@ -38,7 +47,7 @@ def _translate(extension: Extension, context: Context) -> GlobalRateLimitConfig:
         stat_prefix=reader.text("stat_prefix"),
         enabled=runtime_fraction(reader.sub("filter_enabled")),
         enforced=runtime_fraction(reader.sub("filter_enforced")),
-        rate_limits=reader.each("rate_limits", rate_limit),
+        rate_limits=reader.each("rate_limits", _own_limit),
     )
 
 
@@ -47,7 +56,7 @@ def _translate_route(extension: Extension, context: Context) -> RateLimitRouteCo
     override = reader.enum("override_option")
     return RateLimitRouteConfig(
         vh_rate_limits=_OVERRIDES.get(override) or reader.enum("vh_rate_limits"),
-        rate_limits=reader.each("rate_limits", rate_limit),
+        rate_limits=reader.each("rate_limits", _own_limit),
         domain=reader.text("domain"),
     )
 
