@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from asyncio import Task
+from collections.abc import Coroutine
+from typing import Any
 
 from mesh_codecs.events import RequestHeaders
 from mesh_filters.filter import Filter, FilterStatus, Stream
+
+
+async def guarded(stream: Stream, work: Coroutine[Any, Any, None]) -> None:
+    """Wait for the work of a filter that holds the request. An error in it ends the request with 500: nothing hangs."""
+    try:
+        await work
+    except Exception:
+        stream.send_local_reply(500, details="filter_failed")
+        raise
 
 
 class AsyncFilter(Filter):
@@ -30,12 +41,9 @@ class AsyncFilter(Filter):
 
     async def _run(self, stream: Stream, event: RequestHeaders) -> None:
         try:
-            await self.before_request(stream, event)
-        except Exception:
+            await guarded(stream, self.before_request(stream, event))
+        finally:
             self._task = None
-            stream.send_local_reply(500, details="filter_failed")
-            raise
-        self._task = None
         stream.continue_request(self)
 
     def on_complete(self, stream: Stream) -> None:

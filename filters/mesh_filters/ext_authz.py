@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import quote, unquote
 
 from mesh_codecs.events import Data, RequestHeaders, ResponseHeaders, Trailers
+from mesh_filters.async_filter import guarded
 from mesh_filters.definition import FilterContext, FilterFactory
 from mesh_filters.filter import UNAUTHORIZED, Filter, FilterStatus, Stream
 from mesh_filters.metadata_match import MetadataMatcherConfig, compile_metadata
@@ -264,7 +265,7 @@ class ExtAuthzFilter(Filter):
             question.partial = self._size > limits.max_bytes
             question.body_as_bytes = limits.as_bytes
             self._body.clear()
-        self._task = stream.start_task(self._wait(stream, question), "ext_authz")
+        self._task = stream.start_task(guarded(stream, self._wait(stream, question)), "ext_authz")
 
     async def _wait(self, stream: Stream, question: Question) -> None:
         shared = self._shared

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mesh_codecs.events import RequestHeaders
+from mesh_filters.async_filter import guarded
 from mesh_filters.definition import FilterContext, FilterFactory
 from mesh_filters.filter import Filter, FilterStatus, Stream
 from mesh_filters.jwt_provider import Provider, ProviderConfig
@@ -140,7 +141,7 @@ class JwtAuthnFilter(Filter):
         try:
             return self._decide(stream, event)
         except KeysNeeded as needed:
-            self._task = stream.start_task(self._wait(stream, event, needed), "jwt_authn")
+            self._task = stream.start_task(guarded(stream, self._wait(stream, event, needed)), "jwt_authn")
             return FilterStatus.STOP
 
     def _decide(self, stream: Stream, request: RequestHeaders) -> FilterStatus:

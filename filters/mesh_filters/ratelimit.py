@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from mesh_codecs.events import RequestHeaders, ResponseHeaders
+from mesh_filters.async_filter import guarded
 from mesh_filters.definition import FilterContext, FilterFactory
 from mesh_filters.filter import RATE_LIMITED, Filter, FilterStatus, Stream
 from mesh_filters.rate_limit_actions import CompiledRateLimit, Descriptor, RateLimitConfig
@@ -186,7 +187,7 @@ class RateLimitFilter(Filter):
         if not descriptors:
             return FilterStatus.CONTINUE
         domain = route.domain if route is not None and route.domain else config.domain
-        self._task = stream.start_task(self._wait(stream, domain, descriptors), "ratelimit")
+        self._task = stream.start_task(guarded(stream, self._wait(stream, domain, descriptors)), "ratelimit")
         return FilterStatus.STOP
 
     async def _wait(self, stream: Stream, domain: str, descriptors: list[Descriptor]) -> None:
