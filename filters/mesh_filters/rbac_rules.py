@@ -18,6 +18,8 @@ from mesh_filters.definition import FilterContext
 from mesh_filters.metadata_match import MetadataMatcherConfig, compile_metadata
 
 Test = Callable[[Any], bool]
+_PEER: Final = ("rbac", "names of the peer")
+"""where a connection keeps them: they do not change while it lives"""
 NETWORKS: Final = 4096
 """addresses whose parsed form is kept"""
 
@@ -191,12 +193,20 @@ def _text(value: str | bytes) -> str:
 
 def _authenticated(matches: Callable[[bytes], bool] | None) -> Test:
     def test(subject: Any) -> bool:
-        tls = subject.connection.tls
+        connection = subject.connection
+        tls = connection.tls
         if tls is None:
             return False
         if matches is None:
             return True
-        return any(matches(name.encode("utf-8", "surrogateescape")) for name in peer_names(tls))
+        state = connection.filter_state
+        names = state.get(_PEER)
+        if names is None:
+            names = state[_PEER] = tuple(name.encode("utf-8", "surrogateescape") for name in peer_names(tls))
+        for name in names:  # noqa: SIM110 - a generator costs more
+            if matches(name):
+                return True
+        return False
 
     return test
 
