@@ -73,6 +73,7 @@ class Mover:
     def offer(self, connection: Movable) -> None:
         """Nothing is in progress on it. It is taken up in a turn of its own, as what it has written may still be unflushed."""
         if self._over:
+            connection.stay()
             return
         self._waiting[connection] = None
         self._schedule()
@@ -97,10 +98,20 @@ class Mover:
     def cancel(self) -> None:
         """There is no new process any more."""
         self._over = True
+        staying = [*self._waiting, *self._offered.values()]
+        self._waiting.clear()
+        self._offered.clear()
+        for connection in staying:
+            connection.stay()
+
+    def abandon(self) -> None:
+        """Nobody is left who could tell us whose the offered connections are. A new process that has taken one keeps it; the
+        caller of one that nobody has taken learns at once that it is gone."""
+        self._over = True
         self._waiting.clear()
         offered, self._offered = self._offered, {}
         for connection in offered.values():
-            connection.stay()
+            connection.let_go(lambda data: None)
 
     def _schedule(self) -> None:
         if not self._scheduled and self._waiting and len(self._offered) < MAX_OFFERED:

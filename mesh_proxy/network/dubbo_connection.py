@@ -388,7 +388,7 @@ class DubboConnection(DubboShell):
 
     def stay(self) -> None:
         """See `Movable`."""
-        if self.closed:
+        if self.closed or self._closing:
             return
         self._mover = None
         self._offered = False

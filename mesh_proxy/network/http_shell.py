@@ -297,7 +297,7 @@ class HttpShell(asyncio.Protocol):
 
     def stay(self) -> None:
         """See `Movable`."""
-        if self.closed:
+        if self.closed or (self._closing and not self._offered):
             return
         self._mover = None
         self._offered = self._closing = False

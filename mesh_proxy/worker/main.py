@@ -252,6 +252,8 @@ class _Worker:
     def _on_orphaned(self) -> None:
         if not self._draining:
             _log.critical("worker %d: the supervisor is gone, draining", self._index)
+        if self._mover is not None:
+            self._mover.abandon()
         self._drain_and_exit(ORPHAN_DRAIN_S)
 
     def _on_terminate(self) -> None:

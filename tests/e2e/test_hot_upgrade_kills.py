@@ -93,8 +93,9 @@ def test_the_new_process_is_killed(chain: Chain, tmp_path: Path) -> None:
                 assert not load.failed(), step
             answers(proxy)
             assert old.process.poll() is None, step
-        proxy.upgrade()
+        until("all of the killed are gone", lambda: not left_over(dead), 60)
         seen = len(load.failed())
+        proxy.upgrade()
         load.wait_for(60, 60)
         assert len(load.failed()) == seen
         load.stop()
@@ -122,6 +123,7 @@ def test_the_old_process_is_killed(chain: Chain, tmp_path: Path) -> None:
             proxy.generations.remove(old)
             answers(proxy)
             print(f"{step}: {len(load.failed())} requests failed so far")
+        until("all of the killed are gone", lambda: not left_over(dead), 60)  # and with them what they had not given away
         before = len(load.failed())
         proxy.upgrade()
         load.wait_for(60, 60)

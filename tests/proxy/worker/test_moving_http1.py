@@ -203,6 +203,62 @@ def test_a_new_process_that_dies_in_between_changes_nothing() -> None:
     run(test())
 
 
+def test_requests_read_ahead_are_answered_when_there_is_no_new_process_any_more() -> None:
+    """The connection was busy all the while the new process lived, and had not been offered yet."""
+
+    async def test() -> None:
+        asked, release = asyncio.Event(), asyncio.Event()
+
+        async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while await head(reader):
+                asked.set()
+                await release.wait()
+                writer.write(ANSWER)
+
+        async with web_planes(slow) as (old, new):
+            reader, writer = await old.connect("web")
+            writer.write(GET + GET)  # the second one waits unparsed
+            await asked.wait()
+            handing = Handing(old, new).begin()
+            handing.fail()
+            release.set()
+            for _ in range(2):
+                assert b"connection: close" not in await ok(reader)
+            writer.write(GET)
+            await ok(reader)
+            assert old.stat("http.web.", "downstream_rq_total") == 3
+            writer.close()
+
+    run(test())
+
+
+def test_what_nobody_can_decide_any_more_ends_at_once() -> None:
+    """The old supervisor dies: who has been taken goes on in the new process, who has not is not left waiting."""
+
+    async def test() -> None:
+        async with web_planes(answer) as (old, new):
+            callers = [await old.connect("web") for _ in range(2)]
+            for reader, writer in callers:
+                writer.write(GET)
+                await ok(reader)
+            handing = Handing(old, new).begin(hold=True)
+            await until(lambda: len(handing.held or ()) == 2)
+            assert handing.held is not None
+            handing.held.pop(0)()  # one was taken, and nobody passes that on
+            handing.mover.abandon()
+            for sock in handing.travelling:
+                sock.close()
+            (first, first_writer), (second, second_writer) = callers
+            first_writer.write(GET)
+            await ok(first)
+            assert await second.read() == b""
+            assert old.data.active_connections == 0
+            first_writer.close()
+            second_writer.close()
+
+    run(test())
+
+
 def test_a_caller_who_leaves_on_the_way_is_counted_once() -> None:
     async def test() -> None:
         async with web_planes(answer) as (old, new):
