@@ -125,7 +125,8 @@ class Interception:
 
     def _add_source6(self) -> None:
         if "::6/128" not in run(["ip", "-6", "addr", "show", "dev", "lo"]):
-            run(["ip", "-6", "addr", "add", SOURCE6, "dev", "lo"])
+            # Without nodad it could not be bound to for a moment, and the first intercepted connections would fail.
+            run(["ip", "-6", "addr", "add", SOURCE6, "dev", "lo", "nodad"])
 
     def _route(self, version: int) -> tuple[list[str], list[str]]:
         ip = ["ip", f"-{version}"]

@@ -64,6 +64,8 @@ class InspectorStats(StatGroup):
     read_error: int
 
 
+DRAIN_QUIET_S: Final = 1.0
+"""how long a drain waits for the first bytes of a connection"""
 _STATS: Final = {"http/1.0": "http10_found", "http/1.1": "http11_found", "h2c": "http2_found", "": "http_not_found"}
 
 
@@ -258,8 +260,12 @@ class Inspection(asyncio.Protocol):
     # -- as any connection of a listener
 
     def close_when_idle(self) -> None:
-        """Nothing was asked yet."""
-        self._transport.abort()
+        """Nothing was asked yet, but the first request may be on its way: then what the connection becomes is asked."""
+        self._listener.context.loop.call_later(DRAIN_QUIET_S, self._close_if_undecided)
+
+    def _close_if_undecided(self) -> None:
+        if not self._found and not self._moved and not self.closed:
+            self._transport.abort()
 
     def abort(self) -> None:
         """End now."""

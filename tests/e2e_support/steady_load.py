@@ -72,7 +72,7 @@ class SteadyLoad:
             while not self._stop.wait(0.005):
                 sock.sendall(b"GET /0/word HTTP/1.1\r\nhost: a\r\n\r\n")
                 answer = read_answer(sock, timeout=TIMEOUT_S)
-                assert (answer.status, answer.body) == (200, b"word")
+                assert (answer.status, answer.body) == (200, b"word"), (answer.status, answer.body)
                 self.done["http kept alive"] += 1
                 fields = {name.lower(): value for name, value in answer.headers}
                 if fields.get("connection") == "close":
@@ -82,7 +82,7 @@ class SteadyLoad:
         with self._connect("http fresh", "http") as sock:
             sock.sendall(b"GET /0/word HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
             answer = read_answer(sock, timeout=TIMEOUT_S)
-            assert (answer.status, answer.body) == (200, b"word")
+            assert (answer.status, answer.body) == (200, b"word"), (answer.status, answer.body)
         self.done["http fresh"] += 1
         self._stop.wait(0.01)
 
