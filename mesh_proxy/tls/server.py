@@ -140,7 +140,7 @@ class TlsServer(TlsTransport):
             resumed=bool(connection.session_reused),
             connection=connection,
         )
-        if name:
+        if name and not info.requested_server_name:
             info.requested_server_name = name.encode()
         if alpn:
             info.application_protocols = (alpn,)

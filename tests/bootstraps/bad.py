@@ -629,7 +629,7 @@ UNSUPPORTED = [
         "upstream protocol by ALPN",
         web(cluster=options("auto_config: {http2_protocol_options: {}}")),
         f"{CLUSTER}.typed_extension_protocol_options[envoy.extensions.upstreams.http.v3.HttpProtocolOptions].auto_config",
-        "choosing the protocol by ALPN needs TLS",
+        "choosing the protocol by ALPN",
     ),
     unsupported(
         "listener filter",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tls_support import certificate, downstream, inline, upstream
 
-from bootstraps import CHAIN, CLUSTER, EXT, typed, web
+from bootstraps import CHAIN, CLUSTER, EXT, options, typed, web
 from bootstraps.bad import Bad, unsupported
 from bootstraps.good import Good
 from mesh_proxy.config.model.tls import SanType
@@ -174,6 +174,14 @@ GOOD = [
             ),
         ),
         {f"{D}.common.certificates": ("static/own",), "listeners.0.tls_secrets.0.label": "own"},
+    ),
+    Good(
+        "HTTP/2 is offered by ALPN",
+        web(
+            cluster=f"transport_socket: {upstream(f'validation_context: {{{CA}}}')}, "
+            + options("explicit_http_config: {http2_protocol_options: {}}")
+        ),
+        {f"{U}.common.alpn": ("h2",)},
     ),
     Good("nothing is asked of the endpoint", cluster(upstream("")), {f"{U}.common.validation.trusted_ca": b""}, BELIEVED),
     Good(

@@ -75,8 +75,9 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
     ring_least, ring_most, maglev_size = _hash_tables(reader)
     before = len(context.references)
     service_name = _eds(reader, context, kind, name)
-    transport = upstream_transport(socket, context) if socket is not None else None
-    matches = transport_matches(reader, context)
+    alpn = ("h2",) if options.protocol == "HTTP2" else ()  # as Envoy's pools do; servers of gRPC insist on it
+    transport = upstream_transport(socket, context, alpn) if socket is not None else None
+    matches = transport_matches(reader, context, alpn)
     labels, dubbo = metadata_with_options(reader, "metadata", CLUSTER_OPTIONS)
     return ClusterConfig(
         name=name,

@@ -65,7 +65,7 @@ def _typed(reader: Reader, options: UpstreamOptions) -> None:
 def _choose(reader: Reader, field: str, protocol: str, options: UpstreamOptions) -> None:
     if protocol not in features.UPSTREAM_PROTOCOLS:
         if protocol == "AUTO":
-            raise reader.error("choosing the protocol by ALPN needs TLS, which is not supported", field)
+            raise reader.error("choosing the protocol by ALPN is not supported", field)
         raise reader.error(f"{_NAMES[protocol]} is not supported for clusters", field)
     options.protocol = protocol
 

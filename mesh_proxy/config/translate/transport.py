@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 from mesh_proxy.config.model.tls import DownstreamTlsConfig, SecretConfig, TransportMatchConfig, UpstreamTlsConfig
@@ -21,9 +22,12 @@ def downstream_transport(reader: Reader, context: Context) -> DownstreamTlsConfi
     return _transport(reader, context, f"{_TLS}.DownstreamTlsContext", downstream_tls)
 
 
-def upstream_transport(reader: Reader, context: Context) -> UpstreamTlsConfig | None:
-    """`TransportSocket` of a cluster; None is plain text."""
-    return _transport(reader, context, f"{_TLS}.UpstreamTlsContext", upstream_tls)
+def upstream_transport(reader: Reader, context: Context, alpn: tuple[str, ...] = ()) -> UpstreamTlsConfig | None:
+    """`TransportSocket` of a cluster; None is plain text. `alpn`: what is offered when the socket says nothing of it."""
+    found = _transport(reader, context, f"{_TLS}.UpstreamTlsContext", upstream_tls)
+    if found is None or found.common.alpn:
+        return found
+    return replace(found, common=replace(found.common, alpn=alpn))
 
 
 def _transport(reader: Reader, context: Context, wanted: str, translate: Callable[[Reader, Context], T]) -> T | None:
@@ -49,7 +53,7 @@ def used_secrets(context: Context, sockets: Iterable[DownstreamTlsConfig | Upstr
     return tuple(context.secrets[name] for name in names if name)
 
 
-def transport_matches(reader: Reader, context: Context) -> tuple[TransportMatchConfig, ...]:
+def transport_matches(reader: Reader, context: Context, alpn: tuple[str, ...] = ()) -> tuple[TransportMatchConfig, ...]:
     """`Cluster.transport_socket_matches`."""
     found: list[TransportMatchConfig] = []
     for entry in reader.subs("transport_socket_matches"):
@@ -65,7 +69,7 @@ def transport_matches(reader: Reader, context: Context) -> tuple[TransportMatchC
             TransportMatchConfig(
                 name=name,
                 match=tuple(sorted(match.items())),
-                socket=upstream_transport(socket, context) if socket is not None else None,
+                socket=upstream_transport(socket, context, alpn) if socket is not None else None,
             )
         )
     return tuple(found)

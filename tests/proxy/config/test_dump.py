@@ -2,11 +2,13 @@
 
 import json
 
+from bootstraps.tls import GOOD as TLS
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 from google.protobuf import json_format
 
 from mesh_proxy.config.dump import dump, to_json
+from mesh_proxy.config.loader import load_bootstrap
 
 CERTIFICATE = {
     "certificate_chain": {"inline_string": "public"},
@@ -53,3 +55,12 @@ def test_the_digest_sees_the_secret() -> None:
     one, two = (secret_pb2.Secret(generic_secret={"secret": {"inline_string": text}}) for text in ("a", "b"))
     assert dump(one, "").json == dump(two, "").json
     assert dump(one, "").digest != dump(two, "").digest
+
+
+def test_private_keys_of_transport_sockets_are_not_shown() -> None:
+    for good in TLS:
+        config = load_bootstrap(None, good.text)
+        shown = "".join(resource.json for resource in config.resources)
+        assert "PRIVATE KEY" not in shown
+        assert "PRIVATE KEY" not in repr(config)
+        assert ("[redacted]" in shown) is any(word in good.text for word in ("private_key:", "sds_config:"))
