@@ -50,6 +50,7 @@ class Tls(Workload):
 
     def configuration(self, program: str, port: int, admin: int) -> str:
         cluster = c.cluster("upstream", c.endpoint(self.upstream))
+        cluster["connect_timeout"] = "10s"  # all connections of a point begin at once, each with two handshakes
         cluster["transport_socket"] = self._socket("UpstreamTlsContext", sni="endpoint")
         text = json.loads(c.bootstrap(port, admin, c.http_manager([c.route_all()]), [cluster]))
         chain = text["static_resources"]["listeners"][0]["filter_chains"][0]
