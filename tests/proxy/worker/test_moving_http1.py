@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from bootstraps import web
@@ -251,7 +252,8 @@ def test_what_nobody_can_decide_any_more_ends_at_once() -> None:
             (first, first_writer), (second, second_writer) = callers
             first_writer.write(GET)
             await ok(first)
-            assert await second.read() == b""
+            with contextlib.suppress(ConnectionResetError):  # an end or a reset
+                assert await second.read() == b""
             assert old.data.active_connections == 0
             first_writer.close()
             second_writer.close()
