@@ -149,17 +149,19 @@ def connection(name: str, passes: bool) -> Case:
         with Client(side, name) as client:
             client.send(b"hello")
             got = client.stream.exactly(10) if passes else b""
-            seen.notes["got"] = got.decode()
             if not passes:
-                end = client.stream.wait_end(5.0)
-                seen.notes["end"] = end.replace("reset", "closed")
+                # With Envoy the endpoint, which speaks first, may be heard before the decision.
+                while piece := client.stream.some():
+                    got += piece
+                assert side.kind == "envoy" or not got
+            seen.notes["answered"] = str(b"hello" in got)
 
     return Case(
         name,
         run=talk,
         listener="none",
         log=0,
-        want={"note.got": "echo:hello"} if passes else {"note.end": "closed"},
+        want={"note.answered": str(passes)},
         accept={"log*": "ours logs no session that never was", "tcp*": "likewise"},
     )
 
