@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from bootstraps import EXT, ROUTER, web
 
+from mesh_proxy.config import registry
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.loader import load_bootstrap
 from mesh_proxy.config.model import FilterSwitch, HttpManagerConfig
@@ -31,7 +32,10 @@ def translate_label(extension: Extension, context: Context) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def filters() -> Iterator[None]:
+def filters(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # The real fault filter may be registered already, by an import that happens only once: it must be there again afterwards.
+    monkeypatch.setattr(registry, "_by_type", dict(registry._by_type))
+    monkeypatch.setattr(registry, "_by_route_type", dict(registry._by_route_type))
     register_http_filter(FAULT, translate_fault, module=FAULT_MODULE, route_type_url=FAULT, translate_route=translate_fault)
     register_http_filter(LABEL, translate_label)
     yield
