@@ -123,32 +123,34 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="turns of each chain (default: 5)")
     parser.add_argument("--seconds", type=int, default=3, help="length of a turn (default: 3)")
+    parser.add_argument("--chains", nargs="+", choices=list(CHAINS), help="beside the bare router (default: all)")
     parser.add_argument("--connections", type=int, default=16, help="keep-alive connections (default: 16)")
     options = parser.parse_args()
     try:
-        run(options.rounds, options.seconds, options.connections)
+        run(["bare", *(options.chains or list(CHAINS)[1:])], options.rounds, options.seconds, options.connections)
     except programs.Missing as missing:
         print(f"{missing}: the benchmark is skipped", file=sys.stderr)
         return 77
     return 0
 
 
-def run(rounds: int, seconds: int, connections: int) -> None:
-    """All rounds."""
-    with programs.scratch() as folder, ExitStack() as stack:
+def run(chains: list[str], rounds: int, seconds: int, connections: int) -> None:
+    """All rounds, with the proxy on other cores than the load where there are enough."""
+    cores = programs.Cores.of_machine(1)
+    with programs.scratch() as folder, ExitStack() as stack, programs.pinned(cores.load):
         upstream = programs.free_port()
         stack.enter_context(programs.nginx_upstream(upstream, folder))
         ports = {name: programs.free_port() for name in CHAINS}
         config = folder / "filters.yaml"
         config.write_text(configuration(ports, upstream))
-        pid = stack.enter_context(programs.running(programs.ours(config), ports["bare"], folder)).pid
-        costs: dict[str, list[float]] = {name: [] for name in CHAINS}
-        for port in ports.values():
-            load(port, connections, 1)
+        pid = stack.enter_context(programs.running(programs.ours(config), ports["bare"], folder, cores.proxy)).pid
+        costs: dict[str, list[float]] = {name: [] for name in chains}
+        for name in chains:
+            load(ports[name], connections, 1)
         for _ in range(rounds):
-            for name, port in ports.items():
+            for name in chains:
                 before = cost.cpu_seconds(pid)
-                requests = load(port, connections, seconds)
+                requests = load(ports[name], connections, seconds)
                 costs[name].append((cost.cpu_seconds(pid) - before) / requests * 1e6)
         bare = statistics.median(costs["bare"])
         print(f"{'filters':>28} {'CPU us/request':>22} {'added':>7} {'added':>7}")
