@@ -83,15 +83,30 @@ class RequestPlans:
     def __init__(self, manager: HttpManager) -> None:
         config = manager.config
         self._manager = manager
-        self._possible = manager.route_table.steady and not manager.require_path_checks and not config.add_user_agent
+        self._possible = (
+            manager.route_table.steady
+            and not manager.require_path_checks
+            and not config.add_user_agent
+            and "chain" not in config.set_current_client_cert_details  # may differ for one certificate
+        )
         self._plans: dict[tuple[object, ...], RequestPlan] = {}
         self._likenesses: dict[tuple[object, ...], object] = {}
-        self._places: dict[tuple[bytes, int, bool], object] = {}
+        self._places: dict[tuple[bytes, int, bool, bytes, bytes], object] = {}
 
     def place(self, connection: ConnectionInfo) -> object:
-        """The same object for connections on which equal heads come to the same."""
+        """The same object for connections on which equal heads come to the same: the caller's address and certificate are in
+        what the manager says of it (`x-forwarded-for`, `x-forwarded-client-cert`)."""
         remote = connection.remote_ip if self._manager.use_remote_address else b""
-        key = (remote, connection.local_port, connection.tls is not None)
+        tls = connection.tls
+        peer = tls.peer if tls is not None else None
+        local = tls.local if tls is not None else None
+        key = (
+            remote,
+            connection.local_port,
+            tls is not None,
+            b"" if peer is None else peer.der,
+            b"" if local is None else local.der,
+        )
         place = self._places.get(key)
         if place is None:
             if len(self._places) >= PLANS:

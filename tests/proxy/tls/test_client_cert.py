@@ -92,3 +92,39 @@ def test_certificate_and_chain() -> None:
         assert parts[b"Chain"] == b'"%b%b"' % (LEAF.quoted_pem.encode(), certificates_in(MESH.pem)[0].quoted_pem.encode())
 
     run(test())
+
+
+def test_callers_with_equal_heads_keep_their_own_names() -> None:
+    """Heads that come again are not worked out again, but never with somebody else's certificate."""
+    others = [MESH.workload(f"caller-{i}") for i in range(3)]
+
+    async def test() -> None:
+        got: list[bytes] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                try:
+                    got.append(await head(reader))
+                except asyncio.IncompleteReadError:
+                    return
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+        hcm = f"forward_client_cert_details: SANITIZE_SET, {DETAILS}"
+        async with (
+            upstream(serve) as address,
+            plane(web(chain=f"transport_socket: {SOCKET}", hcm=hcm, endpoint=at(address))) as one,
+        ):
+            port = next(port for (name, _), port in one.ports.items() if name == "web")
+            for pair in (*others, None, *others):
+                context = client(MESH.pem, pair=pair)
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="web")
+                for _ in range(5):
+                    writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+                    await head(reader)
+                writer.transport.abort()
+        named = [next((line for line in raw.split(b"\r\n") if line.startswith(b"x-forwarded-client-cert:")), b"") for raw in got]
+        for place, i in enumerate((0, 1, 2, None, 0, 1, 2)):
+            of = named[5 * place : 5 * place + 5]
+            assert all(line.endswith(b"URI=spiffe://mesh.local/caller-%d" % i) if i is not None else not line for line in of), of
+
+    run(test())
