@@ -237,8 +237,9 @@ class _Worker:
     def _tidy(self) -> None:
         """A configuration lives long, and the collector need not walk it; but what older ones left in cycles must go."""
         began = self._loop.time()
+        if self._tidied_once:
+            gc.unfreeze()  # walks, and thereby copies, what the processes share: not for a configuration that never changes
         self._tidied_once = True
-        gc.unfreeze()
         gc.collect()
         gc.freeze()
         self._tidying = None
