@@ -75,6 +75,9 @@ class ValueTable(Protocol):
     def set(self, place: int, number: float) -> None:
         """Write it."""
 
+    def replace(self, place: int, old: float, new: float) -> bool:
+        """Write it unless it is no longer `old`; whether it was written."""
+
 
 class FilterContext(Protocol):
     """What a worker gives to the filters of one chain."""

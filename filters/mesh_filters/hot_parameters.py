@@ -28,6 +28,7 @@ from mesh_filters.fields import Fields, rules_and_status
 from mesh_filters.filter import RATE_LIMITED, FilterStatus, Stream
 from mesh_filters.request_keys import check_condition, check_keys, condition_of, key_of
 from mesh_filters.shared_state import refusal_status
+from mesh_filters.token_bucket import RACES, SPARE
 from mesh_filters.waiting_line import MAX_WAITING, SOONEST_S, Line, Waiting
 
 TYPE: Final = "mesh_proxy.filters.HotParameters"
@@ -89,19 +90,22 @@ class _Rule:
             return None
         table = self._table
         place = table.place(self._name + value)
-        since = table.get(place)
         period = 1.0 / rate
-        if self._max_wait is not None:
-            moment = max(now, since + period)
-            if moment - now > self._max_wait + 1e-9:
-                return None
-            table.set(place, moment)
-            return moment - now
-        after = max(since, now - burst * period) + period
-        if after > now + 1e-9:
-            return None
-        table.set(place, after)
-        return 0.0
+        wait = 0.0
+        for _ in range(RACES):
+            since = table.get(place)
+            if self._max_wait is not None:
+                after = max(now, since + period)
+                wait = after - now
+                if wait > self._max_wait + 1e-9:
+                    return None
+            else:
+                after = max(since, now - burst * period) + period
+                if after > now + 1e-9:
+                    return None
+            if table.replace(place, since, after):
+                return wait
+        return wait if self._max_wait is not None or now - after >= min(SPARE, burst - 1.0) * period else None
 
 
 class _Shared:

@@ -3,12 +3,18 @@ AtomicTokenBucket).
 
 With `rate` tokens per second, what is in the bucket at `now` is `(now - since) * rate`, at most `size`. Taking n tokens moves
 `since` forward by n / rate. So a bucket needs no timer, and all workers of a sidecar can share it in eight bytes of shared
-memory (`Cell`). A race of two workers at the same moment costs one update: one request more than the bucket had tokens for.
+memory (`Cell`). The number is written only if it is still the one that was read: two workers do not take the same token.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
+
+RACES: Final = 4
+"""times that a bucket is looked at again because another worker was faster"""
+SPARE: Final = 16
+"""When another worker was stopped by the machine while it took from the bucket, requests pass uncounted as long as so many tokens
+are left, and none when there are fewer: the wait may be some milliseconds."""
 
 
 class Cell(Protocol):
@@ -19,6 +25,9 @@ class Cell(Protocol):
 
     def set(self, value: float) -> None:
         """Write it."""
+
+    def replace(self, old: float, new: float) -> bool:
+        """Write it unless it is no longer `old`; whether it was written."""
 
 
 class LocalCell:
@@ -37,6 +46,11 @@ class LocalCell:
         """See Cell."""
         self._value = value
 
+    def replace(self, old: float, new: float) -> bool:
+        """See Cell."""
+        self._value = new
+        return True
+
 
 class TokenBucket:
     """Times are monotonic seconds."""
@@ -53,15 +67,16 @@ class TokenBucket:
 
     def take(self, now: float, tokens: int = 1) -> bool:
         """Take tokens, if there are so many."""
-        since = self._cell.get()
+        cell = self._cell
         full = now - self._whole
-        if since < full:
-            since = full
-        after = since + tokens * self._period
-        if after > now + 1e-9:  # what a sum of binary fractions may lack of a whole token
-            return False
-        self._cell.set(after)
-        return True
+        for _ in range(RACES):
+            found = cell.get()
+            after = (found if found > full else full) + tokens * self._period
+            if after > now + 1e-9:  # what a sum of binary fractions may lack of a whole token
+                return False
+            if cell.replace(found, after):
+                return True
+        return now - after >= min(SPARE, self.size - tokens) * self._period
 
     def remaining(self, now: float) -> int:
         """Whole tokens in the bucket."""

@@ -74,7 +74,6 @@ def scratch_context(context: WorkerContext) -> WorkerContext:
     made.deadlines = Deadlines(loop, lambda: None)
     made.shared_cells = SharedCells(None)
     made.value_table = ValueTable(None)
-    made.value_table = ValueTable(None)
     made.trace_memory = _KnownTraces(context.trace_memory)
     return made
 

@@ -25,6 +25,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from mesh_proxy.worker import turns
+
 WorkerEntry = Callable[[int, socket.socket, int], int]
 """(worker index, control socket, descriptor of the statistics page) -> exit code; runs in the new process"""
 
@@ -62,7 +64,8 @@ def ignore_terminal_signals() -> None:
 
 
 def close_other_fds(keep: set[int]) -> None:
-    """Close every descriptor above the standard streams that is not to be kept."""
+    """Close every descriptor above the standard streams that is not to be kept; the workers' turns stay."""
+    keep = keep | turns.files()
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
         if fd > 2 and fd not in keep:

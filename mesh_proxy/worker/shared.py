@@ -1,7 +1,7 @@
 """Fixed-size shared memory that every worker maps, made by the supervisor before the first worker is forked.
 
 State on which the workers must agree lives here as named tables: token buckets, concurrency and circuit-breaker counts.
-There is no lock. Each user of a table says in its own file what a race may cost.
+Looking needs no lock. Each user of a table says in its own file what a race may cost; who cannot afford one takes `turns`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ from __future__ import annotations
 import mmap
 from collections.abc import Mapping
 
+from mesh_proxy.worker.turns import Turns
+
 
 class SharedTables:
     """Named byte ranges in one shared mapping, zero at the start."""
 
-    __slots__ = ("_memory", "_views", "worker_count")
+    __slots__ = ("_memory", "_views", "turns", "worker_count")
 
     def __init__(self, sizes: Mapping[str, int], *, worker_count: int) -> None:
         self.worker_count = worker_count
+        self.turns = Turns() if worker_count > 1 else None
         total = sum(-(-size // 64) * 64 for size in sizes.values())
         self._memory = mmap.mmap(-1, max(total, mmap.PAGESIZE))
         self._views: dict[str, memoryview] = {}

@@ -1,9 +1,9 @@
 """Single numbers that all workers of a sidecar share, by name: the state of token buckets.
 
 A fixed table in shared memory: per place a tag made from the name, and the number. A name takes the first free place from the
-one that its tag points at. There is no lock; two workers that take the same free place for different names at the same moment
-see it at their next use (the tag is another one) and the loser takes another place, with a fresh number. A number is eight
-bytes, which are never torn.
+one that its tag points at. Places are taken without a lock: two workers that take the same free place for different names at the
+same moment see it at their next use (the tag is another one) and the loser takes another place, with a fresh number. A number is
+eight bytes, which are never torn. Who takes from a number that he has read does it in turns (`mesh_proxy.worker.turns`).
 
 Names that no configuration uses any more keep their places until the sidecar restarts. When the table is full, numbers are
 this worker's own.
@@ -16,6 +16,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from mesh_proxy.worker.shared import SharedTables
+from mesh_proxy.worker.turns import Turns
 
 _log = logging.getLogger("main")
 
@@ -32,9 +33,10 @@ def table_size(worker_count: int) -> int:
 class SharedCell:
     """One number."""
 
-    __slots__ = ("_numbers", "_place", "_tag", "_tags")
+    __slots__ = ("_numbers", "_place", "_tag", "_tags", "_turns")
 
-    def __init__(self, tags: Any, numbers: Any, tag: int) -> None:
+    def __init__(self, tags: Any, numbers: Any, tag: int, turns: Turns | None) -> None:
+        self._turns = turns
         self._tags = tags
         self._numbers = numbers
         self._tag = tag
@@ -51,6 +53,7 @@ class SharedCell:
                 return place
         # Nobody else's: a table of our own.
         _log.warning("the table of shared numbers is full: a rate limit holds for each worker by itself")
+        self._turns = None
         self._tags = memoryview(bytearray(8)).cast("q")
         self._numbers = memoryview(bytearray(8)).cast("d")
         self._tags[0] = tag
@@ -67,21 +70,34 @@ class SharedCell:
         """See `mesh_filters.token_bucket.Cell`."""
         self._numbers[self._place] = value
 
+    def replace(self, old: float, new: float) -> bool:
+        """See `mesh_filters.token_bucket.Cell`."""
+        numbers, place, turns = self._numbers, self._place, self._turns
+        if turns is not None and not turns.take(place):
+            return False
+        fresh: bool = numbers[place] == old
+        if fresh:
+            numbers[place] = new
+        if turns is not None:
+            turns.end(place)
+        return fresh
+
 
 class SharedCells:
     """The table as one worker sees it."""
 
-    __slots__ = ("_numbers", "_tags")
+    __slots__ = ("_numbers", "_tags", "_turns")
 
     def __init__(self, shared: SharedTables | None) -> None:
         if shared is not None and shared.worker_count > 1:
             memory = shared.table(TABLE_NAME)
         else:
             memory = memoryview(bytearray(PLACES * 16))
+        self._turns = shared.turns if shared is not None else None
         self._tags = memory[: PLACES * 8].cast("q")
         self._numbers = memory[PLACES * 8 :].cast("d")
 
     def cell(self, name: str) -> SharedCell:
         """The number of that name."""
         tag = int.from_bytes(blake2b(name.encode(), digest_size=7).digest(), "big") + 1
-        return SharedCell(self._tags, self._numbers, tag)
+        return SharedCell(self._tags, self._numbers, tag, self._turns)

@@ -4,8 +4,8 @@ A value's tag points at a set of places. It has one of them, or takes that of th
 makes that right: they are moments from which on something has been filling (`mesh_filters.hot_parameters`), so the smallest
 belongs to the bucket that is the fullest, and a full bucket is like one that was forgotten.
 
-There is no lock; a tag and a number are eight bytes each, which are never torn. What a race of two workers costs: an update of a
-number; or, when both take the same place for different values, one of the values begins anew.
+Places are taken without a lock; a tag and a number are eight bytes each, which are never torn. When two workers take the same
+place for different values, one of the values begins anew. Numbers are changed in turns (`mesh_proxy.worker.turns`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ WAYS: Final = 8
 """places of a set"""
 SETS: Final = 2048
 PLACES: Final = WAYS * SETS
+FIRST_TURN: Final = 1 << 20
+"""of `turns`, beyond those of the cells"""
 
 
 def table_size(worker_count: int) -> int:
@@ -30,13 +32,14 @@ def table_size(worker_count: int) -> int:
 class ValueTable:
     """See `mesh_filters.definition.ValueTable`."""
 
-    __slots__ = ("_numbers", "_tags")
+    __slots__ = ("_numbers", "_tags", "_turns")
 
     def __init__(self, shared: SharedTables | None) -> None:
         if shared is not None and shared.worker_count > 1:
             memory = shared.table(TABLE_NAME)
         else:
             memory = memoryview(bytearray(PLACES * 16))
+        self._turns = shared.turns if shared is not None else None
         self._tags = memory[: PLACES * 8].cast("q")
         self._numbers = memory[PLACES * 8 :].cast("d")
 
@@ -60,3 +63,15 @@ class ValueTable:
     def set(self, place: int, number: float) -> None:
         """Write it."""
         self._numbers[place] = number
+
+    def replace(self, place: int, old: float, new: float) -> bool:
+        """Write it unless it is no longer `old`; whether it was written."""
+        numbers, turns = self._numbers, self._turns
+        if turns is not None and not turns.take(FIRST_TURN + place):
+            return False
+        fresh: bool = numbers[place] == old
+        if fresh:
+            numbers[place] = new
+        if turns is not None:
+            turns.end(FIRST_TURN + place)
+        return fresh

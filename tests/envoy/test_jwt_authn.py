@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+from dataclasses import replace
 
 import jwt
 import pytest
@@ -167,6 +168,8 @@ CRIT = {
     "upstream*": "likewise",
     "log*": "likewise",
 }
+AGES_S = {"plain_expired_within_skew": 20, "skew_old": 200}
+"""how long ago these tokens expired: they are signed when the case runs, which may be long after this module was read"""
 CASES = (
     ask("good", "plain", 200, bearer(GOOD)),
     ask("es256", "plain", 200, bearer(token("ec"))),
@@ -183,7 +186,7 @@ CASES = (
     ask("two_headers", "plain", 401, bearer(GOOD), "authorization: Basic x"),
     ask("tampered", "plain", 401, bearer(TAMPERED)),
     ask("expired", "plain", 401, bearer(token(**OLD))),
-    ask("expired_within_skew", "plain", 200, bearer(token(exp=NOW - 20))),
+    ask("expired_within_skew", "plain", 200),
     ask("not_yet", "plain", 401, bearer(token(nbf=NOW + 3600))),
     ask("not_yet_within_skew", "plain", 200, bearer(token(nbf=NOW + 20))),
     ask("no_exp", "plain", 200, bearer(token(exp=None))),
@@ -242,7 +245,7 @@ CASES = (
     ask("kid_of_other", "nameless", 200, bearer(token("rsa", named="other"))),
     ask("two", "anyissuer", 200, bearer(token(iss="two"))),
     ask("none", "anyissuer", 200, bearer(token(iss=None))),
-    ask("old", "skew", 200, bearer(token(exp=NOW - 200))),
+    ask("old", "skew", 200),
     ask("older", "skew", 401, bearer(token(exp=NOW - 400))),
     ask("no_exp", "skew", 401, bearer(token(exp=None))),
     ask("short", "lifetime", 200, bearer(token())),
@@ -315,6 +318,8 @@ CASES = (
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_token(pair: Pair, case: Case) -> None:
+    if case.name in AGES_S:
+        case = replace(case, send=req("GET", "/", bearer(token(exp=int(time.time()) - AGES_S[case.name]))))
     pair.check(case)
 
 

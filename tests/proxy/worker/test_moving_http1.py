@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import pytest
 from bootstraps import web
@@ -233,6 +232,16 @@ def test_requests_read_ahead_are_answered_when_there_is_no_new_process_any_more(
     run(test())
 
 
+async def is_answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """One more request is answered; the connection may have ended instead, also by a reset."""
+    try:
+        writer.write(GET)
+        await ok(reader)
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return False
+    return True
+
+
 def test_what_nobody_can_decide_any_more_ends_at_once() -> None:
     """The old supervisor dies: who has been taken goes on in the new process, who has not is not left waiting."""
 
@@ -249,14 +258,11 @@ def test_what_nobody_can_decide_any_more_ends_at_once() -> None:
             handing.mover.abandon()
             for sock in handing.travelling:
                 sock.close()
-            (first, first_writer), (second, second_writer) = callers
-            first_writer.write(GET)
-            await ok(first)
-            with contextlib.suppress(ConnectionResetError):  # an end or a reset
-                assert await second.read() == b""
+            answered = [await is_answered(*caller) for caller in callers]
+            assert sorted(answered) == [False, True]  # which of them was offered first, nobody said
             assert old.data.active_connections == 0
-            first_writer.close()
-            second_writer.close()
+            for _, writer in callers:
+                writer.close()
 
     run(test())
 
