@@ -159,8 +159,10 @@ class Configuration:
                 await supervisor.pool.apply(new)
             except ConfigError:
                 self.snapshot = dataclasses.replace(old, version=new.version + 1)
-                await supervisor.pool.apply(self.snapshot)
-                supervisor.sockets.retain(old.listeners)
+                try:
+                    await supervisor.pool.apply(self.snapshot)
+                finally:
+                    supervisor.sockets.retain(old.listeners)
                 raise
             supervisor.sockets.retain(new.listeners)
             supervisor.stats.configure(new.clusters)

@@ -10,9 +10,11 @@ from mesh_proxy.stats.group import Histogram, StatGroup
 class SupervisorStats(StatGroup):
     """`supervisor.*`: ours, Envoy has no such processes."""
 
-    COUNTERS: ClassVar[tuple[str, ...]] = ("worker_exits", "worker_restarts", "worker_hangs")
+    COUNTERS: ClassVar[tuple[str, ...]] = ("apply_timeouts", "worker_exits", "worker_restarts", "worker_hangs")
     __slots__ = COUNTERS
 
+    apply_timeouts: int
+    """versions of the configuration that some worker did not take in time"""
     worker_exits: int
     worker_restarts: int
     worker_hangs: int

@@ -33,6 +33,9 @@ FIRST_BACKOFF_S: Final = 0.1
 MAX_BACKOFF_S: Final = 5.0
 START_ATTEMPTS: Final = 3
 """deaths of one worker before the first version is live that make the start fail"""
+APPLY_DEADLINE_S = 60.0
+"""A worker that has not taken a version for so long, although it answers, is killed; after twice that the version is refused.
+Taking one may wait 10 s for names and first health checks, and ten thousand clusters take seconds."""
 EXIT_GRACE_S: Final = 2.0
 """how long a worker may take from its deadline, or from Exit, to its end"""
 
@@ -54,6 +57,18 @@ class _Slot:
     handle: WorkerHandle | None = None
     quick_deaths: int = 0
     respawn: asyncio.TimerHandle | None = None
+
+
+@dataclass(slots=True)
+class _Waiter:
+    """Somebody waits for a version to be live in every worker."""
+
+    version: int
+    done: asyncio.Future[None]
+    age_s: float = 0.0
+    """by our ticks, so that the time in which the machine slept does not count"""
+    killed: bool = False
+    """the workers that were late have been killed"""
 
 
 class WorkerPool:
@@ -78,7 +93,7 @@ class WorkerPool:
         self._tokens: dict[int, WorkerHandle] = {}
         self._next_token = 1
         self._snapshot: WorkerSnapshot | None = None
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiters: list[_Waiter] = []
         self._refused = 0
         """the newest version that a worker refused; the version after it takes it back"""
         self._answers: dict[int, asyncio.Future[dict[int, Any]]] = {}
@@ -192,14 +207,14 @@ class WorkerPool:
         """Ship a version; returns when it is live in every worker.
 
         Raises:
-            ConfigError: a worker refuses it.
+            ConfigError: a worker refuses it, or does not take it in time.
             StartError: the workers do not come up.
         """
         if self._failure is not None:
             raise self._failure
         self._snapshot = snapshot
         done: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.append((snapshot.version, done))
+        self._waiters.append(_Waiter(snapshot.version, done))
         for slot in self._slots:
             if slot.handle is not None:
                 slot.handle.apply(snapshot, self._sockets.for_worker(slot.handle.index))
@@ -209,16 +224,41 @@ class WorkerPool:
         lowest = min((slot.handle.applied_version if slot.handle else 0) for slot in self._slots)
         if lowest:
             self._ever_live = True
-        for version, done in self._waiters:
-            if version <= lowest and not done.done():
-                done.set_result(None)
-        self._waiters = [(version, done) for version, done in self._waiters if not done.done()]
+        for one in self._waiters:
+            if one.version <= lowest and not one.done.done():
+                one.done.set_result(None)
+        self._waiters = [one for one in self._waiters if not one.done.done()]
 
     def _fail(self, error: Exception) -> None:
-        for _, done in self._waiters:
-            if not done.done():
-                done.set_exception(error)
+        for one in self._waiters:
+            if not one.done.done():
+                one.done.set_exception(error)
         self._waiters.clear()
+
+    def _check_deadlines(self) -> None:
+        """No version waits for ever for a worker that answers but does not take it, or that dies of it again and again."""
+        for one in self._waiters:
+            one.age_s += PING_INTERVAL_S
+            if one.age_s <= APPLY_DEADLINE_S:
+                continue
+            late = [slot.handle for slot in self._slots if slot.handle and slot.handle.applied_version < one.version]
+            if not one.killed:
+                one.killed = True
+                self._stats.apply_timeouts += 1
+                for handle in late:
+                    if handle.pid:
+                        _log.critical(
+                            "worker %d (pid %d) has not taken version %d for %.1f s: killing it",
+                            handle.index, handle.pid, one.version, one.age_s,
+                        )  # fmt: skip
+                        handle.kill()
+            elif one.age_s > 2 * APPLY_DEADLINE_S and not one.done.done():
+                numbers = ", ".join(str(i) for i, slot in enumerate(self._slots) if not slot.handle or slot.handle in late)
+                why = f"version {one.version} was not taken within {one.age_s:.0f} s by worker {numbers}"
+                _log.critical("%s: giving it up", why)
+                self._refused = max(self._refused, one.version)
+                one.done.set_exception(ConfigError("", why) if self._ever_live else StartError(why))
+        self._waiters = [one for one in self._waiters if not one.done.done()]
 
     # Talking.
 
@@ -327,12 +367,12 @@ class WorkerPool:
             self._sockets.retain([x for x in self._snapshot.listeners if x.traffic_direction not in stopped])
 
     def _on_rejected(self, handle: WorkerHandle, version: int, path: str, why: str) -> None:
-        mine = [done for waited, done in self._waiters if waited == version and not done.done()]
+        mine = [one.done for one in self._waiters if one.version == version and not one.done.done()]
         if mine:
             self._refused = version
             for done in mine:
                 done.set_exception(ConfigError(path, why))
-            self._waiters = [(waited, done) for waited, done in self._waiters if not done.done()]
+            self._waiters = [one for one in self._waiters if not one.done.done()]
         elif version > self._refused:  # a replacement cannot serve what its siblings serve
             _log.error("worker %d refuses version %d, %s: %s; replacing it", handle.index, version, path, why)
             handle.kill()
@@ -395,6 +435,7 @@ class WorkerPool:
         self._ticked_at = now
         self._ping_timer = self._loop.call_later(PING_INTERVAL_S, self._tick)
         self._sequence += 1
+        self._check_deadlines()
         for handle in self._tokens.values():
             if not handle.pid:
                 continue

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import ClassVar, Final
 
+from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.tls import SecretConfig
 from mesh_proxy.stats.group import StatGroup, sanitize
 from mesh_proxy.tasks import create_task
@@ -109,7 +110,10 @@ class SecretRotation:
                 changed = [await self._refresh(watched) for watched in tuple(self._watched.values())]
                 if any(changed):
                     self._watch_directories()
-                    await self._apply(self.newest)
+                    try:
+                        await self._apply(self.newest)
+                    except ConfigError as error:
+                        _log.error("a worker does not take the new secrets: %s", error)
         finally:
             self._task = None
 

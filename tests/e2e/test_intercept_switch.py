@@ -19,7 +19,7 @@ from netns_support import Cable, cable
 pytestmark = pytest.mark.slow
 
 FLAGS = ("-b", "*", "-d", "15020,15021,15090", "-i", "*", "--ipv6", "on")
-SWITCHES = int(os.environ.get("MESH_PROXY_SWITCHES", "3"))
+SWITCHES = int(os.environ.get("MESH_PROXY_SWITCHES", "20"))
 """how often it is opened and closed under load"""
 
 

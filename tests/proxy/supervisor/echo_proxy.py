@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from mesh_proxy.cli import main
@@ -43,6 +44,8 @@ class EchoPlane:
             os._exit(3)
 
     async def apply(self, snapshot: WorkerSnapshot, sockets: dict[SocketKey, socket.socket]) -> None:
+        if self.index == 1 and any(one.name == "stuck" for one in snapshot.listeners) and is_stuck():
+            await asyncio.Event().wait()
         for (_, address, _), sock in sockets.items():
             stats = self.registry.get(ListenerStats, f"listener.{address.replace(':', '_')}.")
             self.servers.append(await self.loop.create_server(lambda stats=stats: Echo(self, stats), sock=sock, backlog=4096))
@@ -109,6 +112,16 @@ class EchoPlane:
             connection.transport.abort()
 
 
+def is_stuck() -> bool:
+    """Whether a file says that this worker shall not take its version."""
+    path = Path(os.environ.get("ECHO_STUCK", "/nonexistent"))
+    if not path.exists():
+        return False
+    if path.read_text() == "once":
+        path.unlink()
+    return True
+
+
 class Echo(asyncio.Protocol):
     transport: asyncio.Transport
 
@@ -151,4 +164,8 @@ if __name__ == "__main__":
         from mesh_proxy.supervisor import pool
 
         pool.HANG_TIMEOUT_S = float(os.environ["ECHO_HANG_TIMEOUT"])
+    if "ECHO_APPLY_DEADLINE" in os.environ:
+        from mesh_proxy.supervisor import pool
+
+        pool.APPLY_DEADLINE_S = float(os.environ["ECHO_APPLY_DEADLINE"])
     sys.exit(main(factory=EchoPlane))
