@@ -25,11 +25,10 @@ from typing import Any, Final
 from mesh_codecs.events import RequestHeaders
 from mesh_filters.definition import FilterContext, FilterDefinition, FilterFactory, ValueTable
 from mesh_filters.fields import Fields, rules_and_status
-from mesh_filters.filter import RATE_LIMITED, FilterStatus, Stream
+from mesh_filters.filter import FilterStatus, Stream
 from mesh_filters.request_keys import check_condition, check_keys, condition_of, key_of
-from mesh_filters.shared_state import refusal_status
 from mesh_filters.token_bucket import RACES, SPARE
-from mesh_filters.waiting_line import MAX_WAITING, SOONEST_S, Line, Waiting
+from mesh_filters.waiting_line import SOONEST_S, Waiting, WaitingRules
 
 TYPE: Final = "mesh_proxy.filters.HotParameters"
 
@@ -59,7 +58,8 @@ class HotParametersConfig:
 
     def factory(self, context: FilterContext) -> FilterFactory:
         """A filter per stream: it may wait."""
-        shared = _Shared(self, context)
+        rules = tuple(_Rule(one, context, self.identity) for one in self.rules)
+        shared = WaitingRules(context, "hot_parameters", "hot_parameter_refused", rules, self.status)
         return lambda: HotParametersFilter(shared)
 
 
@@ -108,29 +108,10 @@ class _Rule:
         return wait if self._max_wait is not None or now - after >= min(SPARE, burst - 1.0) * period else None
 
 
-class _Shared:
-    """What the filters of one chain share."""
-
-    __slots__ = ("config", "context", "line", "rules", "stats")
-
-    def __init__(self, config: HotParametersConfig, context: FilterContext) -> None:
-        self.config = config
-        self.context = context
-        self.line = Line(context)
-        self.rules = tuple(_Rule(one, context, config.identity) for one in config.rules)
-        self.stats: Any = context.stats(
-            context.stat_prefix + "hot_parameters.", counters=("passed", "waited", "refused"), gauges=("waiting",)
-        )
-
-
-class HotParametersFilter(Waiting):
+class HotParametersFilter(Waiting[_Rule]):
     """One request."""
 
-    __slots__ = ("_shared",)
-
-    def __init__(self, shared: _Shared) -> None:
-        super().__init__(shared.stats)
-        self._shared = shared
+    __slots__ = ()
 
     def on_request_headers(self, stream: Stream, event: RequestHeaders) -> FilterStatus:
         """Pass, wait or refuse."""
@@ -143,21 +124,14 @@ class HotParametersFilter(Waiting):
                 if not value:
                     continue
                 wait = rule.ask(value, now)
-                if wait is None or len(shared.line) >= MAX_WAITING:
-                    shared.stats.refused += 1
-                    stream.send_local_reply(
-                        shared.config.status,
-                        b"too many requests",
-                        details="hot_parameter_refused",
-                        flag=RATE_LIMITED,
-                        grpc_status=refusal_status(shared.config.status),
-                    )
-                    return FilterStatus.STOP
-                longest = max(longest, wait)
+                if wait is None:
+                    return shared.refuse(stream)
+                if wait > longest:
+                    longest = wait
         if longest <= SOONEST_S:
             shared.stats.passed += 1
             return FilterStatus.CONTINUE
-        return self.wait(shared.line, now + longest, stream)
+        return self.wait(now + longest, stream)
 
 
 def _rule(fields: Fields, number: int) -> HotParameterRule:

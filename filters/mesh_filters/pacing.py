@@ -36,11 +36,11 @@ from typing import Any, Final
 from mesh_codecs.events import RequestHeaders
 from mesh_filters.definition import FilterContext, FilterDefinition, FilterFactory
 from mesh_filters.fields import Fields, rules_and_status
-from mesh_filters.filter import RATE_LIMITED, FilterStatus, Stream
+from mesh_filters.filter import FilterStatus, Stream
 from mesh_filters.request_keys import MAX_KEYS, Keyed, check_condition, check_keys, condition_of, key_of
-from mesh_filters.shared_state import SharedKeys, refusal_status
+from mesh_filters.shared_state import SharedKeys
 from mesh_filters.token_bucket import Cell
-from mesh_filters.waiting_line import MAX_WAITING, SOONEST_S, Line, Waiting
+from mesh_filters.waiting_line import SOONEST_S, Waiting, WaitingRules
 
 TYPE: Final = "mesh_proxy.filters.Pacing"
 
@@ -73,7 +73,8 @@ class PacingConfig:
 
     def factory(self, context: FilterContext) -> FilterFactory:
         """A filter per stream: it may wait."""
-        shared = _Shared(self, context)
+        rules = tuple(_Rule(one, context, self.identity) for one in self.rules)
+        shared = WaitingRules(context, "pacing", "pacing_refused", rules, self.status)
         return lambda: PacingFilter(shared)
 
 
@@ -172,29 +173,10 @@ class _Rule:
         self.paces: Keyed[Pace] = Keyed(make, rule.max_keys)
 
 
-class _Shared:
-    """What the filters of one chain share."""
-
-    __slots__ = ("config", "context", "line", "rules", "stats")
-
-    def __init__(self, config: PacingConfig, context: FilterContext) -> None:
-        self.config = config
-        self.context = context
-        self.line = Line(context)
-        self.rules = tuple(_Rule(one, context, config.identity) for one in config.rules)
-        self.stats: Any = context.stats(
-            context.stat_prefix + "pacing.", counters=("passed", "waited", "refused"), gauges=("waiting",)
-        )
-
-
-class PacingFilter(Waiting):
+class PacingFilter(Waiting[_Rule]):
     """One request."""
 
-    __slots__ = ("_shared",)
-
-    def __init__(self, shared: _Shared) -> None:
-        super().__init__(shared.stats)
-        self._shared = shared
+    __slots__ = ()
 
     def on_request_headers(self, stream: Stream, event: RequestHeaders) -> FilterStatus:
         """Pass, wait or refuse."""
@@ -205,27 +187,13 @@ class PacingFilter(Waiting):
             if rule.when is None or rule.when(stream):
                 wait = rule.paces.of(rule.key(stream)).ask(now)
                 if wait is None:
-                    return self._refuse(stream)
+                    return shared.refuse(stream)
                 if wait > longest:
                     longest = wait
         if longest <= SOONEST_S:
             shared.stats.passed += 1
             return FilterStatus.CONTINUE
-        if len(shared.line) >= MAX_WAITING:
-            return self._refuse(stream)
-        return self.wait(shared.line, now + longest, stream)
-
-    def _refuse(self, stream: Stream) -> FilterStatus:
-        shared = self._shared
-        shared.stats.refused += 1
-        stream.send_local_reply(
-            shared.config.status,
-            b"too many requests",
-            details="pacing_refused",
-            flag=RATE_LIMITED,
-            grpc_status=refusal_status(shared.config.status),
-        )
-        return FilterStatus.STOP
+        return self.wait(now + longest, stream)
 
 
 def _rule(fields: Fields, number: int) -> PacingRule:

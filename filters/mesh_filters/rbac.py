@@ -14,6 +14,7 @@ from mesh_codecs.events import RequestHeaders
 from mesh_filters.definition import FilterContext, FilterFactory
 from mesh_filters.filter import Filter, FilterStatus, Stream
 from mesh_filters.rbac_rules import Engine, RulesConfig
+from mesh_filters.route_rules import RouteRules
 
 NAME: Final = "envoy.filters.http.rbac"
 """where the metadata stands, whatever the filter is called in the configuration"""
@@ -24,8 +25,6 @@ UNREADABLE: Final = "unreadable"
 """stands for the policy when a Dubbo call cannot be read"""
 POLICIES: Final = 10_000
 """policies with statistics of their own; those beyond have none"""
-ROUTES: Final = 10_000
-"""configurations of routes that are kept compiled; then it starts anew, as tables come and go"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,29 +129,17 @@ def unreadable(event: RequestHeaders) -> bool:
 class RbacFilter(Filter):
     """Asks the shadow rules, then those that count."""
 
-    __slots__ = ("_context", "_name", "_own", "_prefix", "_routes")
+    __slots__ = ("_rules",)
 
     def __init__(self, config: RbacConfig, context: FilterContext) -> None:
-        self._context = context
-        self._name = context.name
-        self._prefix = f"{context.stat_prefix}rbac."
-        self._own = Rules(config, context, self._prefix)
-        self._routes: dict[int, Rules] = {}
-
-    def _rules(self, stream: Stream) -> Rules:
-        config = stream.per_route_config(self._name)
-        if config is None:
-            return self._own
-        rules = self._routes.get(id(config))
-        if rules is None or rules.config is not config:
-            if len(self._routes) >= ROUTES:
-                self._routes.clear()
-            rules = self._routes[id(config)] = Rules(config, self._context, self._prefix, self._own.config)
-        return rules
+        prefix = f"{context.stat_prefix}rbac."
+        self._rules: RouteRules[RbacConfig, Rules] = RouteRules(
+            config, context.name, lambda one: Rules(one, context, prefix, config)
+        )
 
     def on_request_headers(self, stream: Stream, event: RequestHeaders) -> FilterStatus:
         """Decide."""
-        rules = self._rules(stream)
+        rules = self._rules.of(stream)
         found: dict[str, Any] = {}
         rules.check(stream, shadow=True, found=found)
         allowed, policy = rules.check(stream, shadow=False, found=found)

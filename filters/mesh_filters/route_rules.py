@@ -19,34 +19,39 @@ REMEMBERED: Final = 10_000
 class Compiled(Generic[C, R]):
     """Compiles each configuration at its first use."""
 
-    __slots__ = ("_compile", "_known")
+    __slots__ = ("_compile", "known")
 
     def __init__(self, compile_one: Callable[[C], R]) -> None:
         self._compile = compile_one
-        self._known: dict[int, tuple[C, R]] = {}
+        self.known: dict[int, tuple[C, R]] = {}
+        """by identity of the configuration"""
 
     def of(self, config: C) -> R:
         """The compiled form, the same one for the same object."""
-        found = self._known.get(id(config))
+        found = self.known.get(id(config))
         if found is None:  # what is known is kept alive here, so that no other object can have its id
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            found = self._known[id(config)] = (config, self._compile(config))
+            if len(self.known) >= REMEMBERED:
+                self.known.clear()
+            found = self.known[id(config)] = (config, self._compile(config))
         return found[1]
 
 
 class RouteRules(Generic[C, R]):
     """The filter's own rules, and those of routes."""
 
-    __slots__ = ("_compiled", "_name", "own")
+    __slots__ = ("_compiled", "_known", "_name", "own")
 
     def __init__(self, config: C, name: str, compile_one: Callable[[C], R]) -> None:
         """`name` is the filter's in the configuration."""
         self._name = name
         self.own = compile_one(config)
         self._compiled: Compiled[C, R] = Compiled(compile_one)
+        self._known = self._compiled.known
 
     def of(self, stream: Stream) -> R:
         """The rules for a request: of its route, or our own."""
         config: Any = stream.per_route_config(self._name)
-        return self.own if config is None else self._compiled.of(config)
+        if config is None:
+            return self.own
+        found = self._known.get(id(config))
+        return self._compiled.of(config) if found is None else found[1]

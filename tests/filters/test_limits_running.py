@@ -11,6 +11,8 @@ from dubbo_support import wire
 from dubbo_support.plane import Provider, id_of, proxied, read_frame
 from plane_support import ANSWER, Plane, answer, at, head, plane, run, until, upstream
 
+from mesh_filters import waiting_line
+
 STRUCT = '"@type": type.googleapis.com/xds.type.v3.TypedStruct, type_url: mesh_proxy.filters.'
 HTTP = "type.googleapis.com/envoy.extensions.filters.http."
 
@@ -66,6 +68,27 @@ def test_requests_wait_for_their_moment() -> None:
             assert loop.time() - started >= 4 / 20, "five of them one after the other, or later"
             assert proxy.stat("http.web.pacing.", "passed") + proxy.stat("http.web.pacing.", "waited") == 6
             assert proxy.stat("http.web.pacing.", "waiting") == 0
+
+    run(test())
+
+
+@pytest.mark.parametrize(("kind", "name"), [("Pacing", "pacing"), ("HotParameters", "hot_parameters")])
+def test_a_full_line_refuses_only_those_who_would_wait(kind: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting_line, "MAX_WAITING", 1)
+    group = f"http.web.{name}."
+
+    async def test() -> None:
+        rules = ours(kind, "{by: [{header: user}], rate: 0.02, max_wait: 60s}")
+        async with upstream(answer) as address, plane(web(hcm=chain(rules), endpoint=at(address))) as proxy:
+            assert await ask(proxy, "/", "user: a") == 200
+            _, waiting = await proxy.connect("web")
+            waiting.write(b"GET / HTTP/1.1\r\nhost: a\r\nuser: a\r\n\r\n")
+            await until(lambda: proxy.stat(group, "waiting") == 1)
+            assert await ask(proxy, "/", "user: b") == 200
+            assert await ask(proxy, "/", "user: b") == 429
+            assert proxy.stat(group, "refused") == 1
+            waiting.close()
+            await until(lambda: proxy.stat(group, "waiting") == 0)
 
     run(test())
 
