@@ -15,7 +15,7 @@ from mesh_proxy.formatting import compile_format
 from mesh_proxy.routing.match import compile_route_match
 from mesh_proxy.routing.matchers import compile_fraction, compile_header_matcher, compile_query_matcher, compile_string_matcher
 from mesh_proxy.routing.mutations import UNSAFE, HeaderMutation
-from mesh_proxy.stats.group import StatGroup
+from mesh_proxy.stats.group import stat_kind
 from mesh_proxy.stream.filter_chain import FilterChains
 from mesh_proxy.tasks import create_task
 from mesh_proxy.worker.shared_cells import SharedCell
@@ -29,23 +29,6 @@ if TYPE_CHECKING:
     from mesh_proxy.config.model import HttpFilterConfig
     from mesh_proxy.context import WorkerContext
     from mesh_proxy.upstream.labels import LabelIndex
-
-_Names = tuple[str, ...]
-_kinds: dict[tuple[_Names, _Names, _Names], type[StatGroup]] = {}
-
-
-def stat_kind(counters: _Names, gauges: _Names, histograms: _Names) -> type[StatGroup]:
-    """A class of statistics with these names, the same one for the same names."""
-    key = (counters, gauges, histograms)
-    kind = _kinds.get(key)
-    if kind is None:
-        tables: dict[str, Any] = {"COUNTERS": counters, "GAUGES": gauges, "HISTOGRAMS": histograms}
-        names = (*counters, *gauges, *histograms)
-        if all(name.isidentifier() for name in names):  # a gRPC status is none
-            tables["__slots__"] = names
-        # Among processes a group is known by its prefix and the name of its class: each class has one of its own.
-        kind = _kinds[key] = type(f"FilterStats({','.join(names)})", (StatGroup,), tables)
-    return kind
 
 
 class WorkerFilterContext:
@@ -63,7 +46,9 @@ class WorkerFilterContext:
         self.now: Callable[[], float] = monotonic
         self.random: Callable[[], float] = random
 
-    def stats(self, prefix: str, *, counters: _Names = (), gauges: _Names = (), histograms: _Names = ()) -> Any:
+    def stats(
+        self, prefix: str, *, counters: tuple[str, ...] = (), gauges: tuple[str, ...] = (), histograms: tuple[str, ...] = ()
+    ) -> Any:
         """See the interface."""
         return self._worker.registry.get(stat_kind(counters, gauges, histograms), prefix)
 

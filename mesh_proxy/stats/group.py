@@ -8,7 +8,7 @@ response code to count, from which `<CODES>_2xx` and `<CODES>_200` are derived a
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import ClassVar
+from typing import Any, ClassVar
 
 BUCKETS_MS: tuple[float, ...] = (
     0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000,
@@ -58,6 +58,24 @@ class StatGroup:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.prefix}>"
+
+
+_Names = tuple[str, ...]
+_kinds: dict[tuple[_Names, _Names, _Names], type[StatGroup]] = {}
+
+
+def stat_kind(counters: _Names, gauges: _Names = (), histograms: _Names = ()) -> type[StatGroup]:
+    """A class of statistics with these names, the same one for the same names."""
+    key = (counters, gauges, histograms)
+    kind = _kinds.get(key)
+    if kind is None:
+        tables: dict[str, Any] = {"COUNTERS": counters, "GAUGES": gauges, "HISTOGRAMS": histograms}
+        names = (*counters, *gauges, *histograms)
+        if all(name.isidentifier() for name in names):  # a gRPC status is none
+            tables["__slots__"] = names
+        # Among processes a group is known by its prefix and the name of its class: each class has one of its own.
+        kind = _kinds[key] = type(f"FilterStats({','.join(names)})", (StatGroup,), tables)
+    return kind
 
 
 def sanitize(name: str) -> str:

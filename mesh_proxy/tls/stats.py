@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar
 
-from mesh_proxy.stats.group import StatGroup
+from mesh_proxy.stats.group import StatGroup, stat_kind
 
 if TYPE_CHECKING:
     from mesh_proxy.stats.registry import StatRegistry
@@ -55,15 +55,9 @@ class SocketFactoryStats(StatGroup):
     downstream_context_secrets_not_ready: int
 
 
-_SINGLE: Final[dict[str, type[StatGroup]]] = {}
-
-
 def count_by_name(registry: StatRegistry, prefix: str, name: str) -> None:
     """Count one of a family that grows with what peers bring: `ssl.versions.TLSv1.3`, `ssl.ciphers.<name>`."""
     head, dot, name = name.rpartition(".")  # a statistic's own name has no dot
     prefix += head + dot
-    kind = _SINGLE.get(name)
-    if kind is None:
-        kind = _SINGLE[name] = type("SslNamed", (StatGroup,), {"COUNTERS": (name,)})
-    group = registry.get(kind, prefix)
+    group = registry.get(stat_kind((name,)), prefix)
     setattr(group, name, getattr(group, name) + 1)

@@ -16,6 +16,7 @@ from mesh_proxy.stats.groups import ListenerHttpStats, ListenerStats
 from mesh_proxy.stats.names import scalars, value_of
 from mesh_proxy.stats.page import FIRST_CODE_SLOTS, INITIAL_SIZE, PageReader, PageWriter, create_page, shape_of
 from mesh_proxy.stats.registry import StatRegistry
+from mesh_proxy.tls.stats import count_by_name
 from mesh_proxy.worker.messages import Layout
 
 
@@ -73,6 +74,20 @@ def pair(aggregator: StatsAggregator) -> Iterator[tuple[Worker, Worker]]:
 
 def value(aggregator: StatsAggregator, name: str) -> int | None:
     return value_of(aggregator.snapshot(), name)
+
+
+def test_families_that_share_a_prefix_do_not_mix(aggregator: StatsAggregator, pair: tuple[Worker, Worker]) -> None:
+    for worker, version in zip(pair, ("TLSv1.2", "TLSv1.3"), strict=True):
+        count_by_name(worker.registry, "listener.a.ssl.versions.", version)
+        count_by_name(worker.registry, "listener.a.ssl.versions.", "TLSv1.3")
+        count_by_name(worker.registry, "listener.a.ssl.ciphers.", "AES")
+        worker.writer.flush()
+    assert value(aggregator, "listener.a.ssl.versions.TLSv1.2") == 1
+    assert value(aggregator, "listener.a.ssl.versions.TLSv1.3") == 3
+    assert value(aggregator, "listener.a.ssl.ciphers.AES") == 2
+    pair[0].die()
+    assert value(aggregator, "listener.a.ssl.versions.TLSv1.2") == 1
+    assert value(aggregator, "listener.a.ssl.versions.TLSv1.3") == 3
 
 
 def test_sums_over_workers(aggregator: StatsAggregator, pair: tuple[Worker, Worker]) -> None:
