@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.events import ResponseHeaders
@@ -89,7 +88,6 @@ class FilteredStream(UpstreamStream):
             lambda fraction: compile_fraction(fraction, runtime)(),
             self.timeout_s,
             self.downstream.owner.buffer_limit,
-            monotonic(),
         )
 
     # -- what filters may ask (`mesh_filters.filter.Stream`)

@@ -7,70 +7,33 @@ It is never tried again. Who awaits it and is cancelled takes it back.
 from __future__ import annotations
 
 import asyncio
-from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mesh_codecs.errors import LocalProtocolError, ResetReason
-from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, ResponseHeaders
+from mesh_codecs.errors import LocalProtocolError
+from mesh_codecs.events import Data, RequestHeaders, ResponseHeaders
 from mesh_codecs.headers import Headers
 from mesh_filters.service import Failure, ServiceError, ServiceResponse
-from mesh_proxy.upstream.cluster import LbContext
-from mesh_proxy.upstream.pools import pool_for
+from mesh_proxy.stream.own_request import OwnRequest, pick
 
 if TYPE_CHECKING:
     from mesh_proxy.context import WorkerContext
-    from mesh_proxy.deadlines import DeadlineQueue
     from mesh_proxy.upstream.cluster import Cluster
-    from mesh_proxy.upstream.endpoint import Endpoint
     from mesh_proxy.upstream.handle import UpstreamHandle
 
-_FAILURES = {
-    ResetReason.LOCAL_CONNECTION_FAILURE: Failure.CONNECT,
-    ResetReason.REMOTE_CONNECTION_FAILURE: Failure.CONNECT,
-    ResetReason.CONNECTION_TIMEOUT: Failure.CONNECT,
-}
 
-
-class ServiceCall:
+class ServiceCall(OwnRequest):
     """One call, an `UpstreamCallbacks`."""
 
-    __slots__ = (
-        "_body",
-        "_context",
-        "_deadline",
-        "_endpoint",
-        "_handle",
-        "_limit",
-        "_pool",
-        "_response",
-        "_size",
-        "_started",
-        "_waiter",
-        "body",
-        "cluster",
-        "request",
-        "upstream_cancelled",
-        "upstream_wire_bytes_received",
-        "upstream_wire_bytes_sent",
-    )
+    __slots__ = ("_body", "_context", "_limit", "_response", "_size", "_waiter", "body")
 
     def __init__(self, context: WorkerContext, cluster: Cluster, request: RequestHeaders, body: bytes, limit: int) -> None:
-        self.cluster = cluster
-        self.request = request
+        super().__init__(cluster, request)
         self.body = body
-        self.upstream_wire_bytes_sent = 0
-        self.upstream_wire_bytes_received = 0
-        self.upstream_cancelled = False
         self._context = context
         self._limit = limit
-        self._endpoint: Endpoint
-        self._pool: Any = None
-        self._handle: UpstreamHandle | None = None
         self._response: ServiceResponse | None = None
         self._body: list[bytes] = []
         self._size = 0
-        self._started = monotonic()
-        self._deadline: DeadlineQueue | None = None
         self._waiter: asyncio.Future[ServiceResponse] = context.loop.create_future()
 
     async def run(self, timeout_s: float | None) -> ServiceResponse:
@@ -80,15 +43,10 @@ class ServiceCall:
             ServiceError: there is no response.
         """
         context = self._context
-        endpoint = self.cluster.pick(LbContext() if self.cluster.needs_context else None)
+        endpoint = pick(self.cluster)
         if endpoint is None:
             raise ServiceError(Failure.NO_ENDPOINT, self.cluster.name)
-        self._endpoint = endpoint
-        if timeout_s:
-            self._deadline = context.deadlines.queue("service call", timeout_s)
-            self._deadline.add(self, self._started)
-        self._pool = pool_for(context, self.cluster, endpoint, high_priority=False, http_version=self.request.http_version)
-        self._pool.acquire(self)
+        self._acquire(context, endpoint, "service call", timeout_s)
         context.flush()
         try:
             return await self._waiter
@@ -96,34 +54,9 @@ class ServiceCall:
             self._give_up()
             context.flush()
 
-    def _give_up(self) -> None:
-        pool, handle = self._pool, self._handle
-        self._settle()
-        if handle is not None:
-            handle.reset()
-        elif pool is not None:
-            pool.cancel(self)
-
-    def _settle(self) -> None:
-        self._pool = self._handle = None
-        if self._deadline is not None:
-            self._deadline.discard(self)
-            self._deadline = None
-
-    def _fail(self, failure: Failure, why: str = "") -> None:
+    def _failed(self, failure: Failure, why: str) -> None:
         if not self._waiter.done():
             self._waiter.set_exception(ServiceError(failure, why))
-
-    def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
-        """It took too long."""
-        self.cluster.stats.upstream_rq_timeout += 1
-        self._endpoint.stats.rq_error += 1
-        if self.cluster.tracks_results:
-            self.cluster.on_result(self._endpoint, 504)
-        self._give_up()
-        self._fail(Failure.TIMEOUT)
-
-    # -- from the pool and the upstream connection
 
     def on_pool_ready(self, handle: UpstreamHandle) -> None:
         """Send all of it."""
@@ -136,32 +69,11 @@ class ServiceCall:
                 handle.send_data(self.body, True)
         except LocalProtocolError as error:
             self._give_up()
-            self._fail(Failure.RESET, str(error))
-
-    def on_pool_failure(self, reason: ResetReason, transport_failure: str, endpoint: Endpoint) -> None:
-        """No connection."""
-        self._endpoint.stats.rq_error += 1
-        if self.cluster.tracks_results:
-            self.cluster.on_result(endpoint, 503)
-        self._settle()
-        self._fail(_FAILURES.get(reason, Failure.RESET), reason.value)
-
-    def on_upstream_informational(self, event: InformationalHeaders) -> None:
-        """Of no account."""
+            self._failed(Failure.RESET, str(error))
 
     def on_upstream_headers(self, event: ResponseHeaders, now: float) -> None:
         """The head of the response."""
-        stats = self.cluster.stats
-        for codes in (stats.codes, stats.internal_codes):
-            codes[event.status] = codes.get(event.status, 0) + 1
-        stats.upstream_rq_completed += 1
-        endpoint = self._endpoint.stats
-        if event.status < 500:
-            endpoint.rq_success += 1
-        else:
-            endpoint.rq_error += 1
-        if self.cluster.tracks_results:
-            self.cluster.on_result(self._endpoint, event.status)
+        self._count_response(event.status)
         self._response = ServiceResponse(event.status, event.headers, b"")
         if event.end_stream:
             self._complete(now)
@@ -171,7 +83,7 @@ class ServiceCall:
         self._size += len(event.data)
         if self._size > self._limit:
             self._give_up()
-            self._fail(Failure.TOO_LARGE)
+            self._failed(Failure.TOO_LARGE, "")
             return
         self._body.append(event.data)
         if event.end_stream:
@@ -188,17 +100,9 @@ class ServiceCall:
         response = self._response
         assert response is not None
         response.body = b"".join(self._body)
-        self.cluster.stats.upstream_rq_time.record((now - self._started) * 1000)
+        self._count_end(now)
         if not self._waiter.done():
             self._waiter.set_result(response)
-
-    def on_upstream_reset(self, reason: ResetReason, transport_failure: str, details: str) -> None:
-        """It died on the way."""
-        self._endpoint.stats.rq_error += 1
-        if self.cluster.tracks_results:
-            self.cluster.on_result(self._endpoint, 503)
-        self._settle()
-        self._fail(Failure.RESET, details or reason.value)
 
     def on_upstream_writable(self, writable: bool) -> None:
         """The whole body is with the connection already."""

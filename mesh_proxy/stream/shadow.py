@@ -10,63 +10,35 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mesh_codecs.errors import LocalProtocolError, ResetReason
-from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, ResponseHeaders, Trailers
+from mesh_codecs.errors import LocalProtocolError
+from mesh_codecs.events import Data, RequestHeaders, ResponseHeaders, Trailers
 from mesh_codecs.headers import Headers
-from mesh_proxy.upstream.cluster import LbContext
-from mesh_proxy.upstream.pools import pool_for
+from mesh_proxy.stream.own_request import OwnRequest, pick
 
 if TYPE_CHECKING:
     from mesh_proxy.config.model.route import MirrorPolicyConfig
     from mesh_proxy.context import WorkerContext
-    from mesh_proxy.deadlines import DeadlineQueue
     from mesh_proxy.upstream.cluster import Cluster
     from mesh_proxy.upstream.endpoint import Endpoint
     from mesh_proxy.upstream.handle import UpstreamHandle
 
 
-class Shadow:
+class Shadow(OwnRequest):
     """One copy, an `UpstreamCallbacks`."""
 
-    __slots__ = (
-        "_body",
-        "_deadline",
-        "_endpoint",
-        "_handle",
-        "_limit",
-        "_pool",
-        "_size",
-        "cluster",
-        "done",
-        "request",
-        "upstream_cancelled",
-        "upstream_wire_bytes_received",
-        "upstream_wire_bytes_sent",
-    )
+    __slots__ = ("_body", "_limit", "_size", "done")
 
-    def __init__(self, request: RequestHeaders, cluster: Cluster, endpoint: Endpoint, limit: int) -> None:
-        self.request = request
-        self.cluster = cluster
+    def __init__(self, request: RequestHeaders, cluster: Cluster, limit: int) -> None:
+        super().__init__(cluster, request)
         self.done = False
-        self.upstream_wire_bytes_sent = 0
-        self.upstream_wire_bytes_received = 0
-        self.upstream_cancelled = False
-        self._endpoint = endpoint
-        self._pool: Any = None
-        self._handle: UpstreamHandle | None = None
         self._body: list[Data | Trailers] = []
         """what came before there was a connection"""
         self._size = 0
         self._limit = limit
-        self._deadline: DeadlineQueue | None = None
 
-    def start(self, context: WorkerContext, timeout_s: float | None, now: float) -> None:
+    def start(self, context: WorkerContext, endpoint: Endpoint, timeout_s: float | None) -> None:
         """Ask for a connection."""
-        if timeout_s:
-            self._deadline = context.deadlines.queue("shadow", timeout_s)
-            self._deadline.add(self, now)
-        self._pool = pool_for(context, self.cluster, self._endpoint, high_priority=False, http_version=self.request.http_version)
-        self._pool.acquire(self)
+        self._acquire(context, endpoint, "shadow", timeout_s)
 
     # -- from the original
 
@@ -95,28 +67,13 @@ class Shadow:
 
     def cancel(self) -> None:
         """Nobody needs it any more."""
-        if self.done:
-            return
-        pool, handle = self._pool, self._handle
-        self._finish()
-        if handle is not None:
-            handle.reset()
-        elif pool is not None:
-            pool.cancel(self)
+        if not self.done:
+            self._give_up()
 
-    def _finish(self) -> None:
+    def _settle(self) -> None:
         self.done = True
-        self._pool = None
-        self._handle = None
         self._body.clear()
-        if self._deadline is not None:
-            self._deadline.discard(self)
-            self._deadline = None
-
-    def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
-        """It took too long."""
-        self.cluster.stats.upstream_rq_timeout += 1
-        self.cancel()
+        super()._settle()
 
     # -- from the pool and the upstream connection
 
@@ -133,41 +90,24 @@ class Shadow:
         except LocalProtocolError:
             self.cancel()
 
-    def on_pool_failure(self, reason: ResetReason, transport_failure: str, endpoint: Endpoint) -> None:
-        """Nobody is told."""
-        self._endpoint.stats.rq_error += 1
-        self._finish()
-
-    def on_upstream_informational(self, event: InformationalHeaders) -> None:
-        """Dropped."""
-
     def on_upstream_headers(self, event: ResponseHeaders, now: float) -> None:
         """Counted and dropped."""
-        stats = self.cluster.stats
-        for codes in (stats.codes, stats.internal_codes):
-            codes[event.status] = codes.get(event.status, 0) + 1
-        stats.upstream_rq_completed += 1
-        endpoint = self._endpoint.stats
-        if event.status < 500:
-            endpoint.rq_success += 1
-        else:
-            endpoint.rq_error += 1
+        self._count_response(event.status)
         if event.end_stream:
-            self._finish()
+            self._complete(now)
 
     def on_upstream_data(self, event: Data, now: float) -> None:
         """Dropped."""
         if event.end_stream:
-            self._finish()
+            self._complete(now)
 
     def on_upstream_trailers(self, headers: Headers, now: float) -> None:
         """Dropped."""
-        self._finish()
+        self._complete(now)
 
-    def on_upstream_reset(self, reason: ResetReason, transport_failure: str, details: str) -> None:
-        """Nobody is told."""
-        self._endpoint.stats.rq_error += 1
-        self._finish()
+    def _complete(self, now: float) -> None:
+        self._settle()
+        self._count_end(now)
 
     def on_upstream_writable(self, writable: bool) -> None:
         """A copy is not worth holding the original back."""
@@ -183,7 +123,6 @@ def shadows_of(
     wins: Any,
     timeout_s: float | None,
     limit: int,
-    now: float,
 ) -> list[Shadow]:
     """Start the copies that the policies ask for. `wins` draws the lot of a fraction."""
     made = []
@@ -191,7 +130,7 @@ def shadows_of(
         if policy.fraction is not None and not wins(policy.fraction):
             continue
         cluster = context.clusters.get(policy.cluster)
-        endpoint = cluster.pick(LbContext() if cluster.needs_context else None) if cluster is not None else None
+        endpoint = pick(cluster) if cluster is not None else None
         if cluster is None or endpoint is None:
             continue
         headers = request.headers.copy()
@@ -199,8 +138,8 @@ def shadows_of(
         before = headers.get_joined(b"x-forwarded-for")
         headers.set(b"x-forwarded-for", context.local_ip if before is None else b"%b,%b" % (before, context.local_ip))
         authority = request.authority if policy.keep_host else _shadow_host(request.authority)
-        shadow = Shadow(replace(request, headers=headers, authority=authority), cluster, endpoint, limit)
-        shadow.start(context, timeout_s, now)
+        shadow = Shadow(replace(request, headers=headers, authority=authority), cluster, limit)
+        shadow.start(context, endpoint, timeout_s)
         if not shadow.done:
             made.append(shadow)
     return made

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from parity import Case, Client, Observation, Pair, Side, Suite, bootstrap, cluster, http, req
+from parity import Case, Client, Observation, Pair, Reply, Side, Suite, bootstrap, cluster, http, req
 from parity.compare import differences, report
 
 pytestmark = pytest.mark.envoy
@@ -16,14 +16,23 @@ ROUTES = f"""
 - {{match: {{prefix: /two}}, route: {{cluster: a, request_mirror_policies: [{{cluster: b}}, {{cluster: c}}]}}}}
 - {{match: {{prefix: /dead}}, route: {{cluster: a, request_mirror_policies: [{{cluster: refused}}]}}}}
 - {{match: {{prefix: /empty}}, route: {{cluster: a, request_mirror_policies: [{{cluster: empty}}]}}}}
+- {{match: {{prefix: /watched}}, route: {{cluster: a, request_mirror_policies: [{{cluster: watched}}]}}}}
 - {{match: {{prefix: /host}}, route: {{cluster: a, request_mirror_policies: [{{cluster: b, disable_shadow_host_suffix_append: true}}]}}}}
 - {{match: {{prefix: /rewritten}}, route: {{cluster: a, prefix_rewrite: /new, host_rewrite_literal: other.test, request_mirror_policies: [{{cluster: b}}]}}, request_headers_to_add: [{{header: {{key: x-route, value: "1"}}}}]}}
 - {{match: {{prefix: /}}, route: {{cluster: a}}}}
 """
+WATCHED = "outlier_detection: {consecutive_5xx: 1, enforcing_consecutive_5xx: 100, max_ejection_percent: 100}"
 SUITE = Suite(
     bootstrap(
         [http("main", ROUTES)],
-        [cluster("a", "a"), cluster("b", "b"), cluster("c", "c"), cluster("refused", "refused.r"), cluster("empty")],
+        [
+            cluster("a", "a"),
+            cluster("b", "b"),
+            cluster("c", "c"),
+            cluster("refused", "refused.r"),
+            cluster("empty"),
+            cluster("watched", "c", extra=WATCHED),
+        ],
     )
 )
 # name, request, endpoints that get it
@@ -71,3 +80,24 @@ def test_mirror(pair: Pair, name: str, request_bytes: object, to: str) -> None:
     flats = [pair.flat(side, one) for side, one in zip(pair.sides, seen, strict=True)]
     found = differences(name, flats[0], flats[1], ACCEPT)
     assert not found, report(name, found)
+
+
+def test_copies_count_like_other_requests(pair: Pair) -> None:
+    """An endpoint that fails only copies is ejected for them, and its cluster knows how long they took."""
+
+    def counts(side: Side) -> dict[str, int]:
+        side.upstream.begin((Reply(status=503),))
+        with Client(side, "main") as client:
+            client.send(req("GET", "/watched"))
+            client.response()
+        names = ("outlier_detection.ejections_active", "upstream_rq_completed", "upstream_rq_503", "internal.upstream_rq_503")
+        until = time.monotonic() + 20
+        while True:
+            stats = side.stats()
+            seen = {name: stats.get(f"cluster.watched.{name}", 0) for name in names}
+            if all(seen.values()) or time.monotonic() > until:
+                return seen
+            time.sleep(0.05)
+
+    ours, envoys = pair.both(counts)
+    assert ours == envoys == dict.fromkeys(ours, 1)
