@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import threading
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import grpc
@@ -79,3 +81,14 @@ class AskedServices(grpc.GenericRpcHandler):
         entries = [entry for descriptor in request.descriptors for entry in descriptor.entries]
         ask = next((entry.value for entry in entries if entry.key == "ask"), "")
         return self._answer(ask, rls_pb2.RateLimitResponse(overall_code=rls_pb2.RateLimitResponse.OK), context)
+
+
+@contextmanager
+def serving(servers: dict[int, AskedServices], ports: Iterable[int]) -> Iterator[None]:
+    """Both services on each of the ports, and meanwhile in `servers`."""
+    with ExitStack() as stack:
+        stack.callback(servers.clear)
+        for port in ports:
+            servers[port] = AskedServices(port)
+            stack.callback(servers[port].stop)
+        yield

@@ -13,7 +13,7 @@ from typing import Any
 
 import uvloop
 from bootstraps import web
-from plane_support import LIMIT_S, Plane, Serve, at, head, plane, until, upstream
+from plane_support import ANSWER, LIMIT_S, Plane, Serve, at, head, plane, until, upstream
 
 from mesh_proxy.listener.mover import Mover, MovingState
 
@@ -32,6 +32,20 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(limited())
+
+
+class Held:
+    """An endpoint that answers when it may."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.release = asyncio.Event()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await head(reader):
+            self.asked.set()
+            await self.release.wait()
+            writer.write(ANSWER)
 
 
 class Handing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -71,8 +72,8 @@ async def plane(yaml: str, **options: Any) -> AsyncIterator[Plane]:
 
 
 @asynccontextmanager
-async def upstream(serve: Serve) -> AsyncIterator[AddressConfig]:
-    """An endpoint that does as it is told."""
+async def upstream(serve: Serve, context: ssl.SSLContext | None = None) -> AsyncIterator[AddressConfig]:
+    """An endpoint that does as it is told, over TLS if there is a context."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -85,13 +86,14 @@ async def upstream(serve: Serve) -> AsyncIterator[AddressConfig]:
             tasks.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(run, "127.0.0.1", 0)
+    server = await asyncio.start_server(run, "127.0.0.1", 0, ssl=context)
     try:
         yield AddressConfig(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
     finally:
         server.close()
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def at(address: AddressConfig) -> str:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import plane_support
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
@@ -97,13 +98,9 @@ def _finish(context: ssl.SSLContext, pair: Pair | None, alpn: tuple[str, ...]) -
 
 @asynccontextmanager
 async def endpoint(serve: Serve, context: ssl.SSLContext | None) -> AsyncIterator[AddressConfig]:
-    """An endpoint over TLS that does as it is told."""
-    tasks: set[asyncio.Task[None]] = set()
+    """An endpoint over TLS that does as it is told, whatever becomes of its callers."""
 
     async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
         try:
             await serve(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -111,11 +108,5 @@ async def endpoint(serve: Serve, context: ssl.SSLContext | None) -> AsyncIterato
         finally:
             writer.transport.abort()
 
-    one = await asyncio.start_server(run, "127.0.0.1", 0, ssl=context)
-    try:
-        yield AddressConfig(host="127.0.0.1", port=one.sockets[0].getsockname()[1])
-    finally:
-        one.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async with plane_support.upstream(run, context) as address:
+        yield address

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from asked_services import AskedServices
+from asked_services import AskedServices, serving
 from parity import Case, Observation, Pair, Side, Suite, bootstrap, cluster, file_log, hcm, http2_cluster, listener, tcp_proxy
 from parity.config import LOG_OPERATORS
 from tls_support import certificate, client, downstream, inline
@@ -99,13 +99,8 @@ SERVERS: dict[int, AskedServices] = {}
 
 @pytest.fixture(scope="module", autouse=True)
 def services(pair: Pair) -> Iterator[None]:
-    for side in pair.sides:
-        port = side.ports["port.authz"]
-        SERVERS[port] = AskedServices(port)
-    yield
-    for server in SERVERS.values():
-        server.stop()
-    SERVERS.clear()
+    with serving(SERVERS, (side.ports["port.authz"] for side in pair.sides)):
+        yield
 
 
 def complete(got: bytes) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from asked_services import AskedServices, told
+from asked_services import AskedServices, serving, told
 from parity import (
     Case,
     Client,
@@ -37,13 +37,8 @@ SERVERS: dict[int, AskedServices] = {}
 @pytest.fixture(scope="module", autouse=True)
 def services(pair: Pair) -> Iterator[None]:
     """One for each side, where its configuration looks for it."""
-    for side in pair.sides:
-        port = side.ports["port.authz"]
-        SERVERS[port] = AskedServices(port)
-    yield
-    for server in SERVERS.values():
-        server.stop()
-    SERVERS.clear()
+    with serving(SERVERS, (side.ports["port.authz"] for side in pair.sides)):
+        yield
 
 
 def site(name: str, fields: str, routes: str = PLAIN, before: str = "", more: str = "") -> object:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from asked_services import AskedServices, told
+from asked_services import AskedServices, serving, told
 from parity import Case, Client, Observation, Pair, Side, Suite, bootstrap, cluster, file_log, hcm, http2_cluster, listener, req
 from parity.config import LOG_OPERATORS
 
@@ -22,13 +22,8 @@ SERVERS: dict[int, AskedServices] = {}
 @pytest.fixture(scope="module", autouse=True)
 def services(pair: Pair) -> Iterator[None]:
     """One for each side, where its configuration looks for it."""
-    for side in pair.sides:
-        port = side.ports["port.limits"]
-        SERVERS[port] = AskedServices(port)
-    yield
-    for server in SERVERS.values():
-        server.stop()
-    SERVERS.clear()
+    with serving(SERVERS, (side.ports["port.limits"] for side in pair.sides)):
+        yield
 
 
 ASK = "{request_headers: {header_name: x-ask, descriptor_key: ask, skip_if_absent: true}}"

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from bootstraps import web
-from moving_support import Handing, ok, planes, run, web_planes
+from moving_support import Handing, Held, ok, planes, run, web_planes
 from plane_support import ANSWER, GET, answer, at, head, until, upstream
 
 POST = b"POST /up HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\n\r\n"
@@ -56,20 +56,13 @@ def test_before_the_first_request(codec: str) -> None:
 
 def test_a_request_in_progress_ends_where_it_began_and_the_next_one_goes() -> None:
     async def test() -> None:
-        asked, release = asyncio.Event(), asyncio.Event()
-
-        async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            while await head(reader):
-                asked.set()
-                await release.wait()
-                writer.write(ANSWER)
-
-        async with web_planes(slow) as (old, new):
+        endpoint = Held()
+        async with web_planes(endpoint) as (old, new):
             reader, writer = await old.connect("web")
             writer.write(GET + GET)  # the second one waits unparsed
-            await asked.wait()
+            await endpoint.asked.wait()
             handing = Handing(old, new).begin()
-            release.set()
+            endpoint.release.set()
             for _ in range(2):
                 await ok(reader)
             await handing.done()
@@ -207,21 +200,14 @@ def test_requests_read_ahead_are_answered_when_there_is_no_new_process_any_more(
     """The connection was busy all the while the new process lived, and had not been offered yet."""
 
     async def test() -> None:
-        asked, release = asyncio.Event(), asyncio.Event()
-
-        async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            while await head(reader):
-                asked.set()
-                await release.wait()
-                writer.write(ANSWER)
-
-        async with web_planes(slow) as (old, new):
+        endpoint = Held()
+        async with web_planes(endpoint) as (old, new):
             reader, writer = await old.connect("web")
             writer.write(GET + GET)  # the second one waits unparsed
-            await asked.wait()
+            await endpoint.asked.wait()
             handing = Handing(old, new).begin()
             handing.fail()
-            release.set()
+            endpoint.release.set()
             for _ in range(2):
                 assert b"connection: close" not in await ok(reader)
             writer.write(GET)
