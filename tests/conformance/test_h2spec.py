@@ -64,10 +64,10 @@ def serve_http1(sock: socket.socket) -> None:
 
 @contextmanager
 def silence() -> Iterator[int]:
-    """A port where nobody accepts: the line of waiting connections is full, so that a connection is given up after its time-out.
+    """A port where nobody accepts: the line of waiting connections is full, so that no connection comes about.
 
-    A refused one would be answered at once, before the end of a request body that the case sends, which is allowed and which
-    h2spec does not expect.
+    A refused connection, or one given up that an earlier request began, would be answered before the end of the request that the
+    case sends, which is allowed and which h2spec does not expect. The time-out of a route begins at that end.
     """
     with ExitStack() as stack:
         listening = stack.enter_context(socket.socket())
@@ -84,9 +84,11 @@ def silence() -> Iterator[int]:
 def sidecar(request: pytest.FixtureRequest) -> Iterator[Sidecar]:
     kind = request.param
     with Peer(serve_http2 if kind == "http2" else serve_http1) as peer, silence() as nobody:
-        extra = {"http1": "", "http2": HTTP2_UPSTREAM, "dead": "connect_timeout: 0.3s"}[kind]
-        port = nobody if kind == "dead" else peer.port
-        one = Sidecar(one_listener(port, "codec_type: HTTP2", cluster_extra=extra))
+        if kind == "dead":
+            config = one_listener(nobody, "codec_type: HTTP2", cluster_extra="connect_timeout: 60s", timeout="0.3s")
+        else:
+            config = one_listener(peer.port, "codec_type: HTTP2", cluster_extra=HTTP2_UPSTREAM if kind == "http2" else "")
+        one = Sidecar(config)
         try:
             one.start()
             yield one
