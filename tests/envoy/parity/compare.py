@@ -69,7 +69,8 @@ ACCEPTED: tuple[tuple[str, str, str], ...] = (
 def normalise(flat: Flat, ports: Mapping[str, int]) -> Flat:
     """Replace ports by their names and apply `NORMALISE`. `ports` holds the configured ones and those seen in this case."""
     names = {str(port): name for name, port in ports.items()}
-    port_pattern = re.compile(r"(?<!\d)(?:" + "|".join(names) + r")(?!\d)") if names else None
+    # A word of its own: the same five digits also occur within bodies written in hexadecimal.
+    port_pattern = re.compile(r"(?<![0-9A-Za-z])(?:" + "|".join(names) + r")(?![0-9A-Za-z])") if names else None
     found: Flat = {}
     for path, value in flat.items():
         if port_pattern is not None:
