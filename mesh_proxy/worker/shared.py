@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Mapping
+from typing import Final
 
 from mesh_proxy.worker.turns import Turns
+
+TAGGED_NUMBER: Final = 16
+"""bytes of an integer that says whose the number is, and the number"""
 
 
 class SharedTables:
@@ -32,3 +36,12 @@ class SharedTables:
     def table(self, name: str) -> memoryview:
         """The bytes of one table, writable; `.cast('q')` makes an array of 64-bit integers of it."""
         return self._views[name]
+
+
+def tagged_numbers(shared: SharedTables | None, name: str, places: int) -> tuple[memoryview[int], memoryview[float]]:
+    """The tags and the numbers of a table of `TAGGED_NUMBER` bytes a place; this worker's own when there is only one."""
+    if shared is not None and shared.worker_count > 1:
+        memory = shared.table(name)
+    else:
+        memory = memoryview(bytearray(places * TAGGED_NUMBER))
+    return memory[: places * 8].cast("q"), memory[places * 8 :].cast("d")

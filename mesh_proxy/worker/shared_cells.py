@@ -15,8 +15,8 @@ import logging
 from hashlib import blake2b
 from typing import Any, Final
 
-from mesh_proxy.worker.shared import SharedTables
-from mesh_proxy.worker.turns import Turns
+from mesh_proxy.worker.shared import TAGGED_NUMBER, SharedTables, tagged_numbers
+from mesh_proxy.worker.turns import Turns, replace_alone
 
 _log = logging.getLogger("main")
 
@@ -27,7 +27,7 @@ _PROBES: Final = 64
 
 def table_size(worker_count: int) -> int:
     """Bytes; 0 when one worker needs no table."""
-    return PLACES * 16 if worker_count > 1 else 0
+    return PLACES * TAGGED_NUMBER if worker_count > 1 else 0
 
 
 class SharedCell:
@@ -72,15 +72,10 @@ class SharedCell:
 
     def replace(self, old: float, new: float) -> bool:
         """See `mesh_filters.token_bucket.Cell`."""
-        numbers, place, turns = self._numbers, self._place, self._turns
-        if turns is not None and not turns.take(place):
-            return False
-        fresh: bool = numbers[place] == old
-        if fresh:
-            numbers[place] = new
-        if turns is not None:
-            turns.end(place)
-        return fresh
+        place = self._place
+        if self._turns is None:
+            return replace_alone(self._numbers, place, old, new)
+        return self._turns.replace(self._numbers, place, old, new, place)
 
 
 class SharedCells:
@@ -89,13 +84,8 @@ class SharedCells:
     __slots__ = ("_numbers", "_tags", "_turns")
 
     def __init__(self, shared: SharedTables | None) -> None:
-        if shared is not None and shared.worker_count > 1:
-            memory = shared.table(TABLE_NAME)
-        else:
-            memory = memoryview(bytearray(PLACES * 16))
+        self._tags, self._numbers = tagged_numbers(shared, TABLE_NAME, PLACES)
         self._turns = shared.turns if shared is not None else None
-        self._tags = memory[: PLACES * 8].cast("q")
-        self._numbers = memory[PLACES * 8 :].cast("d")
 
     def cell(self, name: str) -> SharedCell:
         """The number of that name."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Final
 
-from mesh_proxy.worker.shared import SharedTables
+from mesh_proxy.worker.shared import TAGGED_NUMBER, SharedTables, tagged_numbers
+from mesh_proxy.worker.turns import replace_alone
 
 TABLE_NAME: Final = "values"
 WAYS: Final = 8
@@ -26,7 +27,7 @@ FIRST_TURN: Final = 1 << 20
 
 def table_size(worker_count: int) -> int:
     """Bytes; 0 when one worker needs no table."""
-    return PLACES * 16 if worker_count > 1 else 0
+    return PLACES * TAGGED_NUMBER if worker_count > 1 else 0
 
 
 class ValueTable:
@@ -35,13 +36,8 @@ class ValueTable:
     __slots__ = ("_numbers", "_tags", "_turns")
 
     def __init__(self, shared: SharedTables | None) -> None:
-        if shared is not None and shared.worker_count > 1:
-            memory = shared.table(TABLE_NAME)
-        else:
-            memory = memoryview(bytearray(PLACES * 16))
+        self._tags, self._numbers = tagged_numbers(shared, TABLE_NAME, PLACES)
         self._turns = shared.turns if shared is not None else None
-        self._tags = memory[: PLACES * 8].cast("q")
-        self._numbers = memory[PLACES * 8 :].cast("d")
 
     def place(self, value: bytes) -> int:
         """Where the number of a value stands, for one use of `get` and `set`."""
@@ -66,12 +62,6 @@ class ValueTable:
 
     def replace(self, place: int, old: float, new: float) -> bool:
         """Write it unless it is no longer `old`; whether it was written."""
-        numbers, turns = self._numbers, self._turns
-        if turns is not None and not turns.take(FIRST_TURN + place):
-            return False
-        fresh: bool = numbers[place] == old
-        if fresh:
-            numbers[place] = new
-        if turns is not None:
-            turns.end(FIRST_TURN + place)
-        return fresh
+        if self._turns is None:
+            return replace_alone(self._numbers, place, old, new)
+        return self._turns.replace(self._numbers, place, old, new, FIRST_TURN + place)
