@@ -33,6 +33,11 @@ MODULES: dict[str, str] = {
     "mesh_proxy.dubbo.v1.RouteOptions": "mesh_proxy.config.dubbo_protos",
     "mesh_proxy.dubbo.v1.ManagerOptions": "mesh_proxy.config.dubbo_protos",
     "mesh_proxy.dubbo.v1.ClusterOptions": "mesh_proxy.config.dubbo_protos",
+    # Istio's.
+    "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig": "mesh_proxy.config.istio_protos",
+    "envoy.tcp.metadataexchange.config.MetadataExchange": "mesh_proxy.config.istio_protos",
+    f"{_EXT}.filters.http.wasm.v3.Wasm": f"{_EXT}.filters.http.wasm.v3.wasm_pb2",
+    f"{_EXT}.filters.network.wasm.v3.Wasm": f"{_EXT}.filters.network.wasm.v3.wasm_pb2",
     # HTTP filters.
     f"{_EXT}.filters.http.router.v3.Router": f"{_EXT}.filters.http.router.v3.router_pb2",
     "envoy.config.route.v3.FilterConfig": "envoy.config.route.v3.route_components_pb2",
@@ -61,6 +66,7 @@ MODULES: dict[str, str] = {
     f"{_EXT}.path.match.uri_template.v3.UriTemplateMatchConfig": f"{_EXT}.path.match.uri_template.v3.uri_template_match_pb2",
     # Listener filters.
     f"{_EXT}.filters.listener.original_dst.v3.OriginalDst": f"{_EXT}.filters.listener.original_dst.v3.original_dst_pb2",
+    f"{_EXT}.filters.listener.original_src.v3.OriginalSrc": f"{_EXT}.filters.listener.original_src.v3.original_src_pb2",
     f"{_EXT}.filters.listener.tls_inspector.v3.TlsInspector": f"{_EXT}.filters.listener.tls_inspector.v3.tls_inspector_pb2",
     f"{_EXT}.filters.listener.http_inspector.v3.HttpInspector": (f"{_EXT}.filters.listener.http_inspector.v3.http_inspector_pb2"),
     f"{_EXT}.filters.listener.proxy_protocol.v3.ProxyProtocol": (f"{_EXT}.filters.listener.proxy_protocol.v3.proxy_protocol_pb2"),
@@ -102,6 +108,7 @@ MODULES: dict[str, str] = {
     "udpa.type.v1.TypedStruct": "udpa.type.v1.typed_struct_pb2",
     "google.protobuf.Struct": "google.protobuf.struct_pb2",
     "google.protobuf.Empty": "google.protobuf.empty_pb2",
+    "google.protobuf.StringValue": "google.protobuf.wrappers_pb2",
 }
 """full name of the message → module; a filter's own loader adds its types by `register`"""
 

@@ -41,7 +41,6 @@ NOT_YET: Final[dict[str, frozenset[object]]] = dict.fromkeys(
     _OFF,
 ) | dict.fromkeys(
     (
-        "envoy.config.listener.v3.Listener.drain_type",
         f"{_HCM}.access_log_flush_interval",
         f"{_LOG}.access_log_flush_interval",
         f"{_TCP}.access_log_flush_interval",

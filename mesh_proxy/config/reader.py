@@ -291,6 +291,11 @@ class Extension:
         return self._reader.path if self._reader is not None else self.struct.path
 
     @property
+    def is_message(self) -> bool:
+        """Whether there is a message to read; else there is a mapping."""
+        return self._reader is not None
+
+    @property
     def reader(self) -> Reader:
         """The message; an error for a TypedStruct of an unknown type."""
         if self._reader is None:

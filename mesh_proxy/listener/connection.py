@@ -38,6 +38,8 @@ class ConnectionOwner(Protocol):
     buffer_limit: int
     """per_connection_buffer_limit_bytes"""
     draining: bool
+    ends_on_failed_check: bool
+    """whether a failed health check of ours counts like a drain"""
 
     def connection_opened(self, connection: DownstreamConnection) -> None:
         """The connection has its transport."""

@@ -91,6 +91,7 @@ class Listener:
         "connections",
         "context",
         "draining",
+        "ends_on_failed_check",
         "managers",
         "mover",
         "name",
@@ -112,6 +113,8 @@ class Listener:
         self.buffer_limit = config.per_connection_buffer_limit_bytes
         self._count = context.connection_counts.count(f"listener {config.name}")
         self.draining = False
+        self.ends_on_failed_check = config.drain_type == "DEFAULT"
+        """after `/healthcheck/fail` answers are the last ones on their connections; not with MODIFY_ONLY"""
         self.mover: Mover | None = None
         """a new process takes our connections"""
         self.connections: set[DownstreamConnection] = set()

@@ -246,7 +246,8 @@ class Http2Connection(Http2Clock):
 
     def response_begins(self) -> None:
         """Say GOAWAY if this connection ought to end."""
-        if (self.context.draining or self.owner.draining or self.context.health_check_failed) and not self._draining:
+        failed = self.context.health_check_failed and self.owner.ends_on_failed_check
+        if (self.context.draining or self.owner.draining or failed) and not self._draining:
             self.manager.stats.downstream_cx_drain_close += 1
             self._drain()
 

@@ -229,7 +229,9 @@ class HttpConnection(HttpShell):
         if config.max_requests_per_connection and self.requests >= config.max_requests_per_connection:
             self.manager.stats.downstream_cx_max_requests_reached += 1
             self.codec.shutdown()
-        elif self.context.draining or self.owner.draining or self.context.health_check_failed:
+        elif (
+            self.context.draining or self.owner.draining or (self.context.health_check_failed and self.owner.ends_on_failed_check)
+        ):
             self.manager.stats.downstream_cx_drain_close += 1
             self.codec.shutdown()
 

@@ -38,6 +38,7 @@ class HttpManager:
     __slots__ = (
         "__weakref__",
         "access_loggers",
+        "alpn",
         "client_cert",
         "config",
         "connection_queues",
@@ -83,6 +84,10 @@ class HttpManager:
         self.access_loggers = tuple(AccessLogger(log, sinks, context.runtime) for log in config.access_logs)
         self.filter_chains = compile_filters(config.filters, context, f"http.{prefix}.")
         """None when the router stands alone"""
+        overrides = dict(config.alpn_overrides)
+        # What HTTP/1.0 callers ask for goes on as HTTP/1.1.
+        self.alpn = {"http1": overrides.get("HTTP11", ()), "http2": overrides.get("HTTP2", ())} if overrides else None
+        """what TLS offers to endpoints, by the kind of pool; None: what their clusters say"""
         self.server_name = config.server_name.encode()
         self.overwrite_server = config.server_header_transformation == "OVERWRITE"
         self.pass_server = config.server_header_transformation == "PASS_THROUGH"

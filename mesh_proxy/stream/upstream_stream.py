@@ -81,6 +81,7 @@ class UpstreamStream(TimedStream):
                 endpoint,
                 high_priority=route.action.priority == "HIGH",
                 http_version=self.request.http_version,
+                alpn=self.manager.alpn,
             )
         self.pool = pool
         pool.acquire(self)

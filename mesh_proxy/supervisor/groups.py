@@ -10,11 +10,13 @@ from mesh_proxy.stats.group import Histogram, StatGroup
 class SupervisorStats(StatGroup):
     """`supervisor.*`: ours, Envoy has no such processes."""
 
-    COUNTERS: ClassVar[tuple[str, ...]] = ("apply_timeouts", "worker_exits", "worker_restarts", "worker_hangs")
+    COUNTERS: ClassVar[tuple[str, ...]] = ("apply_timeouts", "config_ignored", "worker_exits", "worker_restarts", "worker_hangs")
     __slots__ = COUNTERS
 
     apply_timeouts: int
     """versions of the configuration that some worker did not take in time"""
+    config_ignored: int
+    """fields and extensions that were accepted and have no effect, in the bootstrap and in every new version of a resource"""
     worker_exits: int
     worker_restarts: int
     worker_hangs: int

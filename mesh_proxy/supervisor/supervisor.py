@@ -39,6 +39,7 @@ from mesh_proxy.supervisor.takeover import TakeoverError
 from mesh_proxy.tasks import create_task
 from mesh_proxy.tls.secrets import inline_bundles, secrets_of
 from mesh_proxy.worker import messages as m
+from mesh_proxy.xds.resources import ignored_in
 
 if TYPE_CHECKING:
     from mesh_proxy.config.model import ClusterConfig, ListenerConfig
@@ -290,6 +291,7 @@ class Supervisor:
         for path, text in bootstrap.warnings:
             _log.warning("%s: %s", path, text)
         self.stats.server.static_unknown_fields = bootstrap.unknown_static_fields
+        self.stats.supervisor.config_ignored = ignored_in(bootstrap.warnings)
         await self.configuration.load(self.bootstrap)
         admin = self.bootstrap.admin
         inherited = await self.succession.inherit()
@@ -421,7 +423,9 @@ class Supervisor:
         )
         self.configuration.digests.publish(self.stats.digests)
         if self.configuration.dynamic is not None:
-            self.stats.server.dynamic_unknown_fields = self.configuration.dynamic.unknown_fields
+            dynamic = self.configuration.dynamic
+            self.stats.server.dynamic_unknown_fields = dynamic.unknown_fields
+            self.stats.supervisor.config_ignored = ignored_in(self.bootstrap.warnings) + dynamic.ignored
         return self.stats.snapshot()
 
     def _memory(self) -> list[ProcessMemory]:

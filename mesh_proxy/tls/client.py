@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh_proxy.config.model.tls import UpstreamTlsConfig
@@ -33,19 +34,31 @@ class TlsFailed(OSError):
 class TlsConnector:
     """One of a cluster's TLS transport sockets. Raises ValueError for certificates that cannot be used."""
 
-    __slots__ = ("_material", "_named", "_sessions", "config", "stats", "updates")
+    __slots__ = ("_material", "_named", "_offering", "_secrets", "_sessions", "config", "stats", "updates")
 
     def __init__(self, config: UpstreamTlsConfig, secrets: SecretStore, registry: StatRegistry, cluster_prefix: str) -> None:
         self.config = config
         self.stats = registry.get(SslStats, f"{cluster_prefix}ssl.")
         self.updates = registry.get(SocketFactoryStats, f"{cluster_prefix}client_ssl_socket_factory.")
         self._named = registry, f"{cluster_prefix}ssl."
+        self._secrets = secrets
+        self._offering: dict[tuple[str, ...], TlsConnector] = {}
         self._sessions: dict[tuple[str, str], ssl.SSLSession] = {}
         self._material = CurrentMaterial(config, secrets, client_context, self._changed, rsa_usage=config.enforce_rsa_key_usage)
 
     def _changed(self) -> None:
         self._sessions.clear()
         self.updates.ssl_context_update_by_sds += 1
+
+    def offering(self, alpn: tuple[str, ...]) -> TlsConnector:
+        """The same with other names in ALPN; there are as many as listeners ask for. Raises ValueError."""
+        found = self._offering.get(alpn)
+        if found is None:
+            config = replace(self.config, common=replace(self.config.common, alpn=alpn))
+            registry, prefix = self._named
+            found = TlsConnector(config, self._secrets, registry, prefix.removesuffix("ssl."))
+            self._offering[alpn] = found
+        return found
 
     def connection(self, endpoint: Endpoint, factory: Callable[[], asyncio.Protocol], done: asyncio.Future[None]) -> TlsClient:
         """The protocol of a new connection; `done` is set when the handshake is, or has failed."""

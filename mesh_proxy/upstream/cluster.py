@@ -134,6 +134,11 @@ class Cluster:
         self._set_health_check()
         self._set_subsets()
 
+    @property
+    def alpn_may_change(self) -> bool:
+        """Istio's opinion: listeners may have TLS offer other names than the cluster says."""
+        return bool(self.config.metadata.get("istio", {}).get("alpn_override") != "false")
+
     def start(self) -> None:
         """Take the members that the configuration names. Subclasses begin to resolve."""
         self.set_members(self.configured_members())

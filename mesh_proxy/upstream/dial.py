@@ -21,11 +21,21 @@ IP_BIND_ADDRESS_NO_PORT: Final = 24
 P = TypeVar("P", bound=asyncio.Protocol)
 
 
-async def dial(loop: asyncio.AbstractEventLoop, endpoint: Endpoint, config: ClusterConfig, factory: Callable[[], P]) -> P:
-    """Connect to an endpoint as its cluster says: from which address, with which keepalive. Raises OSError; the caller sets the
-    time-out."""
+async def dial(
+    loop: asyncio.AbstractEventLoop,
+    endpoint: Endpoint,
+    config: ClusterConfig,
+    factory: Callable[[], P],
+    alpn: tuple[str, ...] = (),
+) -> P:
+    """Connect to an endpoint as its cluster says: from which address, with which keepalive. `alpn`: what TLS offers instead of
+    what the cluster says. Raises OSError; the caller sets the time-out."""
     if endpoint.tls is not None:
-        return await _dial_tls(loop, endpoint, endpoint.tls, config, factory)
+        try:
+            tls = endpoint.tls.offering(alpn) if alpn else endpoint.tls
+        except ValueError as error:
+            raise TlsFailed(f"TLS_error: {error}") from error
+        return await _dial_tls(loop, endpoint, tls, config, factory)
     return await _dial(loop, endpoint, config, factory)
 
 

@@ -42,6 +42,7 @@ class ConnectionPool(Generic[C]):
 
     __slots__ = (
         "_sweep",
+        "alpn",
         "cluster",
         "connecting",
         "connections",
@@ -57,6 +58,8 @@ class ConnectionPool(Generic[C]):
         self.cluster = cluster
         self.endpoint = endpoint
         self.resources = resources
+        self.alpn: tuple[str, ...] = ()
+        """what TLS offers to the endpoint; empty: what the cluster says"""
         self._sweep: asyncio.TimerHandle | None = None
         """closes connections that nobody uses: one timer per pool"""
         duration = cluster.config.max_connection_duration_s
@@ -174,6 +177,7 @@ class ConnectionPool(Generic[C]):
                     self.endpoint,
                     self.cluster.config,
                     lambda: made,
+                    self.alpn,
                 )
         except TimeoutError:
             self.cluster.stats.upstream_cx_connect_timeout += 1

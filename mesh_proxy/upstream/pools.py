@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mesh_codecs.http1 import Http1Settings
@@ -21,15 +22,25 @@ LEAST_HEADER_BLOCK: int = 65_536
 
 
 def pool_for(
-    context: WorkerContext, cluster: Cluster, endpoint: Endpoint, *, high_priority: bool, http_version: bytes
+    context: WorkerContext,
+    cluster: Cluster,
+    endpoint: Endpoint,
+    *,
+    high_priority: bool,
+    http_version: bytes,
+    alpn: Mapping[str, tuple[str, ...]] | None = None,
 ) -> ConnectionPool[Any]:
     """The pool of an endpoint for a priority and protocol, made at the first request. `http_version` is that of the request:
-    it decides for a cluster with `use_downstream_protocol_config`."""
+    it decides for a cluster with `use_downstream_protocol_config`. `alpn`: what TLS offers instead of what the cluster says."""
     protocol = cluster.config.upstream_protocol
     if protocol == "HTTP2" or (protocol == "DOWNSTREAM" and http_version == b"HTTP/2"):
         key = "http2 high" if high_priority else "http2"
     else:
         key = "http1 high" if high_priority else "http1"
+    offered: tuple[str, ...] = ()
+    if alpn is not None and endpoint.tls is not None and cluster.alpn_may_change:
+        offered = alpn[key[:5]]
+        key = f"{key} {','.join(offered)}"
     pool: ConnectionPool[Any] | None = endpoint.pools.get(key)
     if pool is None:
         resources = cluster.high if high_priority else cluster.default
@@ -37,6 +48,7 @@ def pool_for(
             pool = Http2Pool(context, cluster, endpoint, resources, http2_settings(cluster.config))
         else:
             pool = Http1Pool(context, cluster, endpoint, resources, http1_settings(cluster.config))
+        pool.alpn = offered
         endpoint.pools[key] = pool
     return pool
 

@@ -23,7 +23,7 @@ from mesh_proxy.tasks import create_task
 from mesh_proxy.xds.assembly import Assembly, Static, assemble
 from mesh_proxy.xds.feeds import NOTHING, Content, FeedKey, Refusal, key_of, merge
 from mesh_proxy.xds.reader_client import ReaderClient
-from mesh_proxy.xds.resources import TYPES, Fault, Resource, Response
+from mesh_proxy.xds.resources import TYPES, Fault, Resource, Response, ignored_in
 from mesh_proxy.xds.subscription import Subscription
 from mesh_proxy.xds.watcher import FileWatcher
 
@@ -63,6 +63,8 @@ class DynamicConfig:
         """of feeds whose last update was refused"""
         self.assembly = Assembly()
         self.unknown_fields = 0
+        self.ignored = 0
+        """fields and extensions without effect in what was read"""
         self._loop = loop
         self._reader = reader
         self._serve = serve
@@ -183,6 +185,7 @@ class DynamicConfig:
             for path, text in answer.warnings:
                 _log.warning("%s: %s", path, text)
             self.unknown_fields += answer.unknown_fields
+            self.ignored += ignored_in(answer.warnings)
             good[key] = answer
         return good
 

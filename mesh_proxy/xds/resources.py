@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,6 +15,11 @@ TYPES: Final[dict[str, str]] = {
     "rds": "envoy.config.route.v3.RouteConfiguration",
 }
 """kind -> message, in the order in which updates of one moment are taken: what is needed comes before what needs it"""
+
+
+def ignored_in(warnings: Iterable[tuple[str, str]]) -> int:
+    """How many of the remarks (path, text) say that something has no effect."""
+    return sum(text.startswith("ignored:") for _, text in warnings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

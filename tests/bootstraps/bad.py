@@ -782,6 +782,22 @@ UNSUPPORTED = [
         f"{HCM}.access_log[0].filter.metadata_filter",
         "this condition is not supported",
     ),
+    unsupported(
+        "original_src",
+        web(listener=f"listener_filters: [{typed('a', 'filters.listener.original_src.v3.OriginalSrc', 'mark: 1337')}]"),
+        f"{LISTENER}.listener_filters[0]",
+        "endpoints see the sidecar's address",
+    ),
+    Bad(
+        "somebody's wasm",
+        web(
+            hcm="http_filters: ["
+            + typed("a", "filters.http.wasm.v3.Wasm", "config: {vm_config: {runtime: envoy.wasm.runtime.v8}}")
+            + f", {ROUTER}]"
+        ),
+        f"{HCM}.http_filters[0].typed_config",
+        "Wasm is not a supported HTTP filter",
+    ),
     unsupported("stats sinks", web(top="stats_flush_on_admin: true"), "stats_flush_on_admin"),
     unsupported(
         "admin socket options",

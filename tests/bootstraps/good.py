@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bootstraps import ENDPOINT, EXT, LOCALHOST, ROUTER, file_log, options, typed, web
+from bootstraps import CLUSTER, ENDPOINT, EXT, HCM, LOCALHOST, ROUTER, TCP_LISTENER, file_log, options, typed, web
 
 TEXT_FILE = Path(__file__).parents[2] / ".gitignore"
 """some text file"""
@@ -1120,6 +1120,42 @@ ACTIONS = [
     Good("non-forwarding", web(route="match: {prefix: /}, non_forwarding_action: {}"), {f"{A}": None}),
 ]
 
+EXCHANGE = '{"@type": type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange, protocol: istio-peer-exchange}'
+NULL_VM = "vm_config: {runtime: envoy.wasm.runtime.null, code: {local: {inline_string: "
+ALPN = "type.googleapis.com/istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig"
+ISTIO = [  # Envoy itself knows none of these
+    Good(
+        "istio's filters",
+        web(
+            hcm=f"""http_filters: [
+          {{name: istio.metadata_exchange, typed_config: {{"@type": {EXT}filters.http.wasm.v3.Wasm,
+            config: {{{NULL_VM}envoy.wasm.metadata_exchange}}}}}}, configuration: {EXCHANGE}}}}}}},
+          {{name: istio.alpn, typed_config: {{"@type": {ALPN}, alpn_override: [
+            {{upstream_protocol: HTTP11, alpn_override: [istio-peer-exchange, istio-http/1.1, istio]}},
+            {{upstream_protocol: HTTP2, alpn_override: [istio-h2]}}]}}}},
+          {{name: istio.stats, typed_config: {{"@type": type.googleapis.com/udpa.type.v1.TypedStruct,
+            type_url: type.googleapis.com/stats.PluginConfig, value: {{metrics: []}}}}}},
+          {ROUTER}]""",
+            tcp_chain=f"filters: [{{name: istio.metadata_exchange, typed_config: {EXCHANGE}}}, "
+            + typed("tcp", "filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix: tcp, cluster: a")
+            + "]",
+            cluster=f"filters: [{{name: istio.metadata_exchange, typed_config: {EXCHANGE}}}]",
+        ),
+        {
+            f"{H}.filters.0.name": "istio.metadata_exchange",
+            f"{H}.filters.0.config.mutations.request.0.remove": "x-envoy-peer-metadata",
+            f"{H}.alpn_overrides": (("HTTP11", ("istio-http/1.1", "istio")), ("HTTP2", ("istio-h2",))),
+            "listeners.1.filter_chains.0.filters.0.stat_prefix": "tcp",
+        },
+        warnings=(
+            f"{CLUSTER}.filters[0]",
+            f"{HCM}.http_filters[0].typed_config",
+            f"{HCM}.http_filters[1].typed_config.alpn_override[0].alpn_override",
+            f"{HCM}.http_filters[2].typed_config.value",
+            f"{TCP_LISTENER}.filter_chains[0].filters[0].typed_config",
+        ),
+    ),
+]
 CLUSTERS = [
     Good(
         "cluster defaults",

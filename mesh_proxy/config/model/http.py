@@ -86,6 +86,9 @@ class HttpManagerConfig:
     filters: tuple[HttpFilterConfig, ...] = ()
     """without the router, which `router` describes"""
     router: RouterFilterConfig = RouterFilterConfig()
+    alpn_overrides: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Istio's `istio.alpn`: protocol of the endpoint (`HTTP10`, `HTTP11`, `HTTP2`) → the names that TLS offers to it instead of
+    the cluster's; with a cluster whose metadata `istio: {alpn_override: "false"}` the cluster's stay"""
     access_logs: tuple[AccessLogConfig, ...] = ()
     access_log_flush_interval_s: float | None = None
     access_log_on_new_request: bool = False

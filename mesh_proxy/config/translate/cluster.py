@@ -24,6 +24,7 @@ from mesh_proxy.config.translate.context import Context, run
 from mesh_proxy.config.translate.dubbo_options import cluster_options, metadata_with_options
 from mesh_proxy.config.translate.endpoint import endpoint_set
 from mesh_proxy.config.translate.health_check import health_check
+from mesh_proxy.config.translate.istio import left_out
 from mesh_proxy.config.translate.protocol import upstream_options
 from mesh_proxy.config.translate.source import reference
 from mesh_proxy.config.translate.transport import transport_matches, upstream_transport, used_secrets
@@ -57,6 +58,7 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
     name = reader.text("name")
     dns_resolver(reader)
     options = upstream_options(reader)
+    _filters(reader)
     breakers = reader.sub("circuit_breakers")
     low, high, per_host = _breakers(breakers) if breakers is not None else (ThresholdsConfig(), ThresholdsConfig(), None)
     common = reader.sub("common_lb_config")
@@ -131,6 +133,16 @@ def _cluster(reader: Reader, context: Context) -> ClusterConfig:
         cleanup_interval_s=reader.seconds("cleanup_interval", 5.0) or 5.0,
         close_connections_on_host_health_failure=reader.flag("close_connections_on_host_health_failure"),
     )
+
+
+def _filters(reader: Reader) -> None:
+    """`filters` of upstream connections: only such as may be left out."""
+    for entry in reader.subs("filters"):
+        name, config = entry.text("name"), entry.extension("typed_config")
+        why = left_out(config) if config is not None else ""
+        if not why:
+            raise config.unsupported("upstream network filter") if config is not None else entry.error("needs typed_config")
+        entry.problems.warn(entry.path, f"ignored: {name}: {why}")
 
 
 def _eds(reader: Reader, context: Context, kind: str, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mesh_proxy.config import features, registry
 from mesh_proxy.config.errors import ConfigError
+from mesh_proxy.config.istio_protos import ALPN
 from mesh_proxy.config.model.http import (
     Http1Config,
     HttpFilterConfig,
@@ -19,6 +20,7 @@ from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.translate.access_log import access_log, access_log_filter, body_format
 from mesh_proxy.config.translate.common import cidr, header_value_option, required, text_of
 from mesh_proxy.config.translate.context import Context
+from mesh_proxy.config.translate.istio import alpn_overrides, left_out, without_exchange
 from mesh_proxy.config.translate.protocol import http2_options
 from mesh_proxy.config.translate.route import route_table
 from mesh_proxy.config.translate.source import reference
@@ -40,7 +42,8 @@ def http_manager(reader: Reader, context: Context) -> HttpManagerConfig:
     if http2 is not None and "HTTP2" not in features.DOWNSTREAM_CODECS:
         raise reader.error("HTTP/2 is not supported", "http2_protocol_options")
     table, rds = _routes(reader, context)
-    filters, router = _filters(reader, context)
+    alpn: dict[str, tuple[str, ...]] = {}
+    filters, router = _filters(reader, context, alpn)
     log = reader.sub("access_log_options")
     interval = reader.seconds("access_log_flush_interval")
     on_new = reader.flag("flush_access_log_on_new_request")
@@ -66,6 +69,7 @@ def http_manager(reader: Reader, context: Context) -> HttpManagerConfig:
         rds=rds,
         filters=filters,
         router=router,
+        alpn_overrides=tuple(alpn.items()),
         access_logs=reader.each("access_log", access_log),
         access_log_flush_interval_s=interval,
         access_log_on_new_request=on_new,
@@ -210,7 +214,9 @@ def _cert_details(reader: Reader) -> tuple[str, ...]:
     return tuple(name for name in ("subject", "cert", "chain", "dns", "uri") if details.flag(name))
 
 
-def _filters(reader: Reader, context: Context) -> tuple[tuple[HttpFilterConfig, ...], RouterFilterConfig]:
+def _filters(
+    reader: Reader, context: Context, alpn: dict[str, tuple[str, ...]]
+) -> tuple[tuple[HttpFilterConfig, ...], RouterFilterConfig]:
     entries = reader.subs("http_filters")
     if not entries:
         raise reader.error("needs at least the router, envoy.filters.http.router", "http_filters")
@@ -218,7 +224,7 @@ def _filters(reader: Reader, context: Context) -> tuple[tuple[HttpFilterConfig, 
     router: RouterFilterConfig | None = None
     for i, entry in enumerate(entries):
         try:
-            config = _filter(entry, context)
+            config = _filter(entry, context, alpn)
         except ConfigError as error:
             reader.problems.extend(error)
             entry.abandon()
@@ -236,7 +242,7 @@ def _filters(reader: Reader, context: Context) -> tuple[tuple[HttpFilterConfig, 
     return tuple(filters), router
 
 
-def _filter(reader: Reader, context: Context) -> HttpFilterConfig | RouterFilterConfig | None:
+def _filter(reader: Reader, context: Context, alpn: dict[str, tuple[str, ...]]) -> HttpFilterConfig | RouterFilterConfig | None:
     name = reader.text("name")
     optional, disabled = reader.flag("is_optional"), reader.flag("disabled")
     try:
@@ -254,8 +260,18 @@ def _filter(reader: Reader, context: Context) -> HttpFilterConfig | RouterFilter
         if disabled:
             raise reader.error("the router cannot be disabled", "disabled")
         return _router(extension.reader)
+    if extension.type == ALPN:
+        overrides = dict(alpn_overrides(extension.reader))
+        if not disabled:
+            alpn.update(overrides)
+        return None
     entry = registry.http_filter(extension.type)
     if entry is None:
+        why = left_out(extension)
+        if why:
+            reader.problems.warn(extension.path, f"ignored: {name}: {why}")
+            instead = without_exchange(extension)
+            return HttpFilterConfig(name=name, type_url=extension.type, config=instead) if instead is not None else None
         refused = extension.unsupported("HTTP filter")
         if not optional:
             raise refused

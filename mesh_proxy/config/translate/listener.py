@@ -119,6 +119,10 @@ def _filters(reader: Reader, context: Context) -> tuple[NetworkFilter, ...]:
             reader.problems.extend(error)
             entry.abandon()
             continue
+        if config is None:
+            if last:
+                reader.problems.extend(entry.error("the last filter must be one that ends the chain, such as tcp_proxy"))
+            continue
         filters.append(config)
         if is_terminal(config) and not last:
             reader.problems.extend(entry.error("this filter ends the chain, so it must be the last one"))
@@ -153,6 +157,8 @@ def _listener_filter(reader: Reader) -> ListenerFilterConfig:
             raise reader.error("filters by discovery are not supported", "config_discovery")
         raise reader.error(f"{name} needs typed_config")
     short = _FILTER_TYPES.get(extension.type)
+    if extension.type == f"{_LISTENER_FILTERS}.original_src.v3.OriginalSrc":
+        raise reader.error("original_src is not supported: endpoints see the sidecar's address, or that of upstream_bind_config")
     if short is None:
         raise extension.unsupported("listener filter")
     if short not in features.LISTENER_FILTERS:

@@ -15,6 +15,7 @@ from mesh_proxy.config.translate.common import metadata, required
 from mesh_proxy.config.translate.context import Context
 from mesh_proxy.config.translate.dubbo import DUBBO, dubbo_proxy
 from mesh_proxy.config.translate.http import MANAGER, http_manager
+from mesh_proxy.config.translate.istio import left_out
 from mesh_proxy.config.translate.rate_limit import token_bucket
 from mesh_proxy.config.translate.rbac import refuse_matcher, rules
 
@@ -24,8 +25,8 @@ NetworkFilter = (
 _NETWORK = "envoy.extensions.filters.network"
 
 
-def network_filter(reader: Reader, context: Context) -> NetworkFilter:
-    """`envoy.config.listener.v3.Filter`."""
+def network_filter(reader: Reader, context: Context) -> NetworkFilter | None:
+    """`envoy.config.listener.v3.Filter`; None for one that is left out with a remark."""
     name = reader.text("name")
     extension = reader.extension()
     if extension is None:
@@ -34,6 +35,10 @@ def network_filter(reader: Reader, context: Context) -> NetworkFilter:
         raise reader.error(f"{name} needs typed_config")
     translate = _FILTERS.get(extension.type)
     if translate is None:
+        why = left_out(extension)
+        if why:
+            reader.problems.warn(extension.path, f"ignored: {name}: {why}")
+            return None
         raise extension.unsupported("network filter")
     return translate(extension.reader, context)
 

@@ -15,6 +15,7 @@ from mesh_proxy.config.model.tls import (
 from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.translate.common import required
 from mesh_proxy.config.translate.context import Context
+from mesh_proxy.config.translate.istio import offered
 from mesh_proxy.config.translate.secrets import inline_certificate, inline_validation, sds_secret, validation_context
 from mesh_proxy.tls.certificate import certificates_in
 from mesh_proxy.tls.context import client_context, server_context
@@ -76,13 +77,9 @@ def _common(reader: Reader, context: Context) -> CommonTlsConfig:
     certificates = [inline_certificate(entry, context) for entry in reader.subs("tls_certificates")]
     certificates += [sds_secret(entry, context, "certificate") for entry in reader.subs("tls_certificate_sds_secret_configs")]
     validation, secret = _validation(reader, context)
-    alpn = reader.strings("alpn_protocols")
-    for i, name in enumerate(alpn):
-        if not 0 < len(name.encode()) < 256 or not name.isascii():
-            raise reader.error("must be 1 to 255 ASCII characters", f"alpn_protocols[{i}]")
     return CommonTlsConfig(
         parameters=_parameters(parameters) if parameters is not None else TlsParametersConfig(),
-        alpn=alpn,
+        alpn=offered(reader, "alpn_protocols"),
         certificates=tuple(certificates),
         validation=validation,
         validation_secret=secret,

@@ -7,7 +7,7 @@ from bootstraps import everything_on
 from bootstraps.dubbo import GOOD as DUBBO
 from bootstraps.dubbo import OURS as DUBBO_OURS
 from bootstraps.dynamic import GOOD as DYNAMIC
-from bootstraps.good import GOOD, Good
+from bootstraps.good import GOOD, ISTIO, Good
 from bootstraps.tls import GOOD as TLS
 
 from mesh_proxy.config.loader import load_bootstrap
@@ -19,7 +19,7 @@ def at(config: Any, place: str) -> Any:
     return config
 
 
-@pytest.mark.parametrize("good", [*GOOD, *DUBBO, *DUBBO_OURS, *TLS, *DYNAMIC], ids=lambda good: good.name)
+@pytest.mark.parametrize("good", [*GOOD, *DUBBO, *DUBBO_OURS, *TLS, *DYNAMIC, *ISTIO], ids=lambda good: good.name)
 def test_fields_arrive(good: Good, monkeypatch: pytest.MonkeyPatch) -> None:
     everything_on(monkeypatch)
     config = load_bootstrap(None, good.text)

@@ -25,7 +25,6 @@ GATED = {
     "HttpManagerConfig.access_log_flush_interval_s",
     "HttpManagerConfig.access_log_on_new_request",
     "HttpManagerConfig.stream_error_on_invalid_http_message",
-    "ListenerConfig.drain_type",
     "ListenerConfig.ignore_global_conn_limit",
     "LocalReplyConfig.body_format",
     "LocalReplyConfig.mappers",

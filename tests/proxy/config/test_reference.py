@@ -12,7 +12,7 @@ from bootstraps import everything_on
 from bootstraps.dubbo import GOOD as DUBBO
 from bootstraps.dubbo import OURS as DUBBO_OURS
 from bootstraps.dynamic import GOOD as DYNAMIC
-from bootstraps.good import GOOD
+from bootstraps.good import GOOD, ISTIO
 from bootstraps.tls import GOOD as TLS
 from envoy.config.bootstrap.v3 import bootstrap_pb2
 
@@ -46,7 +46,7 @@ def documented() -> set[str]:
 def test_every_field_that_is_read_is_documented(monkeypatch: pytest.MonkeyPatch) -> None:
     everything_on(monkeypatch)
     reads: set[str] = set()
-    for good in [*GOOD, *DUBBO, *DUBBO_OURS, *TLS, *DYNAMIC]:
+    for good in [*GOOD, *DUBBO, *DUBBO_OURS, *TLS, *DYNAMIC, *ISTIO]:
         problems = Problems()
         problems.reads = reads
         message = bootstrap_pb2.Bootstrap()
