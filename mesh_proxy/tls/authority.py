@@ -98,8 +98,10 @@ class Authority:
         valid_from: datetime.timedelta = -CLOCK_SKEW,
         valid_for: datetime.timedelta = datetime.timedelta(hours=24),
         key: Key | None = None,
+        crl_url: str = "",
     ) -> Pair:
-        """Any certificate; what is not a workload's is for tests. Times are relative to now."""
+        """Any certificate; what is not a workload's is for tests. Times are relative to now. `crl_url` is where its authority's
+        revocation list is to be had (RFC 5280, 4.2.1.13)."""
         key = key or new_key()
         names: list[x509.GeneralName] = [_uri(uri) for uri in uris]
         names += [x509.DNSName(name) for name in dns]
@@ -115,25 +117,31 @@ class Authority:
             builder = builder.add_extension(x509.ExtendedKeyUsage(list(purposes)), critical=False)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not attributes)
+        if crl_url:
+            point = x509.DistributionPoint(full_name=[_uri(crl_url)], relative_name=None, reasons=None, crl_issuer=None)
+            builder = builder.add_extension(x509.CRLDistributionPoints([point]), critical=False)
         certificate = self._sign(builder, self._key)
         chain = certificate.public_bytes(serialization.Encoding.PEM)
         return Pair(chain + (self.pem if self.parent is not None else b""), key_pem(key))
 
-    def revocation_list(self, *revoked: Pair) -> bytes:
-        """A CRL in PEM that names these."""
+    def revocation_list(self, *revoked: Pair, days: float = 1, der: bool = False) -> bytes:
+        """A CRL that names these: in PEM, as proxies are configured with it, or in DER, as a distribution point must give it."""
         now = datetime.datetime.now(datetime.UTC)
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self.certificate.subject)
             .last_update(now - CLOCK_SKEW)
-            .next_update(now + datetime.timedelta(days=1))
+            .next_update(now + datetime.timedelta(days=days))
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .add_extension(x509.CRLNumber(1), critical=False)
         )
         for pair in revoked:
             serial = x509.load_pem_x509_certificate(pair.chain).serial_number
             builder = builder.add_revoked_certificate(
                 x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - CLOCK_SKEW).build()
             )
-        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        encoding = serialization.Encoding.DER if der else serialization.Encoding.PEM
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(encoding)
 
 
 def _uri(text: str) -> x509.UniformResourceIdentifier:
