@@ -1,4 +1,4 @@
-"""The configuration of the demo, written for a reader who has never seen one; also docs/examples/demo.yaml."""
+"""The configuration of the caller's sidecar, written for a reader who has never seen one; also docs/examples/demo.yaml."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from string import Template
 from typing import Final
 
+from mesh_proxy.demo.identities import SHOP, identity
+
 SHARE_OF_V2: Final = 10
 """per cent of the requests without a version header"""
 
 _TEMPLATE: Final = Template("""\
-# An HTTP listener, for gRPC as well, and a Dubbo listener, each in front of two versions of a service.
+# The sidecar of "web", who calls: an HTTP listener, for gRPC as well, and a Dubbo listener. Both lead over mutual TLS to the
+# sidecar of two versions of a shop (demo-shop.yaml), which tells them apart by the server name.
 # This is an Envoy v3 bootstrap: Envoy reads it as well.
 #   $command
 admin:
@@ -108,28 +111,45 @@ static_resources:
   - name: shop-v1
     type: STATIC
     connect_timeout: 1s
+    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: shop-v1
+        common_tls_context: &web
+          tls_certificates:                         # who we are
+          - certificate_chain: {filename: $certs/web.pem}
+            private_key: {filename: $certs/web.key}
+          validation_context:                       # who they must be
+            trusted_ca: {filename: $certs/root.pem}
+            match_typed_subject_alt_names:
+            - {san_type: URI, matcher: {exact: "$shop_identity"}}
     load_assignment:
       cluster_name: shop-v1
       endpoints:
       - lb_endpoints:
-        - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $v1_port}}}
+        - &shop {endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $shop_port}}}}   # of all, see sni
   - name: shop-v2
     type: STATIC
     connect_timeout: 1s
-    load_assignment:
-      cluster_name: shop-v2
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $v2_port}}}
+    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: shop-v2
+        common_tls_context: *web
+    load_assignment: {cluster_name: shop-v2, endpoints: [{lb_endpoints: [*shop]}]}
   - name: flaky
     type: STATIC
     connect_timeout: 1s
     circuit_breakers: {thresholds: [{max_retries: 256}]}   # at once; the default of 3 is too few for a storm of callers
-    load_assignment:
-      cluster_name: flaky
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $flaky_port}}}
+    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: flaky
+        common_tls_context: *web
+    load_assignment: {cluster_name: flaky, endpoints: [{lb_endpoints: [*shop]}]}
   - name: grpc-v1
     type: STATIC
     connect_timeout: 1s
@@ -139,72 +159,81 @@ static_resources:
         explicit_http_config: {http2_protocol_options: {}}
     health_checks:                                  # grpc.health.v1 for a service that has it; here a connection is enough
     - {timeout: 1s, interval: 5s, unhealthy_threshold: 2, healthy_threshold: 1, tcp_health_check: {}}
-    load_assignment:
-      cluster_name: grpc-v1
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $grpc_v1_port}}}
+    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: grpc-v1
+        common_tls_context: *web
+    load_assignment: {cluster_name: grpc-v1, endpoints: [{lb_endpoints: [*shop]}]}
   - name: grpc-v2
     type: STATIC
     connect_timeout: 1s
     typed_extension_protocol_options: *http2
-    load_assignment:
-      cluster_name: grpc-v2
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $grpc_v2_port}}}
+    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: grpc-v2
+        common_tls_context: *web
+    load_assignment: {cluster_name: grpc-v2, endpoints: [{lb_endpoints: [*shop]}]}
   - name: dubbo-v1
     type: STATIC
     connect_timeout: 1s
-    load_assignment:
-      cluster_name: dubbo-v1
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $dubbo_v1_port}}}
+    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: dubbo-v1
+        common_tls_context: *web
+    load_assignment: {cluster_name: dubbo-v1, endpoints: [{lb_endpoints: [*shop]}]}
   - name: dubbo-v2
     type: STATIC
     connect_timeout: 1s
-    load_assignment:
-      cluster_name: dubbo-v2
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $dubbo_v2_port}}}
+    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: dubbo-v2
+        common_tls_context: *web
+    load_assignment: {cluster_name: dubbo-v2, endpoints: [{lb_endpoints: [*shop]}]}
 """)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """Where everything listens on loopback. The defaults are those of docs/examples/demo.yaml."""
+    """Where everything listens on loopback. The defaults are those of docs/examples/demo.yaml and demo-shop.yaml."""
 
     listen: int = 10000
-    """the sidecar's listener"""
+    """the caller's sidecar"""
     admin: int = 15000
+    dubbo: int = 10880
+    """the Dubbo listener of the caller's sidecar"""
+    shop: int = 15006
+    """the services' sidecar"""
+    shop_admin: int = 15001
     v1: int = 8081
     v2: int = 8082
     flaky: int = 8083
-    dubbo: int = 10880
-    """the sidecar's Dubbo listener"""
     dubbo_v1: int = 20881
     dubbo_v2: int = 20882
     grpc_v1: int = 50051
     grpc_v2: int = 50052
 
 
-def bootstrap_yaml(ports: Ports, *, access_log: str = "/dev/stdout", command: str = "mesh-proxy -c demo.yaml") -> str:
-    """The bootstrap as text."""
+def bootstrap_yaml(
+    ports: Ports, *, certs: str = "certs", access_log: str = "/dev/stdout", command: str = "mesh-proxy -c demo.yaml"
+) -> str:
+    """The bootstrap as text; `certs` is the folder of the certificates."""
     return _TEMPLATE.substitute(
         command=command,
         access_log=access_log,
+        certs=certs,
+        shop_identity=identity(SHOP),
         listen_port=ports.listen,
         admin_port=ports.admin,
-        v1_port=ports.v1,
-        v2_port=ports.v2,
-        flaky_port=ports.flaky,
         dubbo_port=ports.dubbo,
-        dubbo_v1_port=ports.dubbo_v1,
-        dubbo_v2_port=ports.dubbo_v2,
-        grpc_v1_port=ports.grpc_v1,
-        grpc_v2_port=ports.grpc_v2,
+        shop_port=ports.shop,
         weight_v1=100 - SHARE_OF_V2,
         weight_v2=SHARE_OF_V2,
     )

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from mesh_proxy.demo.identities import Door
 from mesh_proxy.demo.scenario import Result, Rule
 
 IN_FLIGHT: Final = 8
@@ -19,15 +20,15 @@ READ_BYTES: Final = 65536
 class Caller(ABC):
     """One connection. A protocol says how a call is written and what the bytes that come mean."""
 
-    def __init__(self, port: int, waiting: deque[Rule], results: dict[str, Result]) -> None:
-        self._port = port
+    def __init__(self, door: Door, waiting: deque[Rule], results: dict[str, Result]) -> None:
+        self._door = door
         self._waiting = waiting
         self._results = results
 
     async def run(self) -> None:
         """Send what waits until nothing does. Calls that get no answer fail."""
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            reader, writer = await self._door.open()
         except OSError as error:
             self._fail(type(error).__name__)
             return

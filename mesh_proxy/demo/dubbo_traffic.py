@@ -11,6 +11,7 @@ from mesh_codecs.dubbo import DubboCodec, DubboMessage, HeadMemo, build_frame
 from mesh_codecs.dubbo.frame import FLAG_REQUEST, FLAG_TWO_WAY, HEADER_SIZE, HESSIAN2, OK
 from mesh_codecs.hessian2.write import string_bytes
 from mesh_proxy.demo.caller import Caller, send_over
+from mesh_proxy.demo.identities import Door
 from mesh_proxy.demo.scenario import DUBBO_RULES, SIDECAR, Result, Rule
 
 SERVICE: Final = "demo.Shop"
@@ -29,8 +30,8 @@ def call_frame(request_id: int, rule: Rule) -> bytes:
 class Consumer(Caller):
     """One connection."""
 
-    def __init__(self, port: int, waiting: deque[Rule], results: dict[str, Result]) -> None:
-        super().__init__(port, waiting, results)
+    def __init__(self, door: Door, waiting: deque[Rule], results: dict[str, Result]) -> None:
+        super().__init__(door, waiting, results)
         self._codec = DubboCodec(HeadMemo())
         self._calls: dict[int, tuple[Rule, float]] = {}
         self._next_id = 0
@@ -71,6 +72,8 @@ def _name(message: DubboMessage) -> str:
     return message.frame[HEADER_SIZE + 2 :].decode("utf-8", "replace")
 
 
-async def send_calls(rules: Iterable[Rule], port: int, connections: int) -> dict[str, Result]:
-    """Send the calls over so many connections; the results by rule name."""
-    return await send_over(lambda waiting, results: Consumer(port, waiting, results), rules, DUBBO_RULES, connections)
+async def send_calls(
+    rules: Iterable[Rule], door: Door, connections: int, known: Iterable[Rule] = DUBBO_RULES
+) -> dict[str, Result]:
+    """Send the calls over so many connections; the results by name of the known rules."""
+    return await send_over(lambda waiting, results: Consumer(door, waiting, results), rules, known, connections)

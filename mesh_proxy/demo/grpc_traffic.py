@@ -11,6 +11,7 @@ from mesh_codecs.grpc import frame, status_of_value
 from mesh_codecs.headers import Headers
 from mesh_codecs.http2 import Http2Codec
 from mesh_proxy.demo.caller import Caller, send_over
+from mesh_proxy.demo.identities import Door
 from mesh_proxy.demo.scenario import GRPC_RULES, NAME_HEADER, SIDECAR, Result, Rule
 
 
@@ -28,8 +29,8 @@ class Call:
 class GrpcCaller(Caller):
     """One connection."""
 
-    def __init__(self, port: int, waiting: deque[Rule], results: dict[str, Result]) -> None:
-        super().__init__(port, waiting, results)
+    def __init__(self, door: Door, waiting: deque[Rule], results: dict[str, Result]) -> None:
+        super().__init__(door, waiting, results)
         self._codec = Http2Codec(downstream=False)
         self._calls: dict[int, Call] = {}
         self._free: int | None = None
@@ -91,6 +92,6 @@ class GrpcCaller(Caller):
         return rules
 
 
-async def send_grpc(rules: Iterable[Rule], port: int, connections: int) -> dict[str, Result]:
-    """Send the calls over so many connections; the results by rule name."""
-    return await send_over(lambda waiting, results: GrpcCaller(port, waiting, results), rules, GRPC_RULES, connections)
+async def send_grpc(rules: Iterable[Rule], door: Door, connections: int, known: Iterable[Rule] = GRPC_RULES) -> dict[str, Result]:
+    """Send the calls over so many connections; the results by name of the known rules."""
+    return await send_over(lambda waiting, results: GrpcCaller(door, waiting, results), rules, known, connections)

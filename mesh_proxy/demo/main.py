@@ -10,18 +10,23 @@ import signal
 import sys
 import tempfile
 import time
+from asyncio.subprocess import Process
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import uvloop
 
 from mesh_proxy.demo.bootstrap import Ports, bootstrap_yaml
+from mesh_proxy.demo.denials import try_denials
 from mesh_proxy.demo.dubbo_traffic import send_calls
 from mesh_proxy.demo.grpc_traffic import send_grpc
-from mesh_proxy.demo.processes import AddressTaken, Processes, StartFailed, fetch, free_port, is_free
+from mesh_proxy.demo.identities import Door, make_certificates
+from mesh_proxy.demo.processes import AddressTaken, Processes, StartFailed, fetch, free_port, is_free, numbers
 from mesh_proxy.demo.report import Report, hints
 from mesh_proxy.demo.scenario import DUBBO_RULES, FLAKY_EVERY, GRPC_RULES, WEIGHTED, plan
+from mesh_proxy.demo.shop_bootstrap import shop_bootstrap_yaml
 from mesh_proxy.demo.traffic import send
 from mesh_proxy.demo.upgrade import upgrade_under_load
 
@@ -29,6 +34,7 @@ DIRECT_REQUESTS: Final = 300
 """sent to v1 without the sidecar, for scale"""
 WARM_UP_REQUESTS: Final = 20
 """per connection, before the direct ones, so that both measurements meet warm processes"""
+SHOP_SIDECAR: Final = "sidecar of the services"
 SEED: Final = 1
 """of the order of the requests"""
 
@@ -105,46 +111,31 @@ async def _demo(options: argparse.Namespace) -> int:
         folder = Path(name)
         async with Processes(folder) as processes:
             say("Starting shop v1, shop v2, a flaky service, and the shop as Dubbo and as gRPC, v1 and v2 each …")
-            v1, v2, flaky, dubbo_v1, dubbo_v2, grpc_v1, grpc_v2 = await asyncio.gather(
-                processes.service("v1"),
-                processes.service("v2"),
-                processes.service("flaky", "--fail-every", str(FLAKY_EVERY)),
-                processes.provider("v1"),
-                processes.provider("v2"),
-                processes.grpc_service("v1"),
-                processes.grpc_service("v2"),
-            )
-            bootstrap, access_log = folder / "bootstrap.yaml", folder / "access.log"
-            command = f"mesh-proxy -c {bootstrap} --concurrency {options.concurrency}"
-            say(f"Starting the sidecar: {command}")
-            for usual in (True, False):
-                listen, admin, dubbo = _ports(options, usual)
-                ports = Ports(
-                    listen=listen,
-                    admin=admin,
-                    dubbo=dubbo,
-                    v1=v1,
-                    v2=v2,
-                    flaky=flaky,
-                    dubbo_v1=dubbo_v1,
-                    dubbo_v2=dubbo_v2,
-                    grpc_v1=grpc_v1,
-                    grpc_v2=grpc_v2,
+            certs = folder / "certs"
+            making = asyncio.ensure_future(asyncio.to_thread(make_certificates, certs))
+            try:
+                v1, v2, flaky, dubbo_v1, dubbo_v2, grpc_v1, grpc_v2 = await asyncio.gather(
+                    processes.service("v1"),
+                    processes.service("v2"),
+                    processes.service("flaky", "--fail-every", str(FLAKY_EVERY)),
+                    processes.provider("v1"),
+                    processes.provider("v2"),
+                    processes.grpc_service("v1"),
+                    processes.grpc_service("v2"),
                 )
-                bootstrap.write_text(bootstrap_yaml(ports, access_log=str(access_log), command=command))
-                try:
-                    sidecar = await processes.sidecar(bootstrap, ports.admin, options.concurrency)
-                    break
-                except AddressTaken:  # between our look and its bind, by a demo that started at the same moment
-                    if not usual or options.listen_port or options.admin_port or options.dubbo_port:
-                        raise
+            finally:
+                await making  # before the folder can go
+            services = Ports(v1=v1, v2=v2, flaky=flaky, dubbo_v1=dubbo_v1, dubbo_v2=dubbo_v2, grpc_v1=grpc_v1, grpc_v2=grpc_v2)
+            ports, sidecar = await _sidecars(options, processes, folder, services, say)
             say(
                 f"It listens on 127.0.0.1:{ports.listen} (HTTP, gRPC) and {ports.dubbo} (Dubbo); "
                 f"admin interface: http://127.0.0.1:{ports.admin}/"
             )
             say(f"Sending {options.requests} requests, Dubbo calls and gRPC calls each over {options.connections} connections …")
             report = await _traffic(options, ports)
-            say("Upgrading the sidecar (SIGHUP) while requests go on …")
+            say("Calling the services as somebody who may not …")
+            report.denials = await try_denials(ports, certs, options.connections)
+            say("Upgrading the caller's sidecar (SIGHUP) while requests go on …")
             begin = functools.partial(sidecar.send_signal, signal.SIGHUP)
             report.upgrade = await upgrade_under_load(ports.listen, ports.admin, options.connections, begin)
             report.check()
@@ -153,37 +144,72 @@ async def _demo(options: argparse.Namespace) -> int:
             say(f"\n{report.text()}\n")
             if options.once:
                 return 1 if report.problems else 0
-            say(hints(ports, bootstrap, access_log))
+            say(hints(ports, folder))
             raise StartFailed(await processes.first_end())
 
 
-def _ports(options: argparse.Namespace, usual: bool) -> tuple[int, int, int]:
-    """Listener, admin interface and Dubbo listener: as told, else the usual ones if all are free, else any. Raises StartFailed.
+async def _sidecars(
+    options: argparse.Namespace, processes: Processes, folder: Path, services: Ports, say: Callable[[str], None]
+) -> tuple[Ports, Process]:
+    """Start that of the caller and that of the services, at the same time; all ports, and the caller's. Raises StartFailed."""
+    web, shop = folder / "bootstrap.yaml", folder / "shop.yaml"
+    command = f"mesh-proxy -c {web} --concurrency {options.concurrency}"
+    say(f"Starting the caller's sidecar, and that of the services: {command}")
+    for usual in (True, False):
+        ports = _ports(options, services, usual)
+        certs = str(folder / "certs")
+        web.write_text(bootstrap_yaml(ports, certs=certs, access_log=str(folder / "access.log"), command=command))
+        shop.write_text(shop_bootstrap_yaml(ports, certs=certs, command=f"mesh-proxy -c {shop}"))
+        started = await asyncio.gather(
+            processes.sidecar(web, ports.admin, options.concurrency),
+            processes.sidecar(shop, ports.shop_admin, options.concurrency, SHOP_SIDECAR),
+            return_exceptions=True,
+        )
+        failed = [one for one in started if isinstance(one, BaseException)]
+        if not failed:
+            assert isinstance(started[0], Process)
+            return ports, started[0]
+        # Between our look and its bind, by a demo that started at the same moment.
+        if any(not isinstance(one, AddressTaken) for one in failed) or not usual or any(_told(options)):
+            raise failed[0]
+        for name in ("sidecar", SHOP_SIDECAR):
+            await processes.stop(name)
+    raise AssertionError("not reached")
+
+
+def _told(options: argparse.Namespace) -> tuple[int | None, int | None, int | None]:
+    """The ports that the command line names."""
+    return options.listen_port, options.admin_port, options.dubbo_port
+
+
+def _ports(options: argparse.Namespace, services: Ports, usual: bool) -> Ports:
+    """Of the sidecars: as told, else the usual ones if all are free, else any. Raises StartFailed.
 
     Never one of the usual and one other: two sidecars could then share a listening port (SO_REUSEPORT) without either noticing.
     """
-    for port in (options.listen_port, options.admin_port, options.dubbo_port):
+    told = _told(options)
+    for port in told:
         if port and not is_free(port):
             raise StartFailed(f"cannot bind 127.0.0.1:{port}: somebody listens there already, or it is not for us")
-    told = options.listen_port, options.admin_port, options.dubbo_port
     if usual and not any(told):
-        wanted = Ports().listen, Ports().admin, Ports().dubbo
+        wanted = (services.listen, services.admin, services.dubbo, services.shop, services.shop_admin)
         if all(is_free(port) for port in wanted):
-            return wanted
+            return services
     listen, admin, dubbo = (port or free_port() for port in told)
-    return listen, admin, dubbo
+    return replace(services, listen=listen, admin=admin, dubbo=dubbo, shop=free_port(), shop_admin=free_port())
 
 
 async def _traffic(options: argparse.Namespace, ports: Ports) -> Report:
     connections = options.connections
-    await send([WEIGHTED] * (WARM_UP_REQUESTS * connections), ports.v1, connections)
-    straight = await send([WEIGHTED] * DIRECT_REQUESTS, ports.v1, connections)
+    service, sidecar = Door(ports.v1), Door(ports.listen)
+    await send([WEIGHTED] * (WARM_UP_REQUESTS * connections), service, connections)
+    straight = await send([WEIGHTED] * DIRECT_REQUESTS, service, connections)
     began = time.monotonic()
-    results = await send(plan(options.requests, SEED), ports.listen, connections, _progress(options.requests))
-    calls = await send_calls(plan(options.requests, SEED, DUBBO_RULES), ports.dubbo, connections)
-    grpc = await send_grpc(plan(options.requests, SEED, GRPC_RULES), ports.listen, connections)
+    results = await send(plan(options.requests, SEED), sidecar, connections, _progress(options.requests))
+    calls = await send_calls(plan(options.requests, SEED, DUBBO_RULES), Door(ports.dubbo), connections)
+    grpc = await send_grpc(plan(options.requests, SEED, GRPC_RULES), sidecar, connections)
     seconds = time.monotonic() - began
-    stats = _numbers(await asyncio.to_thread(fetch, ports.admin, "/stats"))
+    stats = numbers(await asyncio.to_thread(fetch, ports.admin, "/stats"))
     memory = await asyncio.to_thread(fetch, ports.admin, "/memory?by_process")
     report = Report(
         results=results,
@@ -212,12 +238,6 @@ def _progress(total: int) -> Callable[[int], None]:
             print(f"\r  {done} of {total}", end="\r" if done >= total else "", file=sys.stderr, flush=True)
 
     return progress
-
-
-def _numbers(text: str) -> dict[str, int]:
-    """Counters and gauges of the page /stats."""
-    pairs = (line.rpartition(": ") for line in text.splitlines())
-    return {name: int(value) for name, _, value in pairs if value.isdecimal()}
 
 
 def _memory(text: str) -> dict[str, int]:

@@ -17,7 +17,7 @@ from typing import Final
 
 from mesh_proxy.supervisor.spawner import die_with_parent
 
-START_TIMEOUT_S: Final = 30.0
+START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 10.0
 POLL_S: Final = 0.02
 LOG_LINES: Final = 15
@@ -91,14 +91,14 @@ class Processes:
             raise StartFailed(f"service {name} does not start:\n{self._tail(name)}")
         return int(port)
 
-    async def sidecar(self, bootstrap: Path, admin_port: int, concurrency: int) -> Process:
+    async def sidecar(self, bootstrap: Path, admin_port: int, concurrency: int, name: str = "sidecar") -> Process:
         """Start mesh-proxy and wait until it is ready. Raises StartFailed."""
-        bound = self._folder / "admin.address"
+        bound = self._folder / f"{name}.admin"
         bound.unlink(missing_ok=True)
         arguments = ["-c", str(bootstrap), "--concurrency", str(concurrency), "--file-flush-interval-msec", "500"]
-        arguments += ["--admin-address-path", str(bound), "--socket-path", f"@mesh-proxy-demo-{os.getpid()}"]
-        with self.log("sidecar").open("wb") as log:
-            process = await self._start("sidecar", [*_python("mesh_proxy"), *arguments], DEVNULL, log.fileno(), STDOUT)
+        arguments += ["--admin-address-path", str(bound), "--socket-path", f"@mesh-proxy-demo-{os.getpid()}-{name}"]
+        with self.log(name).open("wb") as log:
+            process = await self._start(name, [*_python("mesh_proxy"), *arguments], DEVNULL, log.fileno(), STDOUT)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 while process.returncode is None:
@@ -107,11 +107,17 @@ class Processes:
                         return process
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
-            raise StartFailed(f"the sidecar is not ready after {START_TIMEOUT_S:.0f} s:\n{self._tail('sidecar')}") from None
-        self._running.remove(("sidecar", process))
-        tail = self._tail("sidecar")
+            raise StartFailed(f"the {name} is not ready after {START_TIMEOUT_S:.0f} s:\n{self._tail(name)}") from None
+        self._running.remove((name, process))
+        tail = self._tail(name)
         kind = AddressTaken if "Address already in use" in tail else StartFailed
-        raise kind(f"the sidecar ended with exit code {process.returncode}:\n{tail}")
+        raise kind(f"the {name} ended with exit code {process.returncode}:\n{tail}")
+
+    async def stop(self, name: str) -> None:
+        """Stop what has this name, if it runs."""
+        for found in [one for one in self._running if one[0] == name]:
+            await _stop(*found)
+            self._running.remove(found)
 
     async def first_end(self) -> str:
         """Wait until one of the processes ends by itself; what to say about it."""
@@ -158,6 +164,12 @@ def fetch(admin_port: int, path: str) -> str:
         return ""
     finally:
         connection.close()
+
+
+def numbers(text: str) -> dict[str, int]:
+    """Counters and gauges of the page /stats."""
+    pairs = (line.rpartition(": ") for line in text.splitlines())
+    return {name: int(value) for name, _, value in pairs if value.isdecimal()}
 
 
 def _python(module: str) -> list[str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mesh_proxy.demo.bootstrap import Ports
-from mesh_proxy.demo.scenario import FLAKY_EVERY, RETRIED, Result, percentile
+from mesh_proxy.demo.denials import Denials
+from mesh_proxy.demo.scenario import FLAKY_EVERY, RETRIED, SIDECAR, Result, percentile
 from mesh_proxy.demo.upgrade import UpgradeResult
 
 _COLUMNS = "{:<24} {:>8}  {:<22}  {:<12} {:>7} {:>7} {:>7} {:>8}"
@@ -41,12 +42,17 @@ class Report:
     """the same for gRPC calls"""
     grpc_counted: int = 0
     """gRPC calls by the sidecar's own counter"""
+    denials: Denials | None = None
     upgrade: UpgradeResult | None = None
     problems: list[str] = field(default_factory=list)
     """what is not as it must be"""
 
     def _all(self) -> tuple[Result, ...]:
         return (*self.results.values(), *self.dubbo.values(), *self.grpc.values())
+
+    def _passed(self) -> int:
+        """How many requests and calls had to reach the services' sidecar."""
+        return self.retries + sum(result.sent for result in self._all() if SIDECAR not in result.rule.shares)
 
     def check(self) -> None:
         """Compare with the rules, and the caller's count with the sidecar's."""
@@ -64,6 +70,8 @@ class Report:
         wanted = self.results[RETRIED.name].sent // FLAKY_EVERY
         if self.retries != wanted:
             self.problems.append(f"{self.retries} retries by the sidecar's count, {wanted} were needed")
+        if self.denials is not None:
+            self.problems += self.denials.problems(self._passed())
         if self.upgrade is not None:
             self.problems += self.upgrade.problems()
 
@@ -73,7 +81,8 @@ class Report:
             _COLUMNS.format("rule", "requests", "answered by", "expected", "p50 ms", "p95 ms", "p99 ms", "failures"),
             _COLUMNS.format("-" * 24, "-" * 8, "-" * 22, "-" * 12, *["-" * 7] * 3, "-" * 8),
         ]
-        for result in self._all():
+        denied = tuple(self.denials.results.values()) if self.denials is not None else ()
+        for result in (*self._all(), *denied):
             times = _milliseconds(result.latencies)
             names = list(result.rule.shares)
             for index, name in enumerate(names):
@@ -93,12 +102,15 @@ class Report:
             "",
             f"{sent} requests in {self.seconds:.1f} s. By its own counters the sidecar had {self.counted} requests"
             f" and made {self.retries} retries that no caller saw.",
-            f"Dubbo calls by its counters: {self.dubbo_counted}, over {self.dubbo_connections} connections to the providers.",
+            f"Dubbo calls by its counters: {self.dubbo_counted}, over {self.dubbo_connections} connections to the services'"
+            " sidecar.",
             f"gRPC calls by its counters: {self.grpc_counted}, on the port of the HTTP requests.",
         ]
+        if self.denials is not None:
+            lines.append(self.denials.text())
         if self.memory:
             parts = ", ".join(f"{name} {size / 2**20:.1f}" for name, size in self.memory.items())
-            lines.append(f"Memory of the sidecar: {sum(self.memory.values()) / 2**20:.1f} MiB PSS ({parts}).")
+            lines.append(f"Memory of the caller's sidecar: {sum(self.memory.values()) / 2**20:.1f} MiB PSS ({parts}).")
         if self.upgrade is not None:
             lines.append(self.upgrade.text())
         lines += [f"WRONG: {problem}" for problem in self.problems] or ["All as expected."]
@@ -127,6 +139,8 @@ class Report:
             ],
             "grpc_calls_counted_by_sidecar": self.grpc_counted,
             "dubbo_calls_counted_by_sidecar": self.dubbo_counted,
+            "denied_by_sidecar": self.denials.denied if self.denials is not None else None,
+            "allowed_by_sidecar": self.denials.allowed if self.denials is not None else None,
             "upgrade": asdict(self.upgrade) if self.upgrade is not None else None,
         }
 
@@ -139,8 +153,10 @@ def _quantiles(values: Sequence[float]) -> dict[str, float]:
     return {f"p{quantile}": round(percentile(values, quantile) * 1000, 3) for quantile in _QUANTILES}
 
 
-def hints(ports: Ports, bootstrap: Path, access_log: Path) -> str:
+def hints(ports: Ports, folder: Path) -> str:
     """What a newcomer may try while the demo is up."""
+    certs = folder / "certs"
+    guest = f"--cacert {certs}/root.pem --cert {certs}/guest.pem --key {certs}/guest.key --resolve shop-v1:{ports.shop}:127.0.0.1"
     at = f"http://127.0.0.1:{ports.listen}"
     admin = f"http://127.0.0.1:{ports.admin}"
     return f"""\
@@ -153,7 +169,10 @@ The sidecar is up. Try it:
   curl '{admin}/stats?filter=upstream_rq'  # counters, by Envoy's names
   curl '{admin}/stats?filter=dubbo'        # calls of demo.Shop, on port {ports.dubbo}
   curl '{admin}/clusters' | grep grpc      # endpoints of the gRPC service, with their health
-  tail {access_log}
-  less {bootstrap}
+  curl -k {guest} https://shop-v1:{ports.shop}/cart   # another identity: 403
+  curl -i http://127.0.0.1:{ports.shop}/cart           # plain text between sidecars: no
+  curl '{admin}/certs'                         # who is who, and until when
+  tail {folder}/access.log
+  less {folder}/bootstrap.yaml {folder}/shop.yaml
 Admin interface for the browser: {admin}/
 Ctrl-C ends everything and removes the folder."""

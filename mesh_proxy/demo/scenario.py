@@ -70,6 +70,12 @@ GRPC_RULES: Final = (
 """statuses are gRPC's"""
 
 
+GUEST_HTTP: Final = Rule("guest: HTTP 403", "/cart", {SIDECAR: 1.0}, 100, status=403)
+GUEST_DUBBO: Final = Rule("guest: Dubbo error", "demo.Shop/cart", {SIDECAR: 1.0}, 100, status=80)
+GUEST_GRPC: Final = Rule("guest: PERMISSION_DENIED", "/demo.Shop/Cart", {SIDECAR: 1.0}, 100, status=7)
+"""what the services' sidecar says to a workload that may not call"""
+
+
 @dataclass(slots=True)
 class Result:
     """What the requests of one rule met."""

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from mesh_proxy.demo.identities import Door
 from mesh_proxy.demo.scenario import NAME_HEADER, RULES, SIDECAR, Result, Rule
 
 REQUEST_TIMEOUT_S: Final = 10.0
@@ -28,8 +29,8 @@ class Answer:
 class Connection:
     """One keep-alive connection, opened with the first request and again after a failure."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, door: Door) -> None:
+        self._door = door
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def get(self, path: str, headers: Iterable[tuple[str, str]] = ()) -> Answer:
@@ -38,7 +39,7 @@ class Connection:
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 if self._streams is None:
-                    self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+                    self._streams = await self._door.open()
                 reader, writer = self._streams
                 writer.write("\r\n".join(lines).encode())
                 answer = await _read_answer(reader)
@@ -82,16 +83,21 @@ def judge(rule: Rule, answer: Answer) -> str:
 
 
 async def send(
-    rules: Iterable[Rule], port: int, connections: int, progress: Callable[[int], None] = lambda done: None
+    rules: Iterable[Rule],
+    door: Door,
+    connections: int,
+    progress: Callable[[int], None] = lambda done: None,
+    known: Iterable[Rule] = RULES,
 ) -> dict[str, Result]:
-    """Send the requests over so many connections at once; the results by rule name. `progress` hears how many are done."""
+    """Send the requests over so many connections at once; the results by name of the known rules. `progress` hears how many are
+    done."""
     waiting = deque(rules)
-    results = {rule.name: Result(rule) for rule in RULES}
+    results = {rule.name: Result(rule) for rule in known}
     done = 0
 
     async def one_connection() -> None:
         nonlocal done
-        connection = Connection(port)
+        connection = Connection(door)
         try:
             while waiting:
                 rule = waiting.popleft()

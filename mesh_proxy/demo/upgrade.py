@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from mesh_proxy.demo.identities import Door
 from mesh_proxy.demo.processes import fetch
 from mesh_proxy.demo.scenario import WEIGHTED
 from mesh_proxy.demo.traffic import Connection, judge
@@ -76,7 +77,7 @@ async def upgrade_under_load(port: int, admin: int, connections: int, begin: Cal
 
 
 async def _caller(port: int, result: UpgradeResult, over: asyncio.Event) -> None:
-    connection = Connection(port)
+    connection = Connection(Door(port))
     try:
         while not over.is_set():
             result.made += not connection.is_open

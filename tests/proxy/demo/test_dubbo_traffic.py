@@ -8,6 +8,7 @@ from collections import Counter
 from mesh_codecs.dubbo import DubboCodec, DubboMessage, HeadMemo, heartbeat_request, heartbeat_response
 from mesh_proxy.demo.dubbo_service import Provider
 from mesh_proxy.demo.dubbo_traffic import call_frame, send_calls
+from mesh_proxy.demo.identities import Door
 from mesh_proxy.demo.scenario import DUBBO_RULES, plan
 
 
@@ -23,7 +24,7 @@ def test_answers_are_counted_by_who_gave_them() -> None:
         memo = HeadMemo()
         server = await asyncio.get_running_loop().create_server(lambda: Provider("v1", memo), "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        results = await send_calls(plan(100, 1, DUBBO_RULES), port, 3)
+        results = await send_calls(plan(100, 1, DUBBO_RULES), Door(port), 3)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(heartbeat_request(5))
         assert await reader.readexactly(17) == heartbeat_response(5)
@@ -48,7 +49,7 @@ def test_nobody_there() -> None:
         port = server.sockets[0].getsockname()[1]
         server.close()
         await server.wait_closed()
-        results = await send_calls([DUBBO_RULES[0]] * 3, port, 2)
+        results = await send_calls([DUBBO_RULES[0]] * 3, Door(port), 2)
         assert results[DUBBO_RULES[0].name].failures == Counter({"not sent": 3})
 
     asyncio.run(test())

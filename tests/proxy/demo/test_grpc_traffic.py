@@ -7,6 +7,7 @@ from collections import Counter
 
 from mesh_proxy.demo.grpc_service import GrpcService
 from mesh_proxy.demo.grpc_traffic import send_grpc
+from mesh_proxy.demo.identities import Door
 from mesh_proxy.demo.scenario import GRPC_RULES, plan
 
 
@@ -14,7 +15,7 @@ def test_answers_are_counted_by_who_gave_them() -> None:
     async def test() -> None:
         server = await asyncio.get_running_loop().create_server(lambda: GrpcService("v1"), "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        results = await send_grpc(plan(100, 1, GRPC_RULES), port, 3)
+        results = await send_grpc(plan(100, 1, GRPC_RULES), Door(port), 3)
         server.close()
         first, second, third = (results[rule.name] for rule in GRPC_RULES)
         assert (first.sent, second.sent, third.sent) == (40, 55, 5)
@@ -35,11 +36,11 @@ def test_a_service_that_is_none() -> None:
         server = await asyncio.get_running_loop().create_server(Closing, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         rule = GRPC_RULES[0]
-        results = await send_grpc([rule] * 3, port, 1)
+        results = await send_grpc([rule] * 3, Door(port), 1)
         assert results[rule.name].failures.total() == 3
         server.close()
         await server.wait_closed()
-        results = await send_grpc([rule] * 3, port, 2)
+        results = await send_grpc([rule] * 3, Door(port), 2)
         assert results[rule.name].failures == Counter({"not sent": 3})
 
     asyncio.run(test())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -78,6 +79,10 @@ def test_once(tmp_path: Path) -> None:
     assert re.search(r"gRPC, x-version: v2 +800  v2 +800 +100\.0%  v2 100%", done.stdout)
     assert re.search(r"gRPC, closed service +100  sidecar +100 +100\.0%", done.stdout)
     assert "gRPC calls by its counters: 2000" in done.stdout
+    for denied in ("HTTP 403", "Dubbo error", "PERMISSION_DENIED"):
+        assert re.search(rf"guest: {denied} +20  sidecar +20 +100\.0%", done.stdout)
+    assert "Between the sidecars: 5700 requests and calls, all over mutual TLS and all by spiffe://demo.mesh/web." in done.stdout
+    assert "Denied to spiffe://demo.mesh/guest: 60 of 60. In plain text or without a certificate nobody" in done.stdout
     assert re.search(r"Hot upgrade under load: \d+ requests over 4 connections, 0 failed, 0 connections made anew", done.stdout)
     assert list(tmp_path.iterdir()) == []
     assert left_over(str(tmp_path)) == []
@@ -94,6 +99,7 @@ def test_json() -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["ok"], found["requests_counted_by_sidecar"], found["retries"]) == (True, 200, 10)
+    assert found["denied_by_sidecar"] == 60
     assert set(found["memory_pss_bytes"]) == {"supervisor", "spawner", "worker 0", "worker 1"}
 
 
@@ -184,6 +190,9 @@ def test_it_stays_up_until_told_to_end(standing: subprocess.Popen[str], number: 
         if found := re.match(r"  curl (http://\S+/cart) ", line):
             with urllib.request.urlopen(found[1], timeout=5) as answer:
                 assert re.fullmatch(r"GET /cart answered by v[12]\n", answer.read().decode())
+        if line.endswith("# another identity: 403\n") and shutil.which("curl"):
+            said = subprocess.run(line.partition("#")[0], shell=True, capture_output=True, text=True, timeout=30)
+            assert said.stdout == "RBAC: access denied"
         if line.startswith("Ctrl-C"):
             break
     assert list(tmp_path.iterdir()) != []

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from mesh_proxy.demo.identities import Door
 from mesh_proxy.demo.scenario import RULES, WEIGHTED, Rule
 from mesh_proxy.demo.service import Service, ServiceProtocol
 from mesh_proxy.demo.traffic import Answer, judge, send
@@ -17,7 +18,7 @@ async def with_service(service: Service, rules: list[Rule], connections: int = 3
     server = await asyncio.get_running_loop().create_server(lambda: ServiceProtocol(service), "127.0.0.1", 0)
     seen: list[int] = []
     try:
-        results = await send(rules, server.sockets[0].getsockname()[1], connections, seen.append)
+        results = await send(rules, Door(server.sockets[0].getsockname()[1]), connections, seen.append)
     finally:
         server.close()
     assert seen == list(range(1, len(rules) + 1))
@@ -79,7 +80,7 @@ def test_nobody_listens() -> None:
         port = server.sockets[0].getsockname()[1]
         server.close()
         await server.wait_closed()
-        return {name: result.failures for name, result in (await send([WEIGHTED], port, 1)).items() if result.sent}
+        return {name: result.failures for name, result in (await send([WEIGHTED], Door(port), 1)).items() if result.sent}
 
     assert asyncio.run(run()) == {WEIGHTED.name: Counter({"no answer: ConnectionRefusedError": 1})}
 
