@@ -13,14 +13,23 @@ from plane_support import Plane, head, plane, run, upstream
 
 from mesh_proxy.config.loader import load_bootstrap
 from mesh_proxy.config.model import AddressConfig
+from mesh_proxy.demo.identities import make_certificates
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 FILES = sorted(EXAMPLES.glob("*.yaml"))
 
 
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the examples call `certs`."""
+    folder = tmp_path_factory.mktemp("certs")
+    make_certificates(folder)
+    return folder
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_it_loads(path: Path) -> None:
-    bootstrap = load_bootstrap(None, path.read_text())
+def test_it_loads(path: Path, certificates: Path) -> None:
+    bootstrap = load_bootstrap(None, path.read_text().replace("{filename: certs/", f"{{filename: {certificates}/"))
     assert bootstrap.listeners
     assert bootstrap.clusters
 
