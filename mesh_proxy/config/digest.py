@@ -30,12 +30,25 @@ _BOOTSTRAP = "envoy.config.bootstrap.v3.Bootstrap"
 def digest(message: Message, name: str) -> str:
     """SHA-256 in hexadecimal."""
     kind = message.DESCRIPTOR.full_name
-    key = f"{kind}/{name}".encode()
-    values = _values(message, key, False)
+    values = values_of(message, name)
     if kind == _BOOTSTRAP:
         values.pop("static_resources", None)
-    text = json.dumps([kind, values], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical(kind, values).encode()).hexdigest()
+
+
+def values_of(message: Message, name: str) -> dict[str, Any]:
+    """The plain values that enter."""
+    return _values(message, f"{message.DESCRIPTOR.full_name}/{name}".encode(), False)
+
+
+def has_secrets(message: Message) -> bool:
+    """Something in it is sensitive, so that its digest depends on its name."""
+    return values_of(message, "") != values_of(message, "another")
+
+
+def canonical(kind: str, values: dict[str, Any]) -> str:
+    """The text that is hashed."""
+    return json.dumps([kind, values], sort_keys=True, separators=(",", ":"))
 
 
 def keyed_hash(key: bytes, value: bytes) -> str:

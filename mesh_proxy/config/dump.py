@@ -36,10 +36,16 @@ def dump(message: Message, name: str, *, version: str = "") -> ResourceDump:
 
 def to_json(message: Message) -> str:
     """Redacted canonical JSON in one line."""
+    return json.dumps(shown(message), separators=(",", ":"))
+
+
+def shown(message: Message) -> dict[str, Any]:
+    """The same as plain values."""
     copy = type(message)()
     copy.CopyFrom(message)
     redact(copy)
-    return json.dumps(json_format.MessageToDict(copy, preserving_proto_field_name=True), separators=(",", ":"))
+    found: dict[str, Any] = json_format.MessageToDict(copy, preserving_proto_field_name=True)
+    return found
 
 
 def redact(message: Message, *, everything: bool = False) -> None:

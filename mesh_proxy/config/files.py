@@ -12,11 +12,15 @@ from google.protobuf.message import DecodeError
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.json_proto import Parser
 from mesh_proxy.config.problems import Problems
+from mesh_proxy.config.twins import Twins
 from mesh_proxy.config.yaml_text import parse_yaml
 
 
-def read_message(path: str, message: Any, problems: Problems, *, allow_unknown_fields: bool = False) -> None:
-    """Fill `message` from a file: `.pb`, `.pb_text`, `.yaml`, `.json`, and any other name as JSON or YAML.
+def read_message(
+    path: str, message: Any, problems: Problems, *, allow_unknown_fields: bool = False, twins: Twins | None = None
+) -> None:
+    """Fill `message` from a file: `.pb`, `.pb_text`, `.yaml`, `.json`, and any other name as JSON or YAML. Of a bootstrap's
+    clusters only those are filled that `twins` do not know.
 
     Raises:
         ConfigError: the file cannot be read, or not as what its name says. What is wrong with its fields is noted in `problems`.
@@ -52,11 +56,19 @@ def read_message(path: str, message: Any, problems: Problems, *, allow_unknown_f
             if suffix == ".json":
                 raise ConfigError("", f"{path} is not valid JSON: {error}") from None
             value = parse_yaml(text, problems.warn, path)
-    fill(value, message, problems, path, allow_unknown_fields=allow_unknown_fields)
+    fill(value, message, problems, path, allow_unknown_fields=allow_unknown_fields, twins=twins)
 
 
-def fill(value: Any, message: Any, problems: Problems, source: str, *, allow_unknown_fields: bool = False) -> None:
+def fill(
+    value: Any,
+    message: Any,
+    problems: Problems,
+    source: str,
+    *,
+    allow_unknown_fields: bool = False,
+    twins: Twins | None = None,
+) -> None:
     """Fill `message` from plain values; `source` is how an error names where they came from."""
     if not isinstance(value, dict):
         raise ConfigError("", f"{source} does not hold a mapping of configuration fields")
-    Parser(problems, allow_unknown_fields=allow_unknown_fields).fill(message, value, "")
+    Parser(problems, allow_unknown_fields=allow_unknown_fields, twins=twins).fill(message, value, "")

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from mesh_proxy.config import extensions
 from mesh_proxy.config.errors import join
 from mesh_proxy.config.problems import Problems
+from mesh_proxy.config.twins import CLUSTERS, MANY, Twins
 
 _F = FieldDescriptor
 _INTEGER_RANGE = {
@@ -55,9 +56,10 @@ class Fault(Exception):
 class Parser:
     """Fills messages; faults and oddities go to `problems`, the good rest is filled in all the same."""
 
-    def __init__(self, problems: Problems, *, allow_unknown_fields: bool = False) -> None:
+    def __init__(self, problems: Problems, *, allow_unknown_fields: bool = False, twins: Twins | None = None) -> None:
         self._problems = problems
         self._allow_unknown = allow_unknown_fields
+        self._twins = twins
         self._fields: dict[str, dict[str, Any]] = {}
 
     def fill(self, message: Message, value: Any, path: str) -> None:
@@ -127,6 +129,9 @@ class Parser:
             self._problems.add(path, f"must be a list, not {kind_of(value)}")
             return
         target = getattr(message, field.name)
+        if self._twins is not None and len(value) >= MANY and field.full_name == CLUSTERS:
+            self._fill_clusters(target, value, path, self._twins)
+            return
         for i, item in enumerate(value):
             inner = f"{path}[{i}]"
             if field.message_type is not None:
@@ -136,6 +141,18 @@ class Parser:
                     target.append(_scalar(field, item))
                 except Fault as fault:
                     self._problems.add(inner, str(fault))
+
+    def _fill_clusters(self, target: Any, value: list[Any], path: str, twins: Twins) -> None:
+        """A cluster that is like an earlier one stays empty but for its name."""
+        for i, item in enumerate(value):
+            message = target.add()
+            if twins.note(i, item):
+                message.name = item["name"]
+                continue
+            before = self._problems.remarks
+            self.fill(message, item, f"{path}[{i}]")
+            if self._problems.remarks == before:
+                twins.begin(i, item)
 
     def _fill_map(self, message: Message, field: Any, value: Any, path: str) -> None:
         if not isinstance(value, dict):

@@ -14,14 +14,16 @@ from envoy.config.bootstrap.v3 import bootstrap_pb2
 
 from mesh_proxy.config import rules
 from mesh_proxy.config.dump import dump
+from mesh_proxy.config.dump_parts import bootstrap_dump, dump_pattern
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.files import fill, read_message
-from mesh_proxy.config.model.bootstrap import BootstrapConfig
+from mesh_proxy.config.model.bootstrap import BootstrapConfig, ResourceView
 from mesh_proxy.config.problems import Problems
 from mesh_proxy.config.reader import Reader
-from mesh_proxy.config.resource import ResourceDump
+from mesh_proxy.config.resource import DumpPattern, ResourceDump, TwinDump
 from mesh_proxy.config.translate.bootstrap import bootstrap
 from mesh_proxy.config.translate.context import Context
+from mesh_proxy.config.twins import Twins
 from mesh_proxy.config.yaml_text import parse_yaml
 
 
@@ -47,11 +49,12 @@ def load_bootstrap(
     """
     options = options or LoadOptions()
     problems = Problems()
+    twins = Twins()
     message = bootstrap_pb2.Bootstrap()
     if not path and not yaml_text:
         raise ConfigError("", "at least one of --config-path and --config-yaml must be given")
     if path:
-        read_message(path, message, problems, allow_unknown_fields=options.allow_unknown_static_fields)
+        read_message(path, message, problems, allow_unknown_fields=options.allow_unknown_static_fields, twins=twins)
     if yaml_text:
         override = bootstrap_pb2.Bootstrap()
         value = parse_yaml(yaml_text, problems.warn, "--config-yaml")
@@ -59,14 +62,16 @@ def load_bootstrap(
         message.MergeFrom(override)
     problems.check()
     try:
-        return translate_bootstrap(message, options, problems)
+        return translate_bootstrap(message, options, problems, twins)
     finally:
         rules.forget()
 
 
-def translate_bootstrap(message: Any, options: LoadOptions, problems: Problems | None = None) -> BootstrapConfig:
-    """A bootstrap message as dataclasses."""
-    context = Context(problems=problems if problems is not None else Problems())
+def translate_bootstrap(
+    message: Any, options: LoadOptions, problems: Problems | None = None, twins: Twins | None = None
+) -> BootstrapConfig:
+    """A bootstrap message as dataclasses. Of the clusters that `twins` know it may have no more than the names."""
+    context = Context(problems=problems if problems is not None else Problems(), twins=twins if twins is not None else Twins())
     # Listeners and clusters are checked one by one, each with its own path.
     frame = bootstrap_pb2.Bootstrap()
     frame.CopyFrom(message)
@@ -82,14 +87,24 @@ def translate_bootstrap(message: Any, options: LoadOptions, problems: Problems |
         config,
         warnings=tuple(context.problems.warnings),
         unknown_static_fields=context.problems.unknown_fields,
-        resources=_dumps(message, config, context.discovered),
+        resources=_dumps(message, frame, config, context),
     )
 
 
-def _dumps(message: Any, config: BootstrapConfig, discovered: list[ResourceDump]) -> tuple[ResourceDump, ...]:
+def _dumps(message: Any, frame: Any, config: BootstrapConfig, context: Context) -> tuple[ResourceView, ...]:
     """The bootstrap and its listeners, clusters and route tables as `/config_dump` shows them."""
-    static = message.static_resources
-    found = [dump(message, "")]
-    found += [dump(proto, listener.name) for proto, listener in zip(static.listeners, config.listeners, strict=True)]
-    found += [dump(proto, proto.name) for proto in static.clusters]
-    return (*found, *discovered)
+    static, twins = message.static_resources, context.twins
+    listeners = [dump(proto, listener.name) for proto, listener in zip(static.listeners, config.listeners, strict=True)]
+    clusters: list[ResourceDump | TwinDump] = []
+    patterns: dict[int, DumpPattern] = {}
+    for i, proto in enumerate(static.clusters):
+        twin = twins.twin(i)
+        if twin is None:
+            clusters.append(dump(proto, proto.name))
+            continue
+        first = twins.first(i)
+        pattern = patterns.get(first)
+        if pattern is None:
+            pattern = patterns[first] = dump_pattern(static.clusters[first])
+        clusters.append(TwinDump(pattern, twin.values))
+    return (bootstrap_dump(frame, listeners, clusters), *listeners, *clusters, *context.discovered)

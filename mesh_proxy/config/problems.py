@@ -11,6 +11,7 @@ class Problems:
     def __init__(self) -> None:
         self.found: list[tuple[str, str]] = []
         self.warnings: list[tuple[str, str]] = []
+        self._warned: set[tuple[str, str]] = set()
         self.reads: set[str] | None = None
         """the fields that translators asked for, as `<message>.<field>`, when somebody wants to know (the reference's test)"""
         self.unknown_fields = 0
@@ -26,8 +27,14 @@ class Problems:
 
     def warn(self, path: str, text: str) -> None:
         """Something that is accepted but worth a line in the log, and counted."""
-        if (path, text) not in self.warnings:
+        if (path, text) not in self._warned:
+            self._warned.add((path, text))
             self.warnings.append((path, text))
+
+    @property
+    def remarks(self) -> tuple[int, int, int]:
+        """How much there is of each: did anything come in the meantime?"""
+        return len(self.found), len(self.warnings), self.unknown_fields
 
     def check(self) -> None:
         """Raise if there was any fault."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.bootstrap import BootstrapConfig, WorkerSnapshot
-from mesh_proxy.config.model.cluster import ClusterConfig
 from mesh_proxy.config.model.listener import ListenerConfig
 from mesh_proxy.config.model.source import Reference
 from mesh_proxy.config.model.tls import SecretConfig
+from mesh_proxy.config.model.twin import AnyClusterConfig
 from mesh_proxy.supervisor.digests import Digests
 from mesh_proxy.xds.assembly import Assembly, Static, assemble
 from mesh_proxy.xds.reader_client import ReaderClient
@@ -53,7 +53,7 @@ class Configuration:
         return tuple(served.config for served in self.assembly.listeners.values())
 
     @property
-    def clusters(self) -> tuple[ClusterConfig, ...]:
+    def clusters(self) -> tuple[AnyClusterConfig, ...]:
         """Those that are served."""
         return tuple(served.config for served in self.assembly.clusters.values())
 
@@ -197,7 +197,7 @@ def _parts(assembly: Assembly) -> dict[str, Any]:
 
 
 def _references(bootstrap: BootstrapConfig) -> Iterator[Reference]:
-    owners: tuple[ListenerConfig | ClusterConfig, ...] = (*bootstrap.listeners, *bootstrap.clusters)
+    owners: tuple[ListenerConfig | AnyClusterConfig, ...] = (*bootstrap.listeners, *bootstrap.clusters)
     for one in owners:
         yield from one.references
 

@@ -49,30 +49,51 @@ class Digests:
     """Kept by the configuration, asked by the admin interface."""
 
     def __init__(self) -> None:
+        self._static: tuple[ResourceView, ...] = ()
+        """those of the bootstrap, which are the same for ever"""
+        self._first: tuple[int, float] = (0, 0.0)
+        """snapshot version and time since when they are served"""
         self._since: dict[tuple[str, str, str], tuple[int, float]] = {}
-        """(type, name, digest) -> (snapshot version, time)"""
-        self.applied: tuple[AppliedResource, ...] = ()
+        """(type, name, digest) -> (snapshot version, time) of the others"""
+        self._others: tuple[AppliedResource, ...] = ()
+        self._totals: dict[str, str] = {}
 
     def note(self, supervisor: Supervisor, version: int, now: float) -> None:
         """This version of the snapshot is live in all workers."""
+        if not self._first[0]:
+            self._first = (version, now)
         since: dict[tuple[str, str, str], tuple[int, float]] = {}
-        applied = []
-        for view in resources_of(supervisor):
+        others = []
+        for view in others_of(supervisor):
             key = (view.type_url, view.name, view.digest)
             since[key] = self._since.get(key, (version, now))
-            applied.append(AppliedResource(view, *since[key]))
+            others.append(AppliedResource(view, *since[key]))
         self._since = since
-        self.applied = tuple(applied)
+        self._others = tuple(others)
+        self._static = supervisor.bootstrap.resources
+        self._totals = {}
+
+    @property
+    def applied(self) -> Iterator[AppliedResource]:
+        """Everything that is served."""
+        for view in self._static:
+            if not view.type_url.endswith((".Bootstrap", ".Secret")):
+                yield AppliedResource(view, *self._first)
+        yield from self._others
 
     def total(self, kind: str = "") -> str:
         """SHA-256 over all, or over those of one kind (`clusters`, …)."""
-        return total_of(
-            (one.view.type_url, one.view.name, one.view.digest) for one in self.applied if not kind or kind_of(one.view) == kind
-        )
+        if not self._totals:
+            lines: dict[str, list[tuple[str, str, str]]] = {name: [] for name in _KINDS.values()}
+            for one in self.applied:  # 10,000 of them take a tenth of a second, hence once for all kinds
+                lines.setdefault(kind_of(one.view), []).append((one.view.type_url, one.view.name, one.view.digest))
+            self._totals = {name: total_of(found) for name, found in lines.items()}
+            self._totals[""] = total_of(line for found in lines.values() for line in found)
+        return self._totals[kind]
 
     def publish(self, stats: DigestStats) -> None:
         """As numbers."""
-        stats.resources = len(self.applied)
+        stats.resources = sum(1 for _ in self.applied)
         stats.total = int(self.total()[:_GAUGE_DIGITS], 16)
         for kind in dict.fromkeys(_KINDS.values()):
             setattr(stats, kind, int(self.total(kind)[:_GAUGE_DIGITS], 16))
@@ -113,12 +134,9 @@ def secrets_in_use(snapshot: WorkerSnapshot | None) -> Iterator[SecretView]:
             yield SecretView(name, hmac.new(f"secret {name}".encode(), repr(contents).encode(), hashlib.sha256).hexdigest())
 
 
-def resources_of(supervisor: Supervisor) -> Iterator[ResourceView]:
-    """What is served now."""
+def others_of(supervisor: Supervisor) -> Iterator[ResourceView]:
+    """What is served now beside the resources of the bootstrap."""
     configuration = supervisor.configuration
-    for view in supervisor.bootstrap.resources:
-        if not view.type_url.endswith((".Bootstrap", ".Secret")):
-            yield view
     yield from secrets_in_use(configuration.snapshot)
     dynamic = configuration.dynamic
     if dynamic is None:

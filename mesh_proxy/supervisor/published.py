@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from mesh_proxy.cli.version import version_number
-from mesh_proxy.config.model.cluster import ClusterConfig
+from mesh_proxy.config.model.twin import AnyClusterConfig
 from mesh_proxy.stats.aggregate import StatsAggregator, StatsSnapshot, ZeroGroups
 from mesh_proxy.stats.cluster_group import ClusterStats
 from mesh_proxy.stats.group import StatGroup, reset_group, sanitize
@@ -48,7 +48,7 @@ class PublishedStats:
         self._aggregator = aggregator
         self._zeros: ZeroGroups | None = None
 
-    def configure(self, clusters: Sequence[ClusterConfig]) -> None:
+    def configure(self, clusters: Sequence[AnyClusterConfig]) -> None:
         """These clusters exist, used or not."""
         prefixes = (f"cluster.{sanitize(cluster.alt_stat_name or cluster.name)}." for cluster in clusters)
         self._zeros = ZeroGroups(ClusterStats, prefixes)

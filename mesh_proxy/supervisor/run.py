@@ -1,4 +1,6 @@
-"""Starting the processes, in the order that keeps them small: data path imported, spawner forked, then everything else."""
+"""Starting the processes, in the order that keeps them small: loader forked, data path imported, spawner forked, then everything
+else. The loader comes first because it takes longest: it reads while the data path is imported.
+"""
 
 from __future__ import annotations
 
@@ -68,12 +70,12 @@ def run(options: Options, *, factory: DataPlaneFactory | None = None, load: Load
     except OSError as error:
         print(f"mesh-proxy: --log-path {options.log_path}: {error.strerror}", file=sys.stderr)
         return 1
+    loading = Loading(functools.partial(load_configuration, options, load))
     if factory is None:
         factory = importlib.import_module("mesh_proxy.worker.data_plane").DataPlane
     shared = SharedTables(shared_tables(options.concurrency), worker_count=options.concurrency)
     entry = functools.partial(run_worker, options=options.for_workers(), shared=shared, factory=factory)
     spawner_pid, spawner_socket = start_spawner(functools.partial(_enter, entry))
-    loading = Loading(functools.partial(load_configuration, options, load))
 
     from mesh_proxy.supervisor.spawner_client import SpawnerClient
     from mesh_proxy.supervisor.supervisor import Supervisor

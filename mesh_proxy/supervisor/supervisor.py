@@ -42,8 +42,9 @@ from mesh_proxy.worker import messages as m
 from mesh_proxy.xds.resources import ignored_in
 
 if TYPE_CHECKING:
-    from mesh_proxy.config.model import ClusterConfig, ListenerConfig
+    from mesh_proxy.config.model import ListenerConfig
     from mesh_proxy.config.model.tls import SecretConfig
+    from mesh_proxy.config.model.twin import AnyClusterConfig
     from mesh_proxy.tls.rotation import SecretRotation
 
 FLUSH_TIMEOUT_S: Final = 0.2
@@ -322,7 +323,7 @@ class Supervisor:
         snapshot = self.snapshot
         if snapshot is None:
             return ()
-        resources: list[ListenerConfig | ClusterConfig] = [*snapshot.listeners, *snapshot.clusters]
+        resources: list[ListenerConfig | AnyClusterConfig] = [*snapshot.listeners, *snapshot.clusters]
         found = {secret.name: secret for secret in (*secrets_of(resources), *inline_bundles(resources))}
         return tuple((found | {secret.name: secret for secret in snapshot.rotated_secrets}).values())
 

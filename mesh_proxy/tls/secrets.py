@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from mesh_proxy.config.model import ClusterConfig
 from mesh_proxy.config.model.tls import CertificateConfig, DownstreamTlsConfig, SecretConfig, UpstreamTlsConfig, ValidationConfig
+from mesh_proxy.config.model.twin import AnyClusterConfig, ClusterTwin
 from mesh_proxy.tls.certificate import Certificate, certificates_in
 from mesh_proxy.tls.validation import PeerCheck
 
@@ -23,13 +24,13 @@ C = TypeVar("C", DownstreamTlsConfig, UpstreamTlsConfig)
 Make = Callable[[C, tuple[CertificateConfig, ...], ValidationConfig], ssl.SSLContext]
 
 
-def secrets_of(resources: Iterable[ListenerConfig | ClusterConfig]) -> Iterator[SecretConfig]:
+def secrets_of(resources: Iterable[ListenerConfig | AnyClusterConfig]) -> Iterator[SecretConfig]:
     """Those that listeners and clusters bring along."""
     for resource in resources:
         yield from resource.tls_secrets
 
 
-def inline_bundles(resources: Iterable[ListenerConfig | ClusterConfig]) -> Iterator[SecretConfig]:
+def inline_bundles(resources: Iterable[ListenerConfig | AnyClusterConfig]) -> Iterator[SecretConfig]:
     """What stands in transport sockets themselves, as if it were secrets: for people."""
     for resource in resources:
         for place, common in enumerate(_sockets(resource)):
@@ -37,7 +38,9 @@ def inline_bundles(resources: Iterable[ListenerConfig | ClusterConfig]) -> Itera
                 yield SecretConfig(name=f"{resource.name}/{place}", validation=common.validation)
 
 
-def _sockets(resource: ListenerConfig | ClusterConfig) -> Iterator[CommonTlsConfig]:
+def _sockets(resource: ListenerConfig | AnyClusterConfig) -> Iterator[CommonTlsConfig]:
+    if isinstance(resource, ClusterTwin):
+        return
     sockets: list[DownstreamTlsConfig | UpstreamTlsConfig | None]
     if isinstance(resource, ClusterConfig):
         sockets = [resource.transport_socket, *(match.socket for match in resource.transport_matches)]

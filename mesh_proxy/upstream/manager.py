@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, KeysView, Mapping
 from typing import Any
 
 from mesh_proxy.config.model import ClusterConfig
+from mesh_proxy.config.model.twin import AnyClusterConfig, in_full
 from mesh_proxy.stats.registry import StatRegistry
 from mesh_proxy.tls.secrets import SecretStore
 from mesh_proxy.upstream.balancers import Random
@@ -62,11 +63,11 @@ class ClusterManager:
         self._environment = Environment(
             loop, registry, runtime, on_endpoint_removed, uniform, resolver, table, board, health_board, secrets
         )
-        self._configs: dict[str, ClusterConfig] = {}
+        self._configs: dict[str, AnyClusterConfig] = {}
         self._clusters: dict[str, Cluster] = {}
         self._replacements: dict[str, Cluster] = {}
         """second instances that warm while the first ones serve"""
-        self._wanted: dict[str, ClusterConfig] = {}
+        self._wanted: dict[str, AnyClusterConfig] = {}
         """what there is to be after `switch`"""
 
     def get(self, name: str) -> Cluster | None:
@@ -76,12 +77,12 @@ class ClusterManager:
             cluster = self._make(name)
         return cluster
 
-    def apply(self, configs: tuple[ClusterConfig, ...]) -> None:
+    def apply(self, configs: tuple[AnyClusterConfig, ...]) -> None:
         """Have exactly these clusters, at once."""
         self.prepare(configs)
         self.switch()
 
-    def prepare(self, configs: tuple[ClusterConfig, ...]) -> None:
+    def prepare(self, configs: tuple[AnyClusterConfig, ...]) -> None:
         """Have these clusters beside those that are to go, until `switch`. What did not change keeps all of its state. A cluster
         that must find its endpoints anew does so in a second instance, while the first one serves."""
         for replacement in self._replacements.values():  # nobody switched to it
@@ -95,10 +96,13 @@ class ClusterManager:
             if old == config:
                 wanted[name] = old
             elif (cluster := self._clusters.get(name)) is not None:
-                if old.kind == config.kind and not _finds_endpoints_anew(old, config):
-                    cluster.update(config)
+                old, new = in_full(old), in_full(config)
+                if old == new:
+                    wanted[name] = self._configs[name]
+                elif old.kind == new.kind and not _finds_endpoints_anew(old, new):
+                    cluster.update(new)
                 else:
-                    self._replacements[name] = _KINDS.get(config.kind, Cluster)(config, self._environment)
+                    self._replacements[name] = _KINDS.get(new.kind, Cluster)(new, self._environment)
         self._wanted = wanted
         self._configs = wanted | {name: config for name, config in self._configs.items() if name not in wanted}
         if self._environment.table is not None:
@@ -125,7 +129,7 @@ class ClusterManager:
             self._environment.table.assign(self._configs)
 
     def _make(self, name: str) -> Cluster:
-        config = self._configs[name]
+        config = in_full(self._configs[name])
         cluster = self._clusters[name] = _KINDS.get(config.kind, Cluster)(config, self._environment)
         cluster.start()
         return cluster
@@ -167,10 +171,10 @@ class ClusterManager:
             described.append(describe_cluster(cluster))
         return described
 
-    def _stand_in(self, config: ClusterConfig) -> Cluster:
+    def _stand_in(self, config: AnyClusterConfig) -> Cluster:
         own = self._environment
         apart = Environment(own.loop, StatRegistry(), own.runtime, lambda _: None, own.random, own.resolver, secrets=own.secrets)
-        cluster = Cluster(config, apart)
+        cluster = Cluster(in_full(config), apart)
         cluster.start()
         return cluster
 

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mesh_proxy.config.errors import ConfigError
-from mesh_proxy.config.model.cluster import ClusterConfig, EndpointSetConfig
+from mesh_proxy.config.model.cluster import EndpointSetConfig
 from mesh_proxy.config.model.listener import ListenerConfig
 from mesh_proxy.config.model.route import RouteTableConfig
 from mesh_proxy.config.model.source import Reference
+from mesh_proxy.config.model.twin import AnyClusterConfig
 from mesh_proxy.xds.feeds import NOTHING, Contents, FeedKey, Held, key_of
 
 
@@ -30,7 +31,7 @@ class Static:
     """What stands in the bootstrap."""
 
     listeners: tuple[ListenerConfig, ...] = ()
-    clusters: tuple[ClusterConfig, ...] = ()
+    clusters: tuple[AnyClusterConfig, ...] = ()
     lds: FeedKey | None = None
     cds: FeedKey | None = None
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mesh_proxy.config.model.cluster import ClusterConfig, LocalityConfig
+from mesh_proxy.config.model.cluster import LocalityConfig
 from mesh_proxy.config.model.common import AccessLogConfig, AddressConfig
 from mesh_proxy.config.model.listener import ListenerConfig
 from mesh_proxy.config.model.route import RouteTableConfig
 from mesh_proxy.config.model.source import ConfigSource, Reference
 from mesh_proxy.config.model.tls import SecretConfig
+from mesh_proxy.config.model.twin import AnyClusterConfig
 
 
 class ResourceView(Protocol):
@@ -64,7 +65,7 @@ class BootstrapConfig:
     node: NodeConfig = NodeConfig()
     admin: AdminConfig | None = None
     listeners: tuple[ListenerConfig, ...] = ()
-    clusters: tuple[ClusterConfig, ...] = ()
+    clusters: tuple[AnyClusterConfig, ...] = ()
     lds: ConfigSource | None = None
     """where more listeners come from (`dynamic_resources.lds_config`)"""
     cds: ConfigSource | None = None
@@ -96,7 +97,7 @@ class WorkerSnapshot:
     """grows by one with each change; a worker answers with it when the version is live"""
     node: NodeConfig
     listeners: tuple[ListenerConfig, ...]
-    clusters: tuple[ClusterConfig, ...]
+    clusters: tuple[AnyClusterConfig, ...]
     runtime: Mapping[str, Any] = field(default_factory=dict, hash=False)
     header_prefix: str = "x-envoy"
     max_downstream_connections: int | None = None

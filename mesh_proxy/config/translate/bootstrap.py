@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mesh_proxy.config.digest import has_secrets
 from mesh_proxy.config.errors import ConfigError
-from mesh_proxy.config.json_proto import kind_of
+from mesh_proxy.config.json_proto import Parser, kind_of
 from mesh_proxy.config.model.bootstrap import AdminConfig, BootstrapConfig, NodeConfig
-from mesh_proxy.config.model.cluster import ClusterConfig, LocalityConfig
+from mesh_proxy.config.model.cluster import LocalityConfig
 from mesh_proxy.config.model.common import AccessLogConfig
 from mesh_proxy.config.model.listener import ListenerConfig
 from mesh_proxy.config.model.source import ConfigSource
+from mesh_proxy.config.model.twin import AnyClusterConfig
+from mesh_proxy.config.problems import Problems
 from mesh_proxy.config.reader import Reader, struct_to_dict
 from mesh_proxy.config.translate.access_log import access_log
 from mesh_proxy.config.translate.cluster import translate_cluster
@@ -33,7 +36,7 @@ def bootstrap(reader: Reader, context: Context, *, service_cluster: str, service
     node = reader.sub("node")
     admin = reader.sub("admin")
     listeners: tuple[ListenerConfig, ...] = ()
-    clusters: tuple[ClusterConfig, ...] = ()
+    clusters: tuple[AnyClusterConfig, ...] = ()
     static = reader.sub("static_resources")
     if static is not None:
         for secret in static.subs("secrets"):
@@ -81,13 +84,13 @@ def _engines(reader: Reader) -> None:
     dns_resolver(reader)
 
 
-def _clusters(static: Reader, context: Context) -> tuple[ClusterConfig, ...]:
-    result: list[ClusterConfig] = []
+def _clusters(static: Reader, context: Context) -> tuple[AnyClusterConfig, ...]:
+    result: list[AnyClusterConfig] = []
     seen: set[str] = set()
     for i, message in enumerate(static.raw("clusters")):
         path = f"clusters[{i}]"
         try:
-            cluster = translate_cluster(message, path, context)
+            cluster = context.twins.twin(i) or _cluster(i, message, path, context)
         except ConfigError as error:
             context.problems.extend(error)
             continue
@@ -96,6 +99,19 @@ def _clusters(static: Reader, context: Context) -> tuple[ClusterConfig, ...]:
         seen.add(cluster.name)
         result.append(cluster)
     return tuple(result)
+
+
+def _cluster(place: int, message: Any, path: str, context: Context) -> AnyClusterConfig:
+    value = context.twins.value(place)
+    if value is not None:  # the cluster that it is like is no model for others
+        problems = Problems()
+        Parser(problems, allow_unknown_fields=True).fill(message, value, path)
+        problems.check()
+    before = context.remarks
+    cluster = translate_cluster(message, path, context)
+    if context.twins.is_model(place) and context.remarks == before and not has_secrets(message):
+        context.twins.learn(place, cluster)
+    return cluster
 
 
 def _listeners(static: Reader, context: Context) -> tuple[ListenerConfig, ...]:

@@ -15,6 +15,7 @@ from mesh_proxy.config.problems import Problems
 from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.resource import ResourceDump
 from mesh_proxy.config.rules import check_rules
+from mesh_proxy.config.twins import Twins
 
 T = TypeVar("T")
 
@@ -36,6 +37,14 @@ class Context:
     """named resources that the one being translated needs from elsewhere"""
     discovered: list[ResourceDump] = field(default_factory=list)
     """resources that came from files named in the configuration"""
+    twins: Twins = field(default_factory=Twins)
+    """clusters that are like others, and need no translation"""
+
+    @property
+    def remarks(self) -> tuple[object, ...]:
+        """How much was collected: did anything come in the meantime?"""
+        collected = (self.cluster_references, self.secrets, self.references, self.discovered)
+        return self.problems.remarks, [len(one) for one in collected]
 
 
 def run(message: Message, path: str, translate: Callable[[Reader, Context], T], context: Context | None) -> T:

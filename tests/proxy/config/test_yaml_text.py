@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from mesh_proxy.config import yaml_text
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.yaml_text import parse_yaml
 
@@ -81,3 +82,53 @@ def test_endless_nesting_is_refused() -> None:
         parse("a: &x [*x]")
     with pytest.raises(ConfigError, match="nested too deeply"):
         parse("[" * 300 + "]" * 300)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": {"b": [1, -2, 0, -0, 1.5, 1e3, -1E-2, true, false, null, "x\\n\\t\\"\\\\\\/\\u00e4", "", {}, []]}}',
+        '{"big": 9007199254740993, "edge": 9007199254740992, "low": -9007199254740993}',
+        ' \n {"yes": "yes", "null": "null", "010": "010"}\n',
+        '{"a": "\\u0000"}',
+        "{a: 1, 'b': y}",
+        '{"a": 1} # told',
+        '{"a": NaN}',
+        '{"a": 010}',
+        '{"a": "ä"}',
+        '{"a": "two\n  lines"}',
+        '{"a": 1,}',
+    ],
+)
+def test_json_means_what_it_means_as_yaml(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = parse(text)
+    monkeypatch.setattr(yaml_text, "_parse_json", not_json)
+    assert repr(parse(text)) == repr(value)
+
+
+def not_json(text: str) -> Any:
+    raise ValueError(text)
+
+
+@pytest.mark.parametrize("text", ['{"a": "\\ud83d\\ude00"}', '{"a": "\x7f"}', '{"a": "\\q"}', '{"a": 1', "{" * 300 + "}" * 300])
+def test_json_that_is_no_yaml(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse(text)
+
+
+def test_equal_keys_in_json_are_told_of() -> None:
+    told: list[tuple[str, str]] = []
+    assert parse_yaml('{"a": {"b": 1, "b": 2}}', lambda path, text: told.append((path, text))) == {"a": {"b": 2}}
+    assert told == [("a.b", "given twice, the last one (line 1) wins")]
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a": '])
+def test_json_is_not_nested_deeper_than_yaml(opening: str) -> None:
+    closing = "]" if opening == "[" else "}"
+    for depth in (100, 190):
+        value = parse('{"x": ' + opening * depth + "1" + closing * depth + "}")
+        for _ in range(depth + 1):
+            value = value[0] if isinstance(value, list) else next(iter(value.values()))
+        assert value == 1
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        parse('{"x": ' + opening * 250 + "1" + closing * 250 + "}")

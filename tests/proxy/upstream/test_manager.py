@@ -1,7 +1,9 @@
+import dataclasses
 import pickle
 
 from upstream_support import Bench, cluster, endpoint, hosts, locality
 
+from mesh_proxy.config.model.twin import ClusterTwin
 from mesh_proxy.upstream import manager as manager_module
 
 
@@ -29,6 +31,30 @@ def test_many_clusters_are_made_when_they_are_used() -> None:
     bench.apply(*configs[8:])
     assert bench.manager.get("c7") is None
     assert len(bench.removed) == 2
+
+
+def test_twins_are_clusters_like_others() -> None:
+    bench = Bench()
+    like = cluster("c0", *hosts(1))
+    host, port = like.endpoints.localities[0].endpoints[0].address.host, like.endpoints.localities[0].endpoints[0].address.port
+    twins = [ClusterTwin(like, (f"c{i}", f"c{i}", host, port)) for i in range(1, manager_module.FEW_CLUSTERS + 2)]
+    bench.manager.apply((like, *twins))
+    one = bench.manager.get("c7")
+    assert one is not None
+    assert one.config == dataclasses.replace(like, name="c7", endpoints=dataclasses.replace(like.endpoints, cluster_name="c7"))
+    before = one.endpoints
+    assert [endpoint.port for endpoint in before] == [port]
+    # The same in other words changes nothing; other words for something else do.
+    twins[6] = one.config  # type: ignore[call-overload]
+    bench.manager.apply((like, *twins))
+    assert bench.manager.get("c7") is one
+    assert one.endpoints is before
+    twins[6] = ClusterTwin(like, ("c7", "c7", host, port + 1))
+    bench.manager.apply((like, *twins))
+    assert bench.manager.get("c7") is one
+    assert [endpoint.port for endpoint in one.endpoints] == [port + 1]
+    assert [described["name"] for described in bench.manager.describe()] == ["c0", *(twin.name for twin in twins)]
+    assert list(bench.manager) == [one]
 
 
 def test_description_is_complete_and_plain() -> None:
