@@ -21,7 +21,7 @@ from typing import Final
 
 from mesh_filters.definition import FieldError
 from mesh_filters.filter import Stream
-from mesh_filters.values import PLAIN, Value, value_source
+from mesh_filters.values import PLAIN, Reads, Value, reads, reads_of_all, value_source
 
 Condition = Callable[[Stream], bool]
 _TOKEN: Final = re.compile(r"""\s*(?:("(?:[^"\\]|\\.)*"|'[^']*')|(==|!=|<=|>=|<|>|%|\(|\)|,)|([^\s()<>=!%,"']+))""")
@@ -57,6 +57,13 @@ def compile_condition(text: str, path: str) -> Condition:
     return _Parser(text, path).whole()
 
 
+def condition_reads(text: str) -> Reads:
+    """What a condition that was checked reads."""
+    parser = _Parser(text, "")
+    parser.whole()
+    return reads_of_all(parser.kinds)
+
+
 def whole_number(value: bytes) -> int | None:
     """A decimal number of at most 18 digits."""
     digits = value[1:] if value[:1] == b"-" else value
@@ -78,6 +85,8 @@ class _Parser:
             position = match.end()
         self.position = 0
         self.depth = 0
+        self.kinds: list[Reads] = []
+        """what its values read"""
 
     def _peek(self) -> str:
         return self.tokens[self.position][0] if self.position < len(self.tokens) and not self.tokens[self.position][1] else ""
@@ -134,11 +143,13 @@ class _Parser:
     def _comparison(self) -> Condition:
         kind = self._next("a value")
         if kind in _NAMED:
-            value = value_source({kind: self._next("a name")}, self.path)
+            described: dict[str, str | bool] = {kind: self._next("a name")}
         elif kind in PLAIN:
-            value = value_source({kind: True}, self.path)
+            described = {kind: True}
         else:
             raise FieldError(self.path, f"has {kind!r} where a value such as `header name` should stand")
+        value = value_source(described, self.path)
+        self.kinds.append(reads(described))
         divisor: int | None = None
         if self._peek() == "%":
             self.position += 1

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import enum
 from asyncio import Task
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from mesh_codecs.events import Data, RequestHeaders, ResponseHeaders, Trailers
@@ -157,6 +158,22 @@ class Stream(Protocol):
         """Run something that waits. An error in it is logged."""
 
 
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """What a filter does to each further request with a head that it has learnt, in place of `on_request_headers`.
+
+    What it did to the head, to `labels`, to `dynamic_metadata` and to the route is repeated by the stream, with another
+    `x-request-id` if each request gets its own. The filter itself does the rest.
+    """
+
+    act: Callable[[Stream], None]
+    """count, remember: whatever each request needs"""
+    holds: tuple[Callable[[Stream], bool], ...] = ()
+    """what must be true so that it comes out the same: tests of everything beside the head that it came of, for which no
+    request is like the other (who calls, memories, endpoints). They change nothing and do not look at the head, which is the
+    one that goes upstream already, but for `x-request-id`"""
+
+
 class Filter:
     """Base of all filters; one instance serves one stream. Override the hooks that are needed.
 
@@ -168,6 +185,15 @@ class Filter:
     def on_request_headers(self, stream: Stream, event: RequestHeaders) -> FilterStatus:
         """The head of the request; `event` may be changed in place."""
         return FilterStatus.CONTINUE
+
+    def learn(self, stream: Stream, event: RequestHeaders) -> tuple[FilterStatus, Repetition | None]:
+        """The same as `on_request_headers` for a head that came before and will come again, and how to repeat it; None when
+        that cannot be said, because a lot was drawn, or something was read in which equal heads differ (`x-request-id`).
+
+        It is called for filters that serve all streams and have no other hook. They must change no more of the stream than
+        `Repetition` names, and their answer must come of nothing beside the head and what `holds` tests: not of the connection,
+        not of time, not of runtime values, not of whether a body follows."""
+        return self.on_request_headers(stream, event), None
 
     def on_request_data(self, stream: Stream, event: Data) -> FilterStatus:
         """A piece of the request's body."""

@@ -25,7 +25,7 @@ from mesh_filters.filter import Stream
 
 PARTS: Final = ("identity", "trust_domain", "namespace", "service_account", "cluster", "node")
 _SPIFFE: Final = re.compile(r"spiffe://(?P<trust_domain>[^/]+)(?:/ns/(?P<namespace>[^/]+)/sa/(?P<service_account>[^/]+))?")
-_HEADERS: Final = {"cluster": b"x-envoy-downstream-service-cluster", "node": b"x-envoy-downstream-service-node"}
+HEADER_PARTS: Final = {"cluster": b"x-envoy-downstream-service-cluster", "node": b"x-envoy-downstream-service-node"}
 PEER_METADATA: Final = b"x-envoy-peer-metadata"
 LONGEST_METADATA: Final = 16_384
 """bytes of the header; Istio's are about one thousand"""
@@ -44,7 +44,7 @@ def identities_of(stream: Stream) -> tuple[str, ...]:
 
 def source_part(stream: Stream, part: str) -> bytes | None:
     """One of PARTS."""
-    header = _HEADERS.get(part)
+    header = HEADER_PARTS.get(part)
     if header is not None:
         return stream.request.headers.first.get(header)
     for name in identities_of(stream):

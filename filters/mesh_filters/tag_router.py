@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from mesh_codecs.events import RequestHeaders
 from mesh_filters.definition import EndpointLabels, FieldError, FilterContext, FilterDefinition
-from mesh_filters.filter import Filter, FilterStatus, Stream
+from mesh_filters.filter import Filter, FilterStatus, Repetition, Stream
 
 TYPE: Final = "mesh_proxy.filters.TagRouter"
 METADATA: Final = "mesh_proxy.tag_router"
@@ -125,8 +125,30 @@ class TagRouterFilter(Filter):
             context.stat_prefix + "tag_router.", counters=("tagged", "untagged", "exact", "fallback", "base", "any", "refused")
         )
 
-    def on_request_headers(self, stream: Stream, event: RequestHeaders) -> FilterStatus:
-        """Narrow the cluster."""
+    def learn(self, stream: Stream, event: RequestHeaders) -> tuple[FilterStatus, Repetition | None]:
+        """A decision stands until the cluster's endpoints change; where labels have clusters of their own it is made anew."""
+        made: list[tuple[str, EndpointLabels, _Decision, bytes]] = []
+        status = self.on_request_headers(stream, event, made)
+        if self._clusters or not made:
+            return status, None
+        cluster, index, decision, tag = made[0]
+        endpoint_labels = self._context.endpoint_labels
+        stats = self._stats
+        tagged, counter = "tagged" if tag else "untagged", decision.counter
+
+        def act(stream: Stream) -> None:
+            setattr(stats, tagged, getattr(stats, tagged) + 1)
+            setattr(stats, counter, getattr(stats, counter) + 1)
+
+        return status, Repetition(act, (lambda stream: endpoint_labels(cluster) is index,))
+
+    def on_request_headers(
+        self,
+        stream: Stream,
+        event: RequestHeaders,
+        made: list[tuple[str, EndpointLabels, _Decision, bytes]] | None = None,
+    ) -> FilterStatus:
+        """Narrow the cluster. `made` takes what `learn` wants to know."""
         cluster = stream.target_cluster()
         index = self._context.endpoint_labels(cluster) if cluster else None
         if index is None:
@@ -145,6 +167,8 @@ class TagRouterFilter(Filter):
                 if len(known[1]) >= REMEMBERED:
                     known[1].clear()
                 known[1][tag, force, before] = decision
+        if made is not None:
+            made.append((cluster, index, decision, tag))
         stats = self._stats
         if tag:
             stats.tagged += 1

@@ -34,9 +34,9 @@ from typing import Any, Final
 
 from mesh_codecs.events import RequestHeaders
 from mesh_filters.definition import FieldError, FilterContext, FilterDefinition
-from mesh_filters.expression import compile_condition
-from mesh_filters.filter import Filter, FilterStatus, Stream
-from mesh_filters.values import Value, baggage_member, value_source, with_baggage, with_tracestate
+from mesh_filters.expression import compile_condition, condition_reads
+from mesh_filters.filter import Filter, FilterStatus, Repetition, Stream
+from mesh_filters.values import Reads, Value, baggage_member, reads, value_source, with_baggage, with_tracestate
 from mesh_filters.view import RequestView
 
 TYPE: Final = "mesh_proxy.filters.TrafficLabel"
@@ -47,6 +47,12 @@ REMEMBERED: Final = 1024
 """values of labels that are known; they come from requests, so there must be an end. Then it starts anew"""
 LONGEST: Final = 43
 """bytes of a label; what shared memory takes"""
+COUNTERS: Final = ("labelled", "unlabelled", "restored", "remembered", "stripped", "invalid")
+Ids = tuple[bytes | None, ...]
+"""trace ids of all requests with equal heads; None stands for the `x-request-id` of each"""
+Fact = Callable[[Stream], bool]
+_Remembered = tuple[bytes, bytes, Ids]
+"""what a request has left in memory: label, value, trace ids"""
 _LABEL: Final = re.compile(rb"[!-+\-./0-9:<-~]{1,%d}" % LONGEST)
 """printable, without comma and semicolon"""
 _NAME: Final = re.compile(r"[a-z0-9_.-]+")
@@ -90,6 +96,7 @@ class _Label:
         "attach_header",
         "attach_tracestate",
         "attaches_more",
+        "facts",
         "header",
         "key",
         "member",
@@ -110,6 +117,8 @@ class _Label:
             (_name_of(one), _source(one, f"labels.{config.name}.sources[{i}]", owner, self.key))
             for i, one in enumerate(config.sources)
         )
+        self.facts = tuple(_fact(one, find, owner, self.key) for one, (_, find) in zip(config.sources, self.sources, strict=True))
+        """for each of `sources`: makes a test that it still says the same of a request with an equal head; None = it must"""
         self.attach_header = "header" in config.attach_to
         self.attach_baggage = "baggage" in config.attach_to
         self.attach_tracestate = "tracestate" in config.attach_to
@@ -126,6 +135,15 @@ class _Label:
             self.valid.clear()
         self.valid.add(value)
         return True
+
+    def note(self, event: RequestHeaders, find: Value, value: bytes | None, facts: list[Fact | None]) -> None:
+        """Add the tests that a value, found by this source, comes out the same for equal heads; None when there is no telling."""
+        for (_, one), fact in zip(self.sources, self.facts, strict=True):
+            won = one is find and bool(value)
+            if fact is not None:
+                facts.append(fact(event, value if won else None))
+            if won:
+                return
 
     def attach(self, event: RequestHeaders, value: bytes) -> None:
         """Write it into the W3C headers."""
@@ -165,7 +183,7 @@ class TrafficLabelFilter(Filter):
         """(label, source, value) of each label that was found -> what metadata say; nobody changes it"""
         self._stats = context.stats(
             context.stat_prefix + "traffic_label.",
-            counters=("labelled", "unlabelled", "restored", "remembered", "stripped", "invalid"),
+            counters=COUNTERS,
         )
 
     def trace_ids(self, request: RequestHeaders) -> list[bytes]:
@@ -194,6 +212,21 @@ class TrafficLabelFilter(Filter):
                 return label
         return None
 
+    def ids(self, event: RequestHeaders) -> Ids:
+        """The same for all requests with equal heads."""
+        first = event.headers.first
+        own = first.get(b"x-request-id") if b"x-request-id" in self._trace_ids else None
+        return tuple(None if one is own else one for one in self.trace_ids(event))
+
+    def recall(self, stream: Stream, key: bytes, ids: Ids) -> bytes | None:
+        """`restore` for these ids, and nothing is counted."""
+        recall = self.context.recall
+        for one in ids:
+            label = recall(key, stream.request.headers.first[b"x-request-id"] if one is None else one)
+            if label is not None:
+                return label
+        return None
+
     def _may_label(self, stream: Stream) -> bool:
         if self._trusted:
             return True
@@ -218,8 +251,51 @@ class TrafficLabelFilter(Filter):
             if stripped:
                 self._stats.stripped += 1
 
-    def on_request_headers(self, stream: Stream, event: RequestHeaders) -> FilterStatus:
-        """Find the labels, write them on the request, remember them."""
+    def learn(self, stream: Stream, event: RequestHeaders) -> tuple[FilterStatus, Repetition | None]:
+        """The labels of equal heads are equal as long as memory, certificate and whatever else is asked say the same."""
+        facts: list[Fact | None] = []
+        if not self._trusted:
+            trusted = self._may_label(stream)
+            facts.append(lambda stream: self._may_label(stream) is trusted)
+        remembered: list[_Remembered] = []
+        stats = self._stats
+        before = [getattr(stats, name) for name in COUNTERS]
+        status = self.on_request_headers(stream, event, facts, remembered)
+        if None in facts:
+            return status, None
+        counted = [(name, getattr(stats, name) - old) for name, old in zip(COUNTERS, before, strict=True)]
+        return status, Repetition(
+            self._act([(name, number) for name, number in counted if number], remembered), tuple(filter(None, facts))
+        )
+
+    def _act(self, counted: list[tuple[str, int]], remembered: list[_Remembered]) -> Callable[[Stream], None]:
+        """What is left to do for a request like one before."""
+        stats = self._stats
+        if not remembered and counted == [("labelled", 1)]:
+
+            def count_one(stream: Stream) -> None:
+                stats.labelled += 1
+
+            return count_one
+
+        def act(stream: Stream) -> None:
+            for name, number in counted:
+                setattr(stats, name, getattr(stats, name) + number)
+            for key, value, ids in remembered:
+                for one in ids:
+                    trace_id = stream.request.headers.first[b"x-request-id"] if one is None else one
+                    self.context.remember(key, trace_id, value, self._ttl_s)
+
+        return act
+
+    def on_request_headers(
+        self,
+        stream: Stream,
+        event: RequestHeaders,
+        facts: list[Fact | None] | None = None,
+        remembered: list[_Remembered] | None = None,
+    ) -> FilterStatus:
+        """Find the labels, write them on the request, remember them. `facts` and `remembered` take what `learn` wants to know."""
         if not self._trusted and not self._may_label(stream):
             self._strip(event)
         stats = self._stats
@@ -232,6 +308,8 @@ class TrafficLabelFilter(Filter):
                 value = find(stream)
                 if value:
                     break
+            if facts is not None:
+                label.note(event, find, value, facts)
             if not value:
                 stats.unlabelled += 1
                 continue
@@ -250,6 +328,8 @@ class TrafficLabelFilter(Filter):
                 for trace_id in self.trace_ids(event):
                     self.context.remember(label.key, trace_id, value, self._ttl_s)
                     stats.remembered += 1
+                if remembered is not None:
+                    remembered.append((label.key, value, self.ids(event)))
             found += (label, kind, value)
         if found:
             told = self._told.get(found) or self._tell(found)
@@ -320,6 +400,33 @@ def _share(config: Mapping[str, Any], path: str, random: Callable[[], float]) ->
         return value if bucket < limit else None
 
     return find
+
+
+def _fact(
+    config: Mapping[str, Any], find: Value, owner: TrafficLabelFilter, key: bytes
+) -> Callable[[RequestHeaders, bytes | None], Fact | None] | None:
+    """See `_Label.facts`."""
+    kind = _name_of(config)
+    if kind == "trace":
+
+        def recalls(event: RequestHeaders, value: bytes | None) -> Fact:
+            ids = owner.ids(event)
+            return lambda stream: owner.recall(stream, key, ids) == value
+
+        return recalls
+    if kind in ("constant", "own_label"):
+        what = Reads.HEAD
+    elif kind == "expression":
+        what = condition_reads(str(config["expression"]))
+    elif kind == "percentage":
+        what = reads(config["hash"]) if "hash" in config else Reads.BOTH
+    else:
+        what = reads(config)
+    if what is Reads.HEAD:
+        return None
+    if what is Reads.REST:
+        return lambda event, value: lambda stream: (find(stream) or None) == value
+    return lambda event, value: None
 
 
 _FIELDS: Final = ("labels", "trace_ids", "ttl", "trust", "clear_route")

@@ -14,13 +14,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import enum
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from mesh_filters.definition import FieldError
 from mesh_filters.filter import Stream
-from mesh_filters.source import check_part, source_label, source_part
+from mesh_filters.source import HEADER_PARTS, check_part, source_label, source_part
 from mesh_filters.view import RequestView
 
 Value = Callable[[Stream], bytes | None]
@@ -40,6 +41,33 @@ NAMED: Final = (
     "source_label",
 )
 PLAIN: Final = ("path", "method", "authority", "source_ip", "protocol", "service", "group", "version")
+
+
+class Reads(enum.Enum):
+    """What a value comes of, for filters that keep what they found in a head (`Filter.learn`)."""
+
+    HEAD = "head"
+    """nothing but the head: equal heads have the same"""
+    REST = "rest"
+    """nothing of the head"""
+    BOTH = "both"
+    """a mixture, or a part of the head in which equal heads differ"""
+
+
+def reads(config: Mapping[str, Any]) -> Reads:
+    """What a description that was checked reads."""
+    kind, given = next(iter(config.items()))
+    if kind in ("jwt", "metadata", "argument", "source_ip") or (kind == "source" and given not in HEADER_PARTS):
+        return Reads.REST
+    if kind in ("header", "attachment") and str(given).lower() == "x-request-id":
+        return Reads.BOTH  # each request may get its own from us
+    return Reads.HEAD
+
+
+def reads_of_all(kinds: Iterable[Reads]) -> Reads:
+    """What comes of several values; a constant is as good as the head."""
+    found = set(kinds) or {Reads.HEAD}
+    return found.pop() if len(found) == 1 else Reads.BOTH
 
 
 def value_source(config: Mapping[str, Any], path: str) -> Value:

@@ -60,7 +60,7 @@ def has(kind: type[Filter], name: str) -> bool:
 class FilterChain:
     """One combination of filters."""
 
-    __slots__ = ("_makers", "_shared", "complete", "light", "local_reply", "request", "response", "size")
+    __slots__ = ("_makers", "_shared", "complete", "learns", "light", "local_reply", "request", "response", "size")
 
     def __init__(self, factories: Sequence[FilterFactory]) -> None:
         self.size = len(factories)
@@ -80,6 +80,8 @@ class FilterChain:
         long as none of them stops a request, it needs no `FilterRun`"""
         if heads_alone and self._shared is not None:
             self.light = tuple((position, self._shared[index], hook) for position, index, hook in self.request.headers)
+        self.learns = all(has(type(one), "learn") for _, one, _ in self.light)
+        """all of a light chain can say how to repeat what they did"""
 
     def make(self) -> list[Filter]:
         """The filters of one stream."""

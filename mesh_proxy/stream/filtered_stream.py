@@ -7,10 +7,11 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.events import ResponseHeaders
-from mesh_filters.filter import Filter, FilterStatus
+from mesh_filters.filter import Filter, FilterStatus, Repetition
 from mesh_proxy.config.model import FilterSwitch
 from mesh_proxy.routing.matchers import compile_fraction
 from mesh_proxy.stream.filter_run import FilterRun
+from mesh_proxy.stream.request_plan import REST
 from mesh_proxy.stream.shadow import shadows_of
 from mesh_proxy.stream.upstream_stream import UpstreamStream
 from mesh_proxy.tasks import create_task
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mesh_proxy.config.model.route import MirrorPolicyConfig
     from mesh_proxy.routing import Route
     from mesh_proxy.stream.filter_chain import FilterChain, FilterChains
+    from mesh_proxy.stream.request_plan import RequestPlan
 
 _CONTINUE: Final = FilterStatus.CONTINUE
 
@@ -34,7 +36,7 @@ class FilteredStream(UpstreamStream):
         """The request's head has passed the filters."""
         raise NotImplementedError
 
-    def _start_filters(self, chains: FilterChains) -> None:
+    def _start_filters(self, chains: FilterChains, plan: RequestPlan | None = None) -> None:
         """Which filters there are is decided by the route that the request has now, and does not change when its route does."""
         route = self.route
         chain = chains.default
@@ -45,7 +47,10 @@ class FilteredStream(UpstreamStream):
             if per_filter:
                 chain = chains.of(per_filter)
         if chain.light:
-            self._walk_light(chain)
+            if plan is None or plan.rest or not chain.learns:
+                self._walk_light(chain)
+            else:
+                self._walk_learning(chain, plan)
         elif chain.size:
             self.run = FilterRun(self, chain, self.downstream.owner.buffer_limit)
             self.run.request_headers(self.request)
@@ -58,11 +63,80 @@ class FilteredStream(UpstreamStream):
         for position, one, hook in chain.light:
             status = hook(one, self, request)
             if status is not _CONTINUE or self.response is not None:
-                if not self.done and self.response is None:  # it has not answered: it will let the request go on later
-                    self.run = FilterRun(self, chain, self.downstream.owner.buffer_limit)
-                    self.run.stopped(position, request, status)
+                self._stopped(chain, position, status)
                 return
         self.route_request()
+
+    def _stopped(self, chain: FilterChain, position: int, status: FilterStatus) -> None:
+        """By a filter of a light chain."""
+        if not self.done and self.response is None:  # it has not answered: it will let the request go on later
+            self.run = FilterRun(self, chain, self.downstream.owner.buffer_limit)
+            self.run.stopped(position, self.request, status)
+
+    def _walk_learning(self, chain: FilterChain, plan: RequestPlan) -> None:
+        """The same with a head that came before: perhaps the filters need not look at it again."""
+        plan.rest = REST
+        request = self.request
+        request_id = request.headers.first.get(b"x-request-id")
+        before = (request.method, request.scheme, request.authority, request.path, self.remote_address, self.is_internal)
+        learnt: list[Repetition] = []
+        for position, one, _ in chain.light:
+            status, repetition = one.learn(self, request)
+            if status is not _CONTINUE or self.response is not None:
+                self._stopped(chain, position, status)
+                return
+            if repetition is not None:
+                learnt.append(repetition)
+        plans = self.manager.plans
+        if (
+            len(learnt) == len(chain.light)
+            and before == (request.method, request.scheme, request.authority, request.path, self.remote_address, self.is_internal)
+            and request.headers.first.get(b"x-request-id") is request_id
+            and request.headers.more is None
+            and self.filter_state is None
+            and not self.flags
+            and not self.details
+        ):
+            plans.learner = self
+            plans.learnt = tuple(learnt)
+        try:
+            self.route_request()
+        finally:
+            plans.learner = None
+            plans.learnt = ()
+
+    def _filter_as_planned(self, plan: RequestPlan, beyond: RequestPlan, chains: FilterChains) -> bool:
+        """Let the filters repeat what they did to equal heads, of which the head that goes on is there already. False when they
+        have run instead."""
+        if beyond is plan:
+            if plan.rest:
+                plan.rest -= 1
+            self._start_filters(chains, plan)
+            return False
+        for holds in beyond.holds:
+            if not holds(self):
+                self._forget_beyond(plan)
+                self._start_filters(chains, plan)
+                return False
+        for act in beyond.acts:
+            act(self)
+        self.labels = beyond.labels
+        if beyond.metadata is not None:
+            self.dynamic_metadata = beyond.metadata.copy()
+        return True
+
+    def _forget_beyond(self, plan: RequestPlan) -> None:
+        """Something is no longer as it was: back to the head and the route before the filters."""
+        plan.beyond = None
+        plan.rest = REST
+        headers = self.request.headers
+        request_id = headers.first.get(b"x-request-id")
+        headers.first = plan.first.copy()
+        if request_id is not None:
+            headers.first[b"x-request-id"] = request_id
+        route = self.route = plan.route
+        self.route_name = route.name
+        self.virtual_host_name = route.virtual_host_name
 
     def local_reply_headers(self, event: ResponseHeaders) -> None:
         """A filter's answer is logged with the cluster that the route would have sent the request to, as by Envoy."""

@@ -103,7 +103,7 @@ class HttpStream(FilteredStream):
             if plan and plan.table is manager.route_table:
                 self._start_as_planned(plan, now)
                 return
-            if plan is None:
+            if plan is None or plan:  # or it is one for routes that are no more
                 original = replace(request, headers=request.headers.copy())
         if not request.authority and request.method != b"CONNECT" and headers.pop(b"host", None) is None:
             self.send_local_reply(400, details="missing_host_header", close=True)
@@ -143,6 +143,8 @@ class HttpStream(FilteredStream):
         request = self.request
         manager = self.manager
         context = manager.context
+        before = plan
+        plan = plan.beyond or plan
         first = request.headers.first = plan.first.copy()
         if plan.makes_id:
             first[b"x-request-id"] = context.request_id()
@@ -154,10 +156,9 @@ class HttpStream(FilteredStream):
         route = self.route = plan.route
         self.route_name = route.name
         self.virtual_host_name = route.virtual_host_name
-        choice = plan.choice
-        if manager.filter_chains is not None:
-            self._start_filters(manager.filter_chains)
+        if manager.filter_chains is not None and not self._filter_as_planned(before, plan, manager.filter_chains):
             return
+        choice = plan.choice
         cluster = None if choice is None or context.runtime else context.clusters.get(choice.name)
         if choice is None or cluster is None:
             self.route_request()
@@ -283,7 +284,7 @@ class HttpStream(FilteredStream):
             self._start_timeout(monotonic())
         if route.mirrors:
             self.mirror_request(route.mirrors)
-        if request.known is not None and manager.filter_chains is None:
+        if request.known is not None and (manager.filter_chains is None or (manager.plans.learner is self and not asks)):
             manager.plans.routed(self, request.known)
         self._attempt()
 

@@ -1,23 +1,27 @@
 """What the connection manager and the route make of a request head, remembered for the next request with the same head.
 
 A mesh sends the same few heads all the time, and a codec that knows a head by its bytes says so (`RequestHeaders.known`). Then
-the result of the checks, of the manager's headers and of the routing is copied instead of worked out again. The filters run as
-always; where there are none, what the router adds is remembered as well.
+the result of the checks, of the manager's headers and of the routing is copied instead of worked out again. What the router adds
+is remembered as well where there are no filters, and where all of them can say how to repeat what they did
+(`mesh_filters.filter.Repetition`); else the filters run as always.
 
 Whatever may turn out differently for equal heads has no plan: see `_plain` and `_routed`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from mesh_proxy.stream.router_headers import ROUTER_HEADERS
 
 if TYPE_CHECKING:
     from mesh_codecs.events import KnownHead, RequestHeaders
+    from mesh_filters.filter import Repetition, Stream
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.routing import ClusterChoice, Route
     from mesh_proxy.routing.table import RouteTable
+    from mesh_proxy.stream.filtered_stream import FilteredStream
     from mesh_proxy.stream.http_stream import HttpStream
     from mesh_proxy.stream.info import ConnectionInfo
 
@@ -25,6 +29,8 @@ PLANS: Final = 1024
 """kept per connection manager and shared by its connections; about 1 KiB each"""
 PLACES: Final = 64
 """kept for one head"""
+REST: Final = 64
+"""requests of a head for which filters run as always before it is looked again whether they can repeat what they did"""
 LARGEST_HEAD: Final = 1024
 """bytes of names and values; longer heads are worked out each time"""
 _UNIQUE: Final = frozenset(
@@ -37,15 +43,21 @@ class RequestPlan:
     """The outcome for one head."""
 
     __slots__ = (
+        "acts",
         "asked",
         "authority",
+        "beyond",
         "choice",
         "first",
+        "holds",
         "is_grpc",
         "is_internal",
+        "labels",
         "likeness",
         "makes_id",
+        "metadata",
         "remote_address",
+        "rest",
         "route",
         "scheme",
         "table",
@@ -73,12 +85,21 @@ class RequestPlan:
         self.is_grpc = False
         self.likeness: object = None
         """see `RequestHeaders.likeness`"""
+        self.rest = 0
+        """requests for which filters need not be asked whether they can repeat what they did"""
+        self.beyond: RequestPlan | None = None
+        """what follows when filters repeat what they did: a plan of its own, with the router's part; then all below is its"""
+        self.holds: tuple[Callable[[Stream], bool], ...] = ()
+        """what the filters ask for"""
+        self.acts: tuple[Callable[[Stream], None], ...] = ()
+        self.labels: tuple[tuple[str, str], ...] | None = None
+        self.metadata: dict[str, Any] | None = None
 
 
 class RequestPlans:
     """The plans of one connection manager."""
 
-    __slots__ = ("_likenesses", "_manager", "_places", "_plans", "_possible")
+    __slots__ = ("_likenesses", "_manager", "_places", "_plans", "_possible", "learner", "learnt")
 
     def __init__(self, manager: HttpManager) -> None:
         config = manager.config
@@ -92,6 +113,10 @@ class RequestPlans:
         self._plans: dict[tuple[object, ...], RequestPlan] = {}
         self._likenesses: dict[tuple[object, ...], object] = {}
         self._places: dict[tuple[bytes, int, bool, bytes, bytes], object] = {}
+        self.learner: FilteredStream | None = None
+        """the stream that its filters have learnt, while the router is at work on it"""
+        self.learnt: tuple[Repetition, ...] = ()
+        """what they said"""
 
     def place(self, connection: ConnectionInfo) -> object:
         """The same object for connections on which equal heads come to the same: the caller's address and certificate are in
@@ -136,6 +161,7 @@ class RequestPlans:
             original.scheme,
             original.authority,
             original.path,
+            original.http_version,
             *original.headers.first.items(),
         )
         plan = self._plans.get(key)
@@ -169,11 +195,29 @@ class RequestPlans:
 
     def routed(self, stream: HttpStream, known: KnownHead) -> None:
         """Add the router's part to the plan, if it always comes out the same. To be called when the router is done with the
-        head, and no filter has seen it."""
+        head, and no filter has seen it or all of them can repeat what they did."""
         plan: RequestPlan | None = known.note.get(stream.connection.place) if known.note is not None else None
-        if not plan or plan.asked:
+        if not plan:
             return
-        plan.asked = True
+        if self._manager.filter_chains is None:
+            if not plan.asked:
+                plan.asked = True
+                self._add_router(plan, stream)
+            return
+        route = stream.route
+        assert route is not None, "it was routed"
+        beyond = RequestPlan(stream, route, makes_id=plan.makes_id)
+        beyond.holds = tuple([test for one in self.learnt for test in one.holds])
+        beyond.acts = tuple([one.act for one in self.learnt])
+        beyond.labels = stream.labels
+        beyond.metadata = stream.dynamic_metadata
+        if beyond.metadata is not None:
+            beyond.metadata = beyond.metadata.copy()
+        if self._add_router(beyond, stream):
+            plan.beyond = beyond
+            plan.rest = 0
+
+    def _add_router(self, plan: RequestPlan, stream: HttpStream) -> bool:
         request = stream.request
         route = plan.route
         action = route.action
@@ -192,7 +236,7 @@ class RequestPlans:
             or not ROUTER_HEADERS.isdisjoint(plan.first)
             or not _UNIQUE.isdisjoint(plan.first)
         ):
-            return
+            return False
         plan.timeout_s = stream.timeout_s
         plan.is_grpc = stream.is_grpc
         plan.first = request.headers.first.copy()
@@ -206,3 +250,4 @@ class RequestPlans:
             likeness = self._likenesses[key] = object()
         plan.likeness = likeness
         plan.choice = choice
+        return True
