@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from schema_support import faults
 
 from mesh_proxy.cli.arguments import parse_arguments
 from mesh_proxy.config.loader import load_bootstrap
@@ -48,12 +49,83 @@ def rules(arguments: list[str]) -> Any:
 
 @pytest.mark.parametrize("path", sorted(DOCKER.glob("kubernetes/*.yaml")), ids=lambda path: path.name)
 def test_kubernetes_takes_them(path: Path) -> None:
-    """By the schemas of its API; SidecarSet is not one of its own kinds."""
+    """By the schemas of its API."""
     kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="make container-check installs kubernetes-validate")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for document in documents(path):
             kubernetes_validate.validate(document, SCHEMA_VERSION, strict=True)
+
+
+@pytest.mark.parametrize("path", ["compose/compose.yaml", "ratelimit/compose.yaml"])
+def test_compose_takes_them(path: str) -> None:
+    (compose,) = documents(DOCKER / path)
+    assert faults(compose, "compose") == []
+
+
+def sidecar_set() -> Tree:
+    (manifest,) = documents(DOCKER / "sidecarset.yaml")
+    return manifest
+
+
+def test_openkruise_takes_the_sidecar_set() -> None:
+    manifest = sidecar_set()
+    assert faults(manifest, "sidecarset") == []
+    spec = manifest["spec"]
+    volumes = {one["name"] for one in spec["volumes"]}
+    for container in spec["containers"]:
+        assert {one["name"] for one in container["volumeMounts"]} <= volumes
+        if container["upgradeStrategy"]["upgradeType"] == "HotUpgrade":
+            assert container["upgradeStrategy"]["hotUpgradeEmptyImage"]
+        assert parse_arguments(container["command"][1:]).config_path == "/etc/mesh/bootstrap.yaml"
+        (hook,) = container["lifecycle"]["postStart"].values()
+        assert hook["command"][:2] == ["mesh-proxy", "migrate"]
+
+
+def test_kubernetes_takes_what_the_sidecar_set_injects() -> None:
+    """Its containers and volumes as those of a pod, without what only OpenKruise reads."""
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="make container-check installs kubernetes-validate")
+    spec = sidecar_set()["spec"]
+    own = ("podInjectPolicy", "shareVolumePolicy", "upgradeStrategy", "transferEnv")
+    containers = [{key: value for key, value in one.items() if key not in own} for one in spec["containers"]]
+    injected = {"containers": containers, "volumes": spec["volumes"]}
+    document = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "injected"}, "spec": injected}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kubernetes_validate.validate(document, SCHEMA_VERSION, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "fault"),
+    [
+        ("spec.updateStrategy.type", "Sometimes", ".spec.updateStrategy.type: 'Sometimes' is none of"),
+        ("spec.updateStrategy.maxUnavailable", "a tenth", ".spec.updateStrategy.maxUnavailable: fits no alternative"),
+        ("spec.containers.0.upgradeStrategy.kind", "HotUpgrade", ".spec.containers[0].upgradeStrategy.kind: unknown field"),
+        ("spec.containers.0.podInjectPolicy", "Before", ".spec.containers[0].podInjectPolicy: 'Before' is none of"),
+        ("spec.replicas", 1, ".spec.replicas: unknown field"),
+        ("spec.selector", [], ".spec.selector: must be of the type object"),
+        ("metadata.name", "Mesh Proxy", ".metadata.name: 'Mesh Proxy' does not match"),
+    ],
+)
+def test_the_schema_finds_faults(place: str, value: Any, fault: str) -> None:
+    manifest = sidecar_set()
+    inner: Any = manifest
+    *way, last = place.split(".")
+    for step in way:
+        inner = inner[int(step)] if isinstance(inner, list) else inner[step]
+    inner[last] = value
+    (found,) = faults(manifest, "sidecarset")
+    assert found.startswith(fault)
+
+
+def test_the_compose_schema_finds_faults() -> None:
+    (compose,) = documents(COMPOSE)
+    compose["services"]["sidecar"] |= {"ports": ["all"], "capdrop": ["ALL"], "depends_on": {"shop-v1": {"condition": "healthy"}}}
+    assert [one.partition(":")[0] for one in sorted(faults(compose, "compose"))] == [
+        ".services.sidecar.capdrop",
+        ".services.sidecar.depends_on",
+        ".services.sidecar.ports[0]",
+    ]
 
 
 def test_the_configurations_load() -> None:
