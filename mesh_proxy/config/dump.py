@@ -7,6 +7,7 @@ private keys, passwords, …) reads `[redacted]`, as does everything inside a se
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from typing import Any
 
@@ -21,6 +22,8 @@ from mesh_proxy.config.resource import ResourceDump
 
 _F = FieldDescriptor
 REDACTED = "[redacted]"
+_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(?:[^\"\\]|\\.)*")
+"""a private key where none belongs, up to the end of its JSON string"""
 
 
 def dump(message: Message, name: str, *, version: str = "") -> ResourceDump:
@@ -36,7 +39,8 @@ def dump(message: Message, name: str, *, version: str = "") -> ResourceDump:
 
 def to_json(message: Message) -> str:
     """Redacted canonical JSON in one line."""
-    return json.dumps(shown(message), separators=(",", ":"))
+    text = json.dumps(shown(message), separators=(",", ":"))
+    return _KEY.sub(REDACTED, text) if "PRIVATE KEY-----" in text else text
 
 
 def shown(message: Message) -> dict[str, Any]:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from typing import Final
 
 from mesh_codecs.errors import MeshError
+
+_KEY: Final = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(-----END [A-Z0-9 ]*PRIVATE KEY-----|$)", re.DOTALL)
+
+
+def veiled(text: str) -> str:
+    """Without private keys: one may stand where a name or a certificate belongs, and what is wrong is shown to many."""
+    return _KEY.sub("[private key]", text) if "PRIVATE KEY-----" in text else text
 
 
 class ConfigError(MeshError):
@@ -16,9 +25,8 @@ class ConfigError(MeshError):
     """
 
     def __init__(self, path: str, why: str, others: Iterable[tuple[str, str]] = ()) -> None:
-        self.path = path
-        self.why = why
-        self.problems: tuple[tuple[str, str], ...] = ((path, why), *others)
+        self.problems: tuple[tuple[str, str], ...] = tuple((veiled(path), veiled(why)) for path, why in ((path, why), *others))
+        self.path, self.why = self.problems[0]
         super().__init__("\n".join(f"{path}: {why}" if path else why for path, why in self.problems))
 
     @classmethod

@@ -45,7 +45,7 @@ def read_message(
         try:
             text_format.Parse(text, message)
         except text_format.ParseError as error:
-            raise ConfigError("", f"{path} is not a {kind} in text format: {error}") from None
+            raise ConfigError("", f"{path} is not a {kind} in text format: {_place(error)}") from None
         return
     if suffix in (".yaml", ".yml"):
         value = parse_yaml(text, problems.warn, path)
@@ -57,6 +57,13 @@ def read_message(
                 raise ConfigError("", f"{path} is not valid JSON: {error}") from None
             value = parse_yaml(text, problems.warn, path)
     fill(value, message, problems, path, allow_unknown_fields=allow_unknown_fields, twins=twins)
+
+
+def _place(error: text_format.ParseError) -> str:
+    """Where; the message of the parser shows the whole line, in which a secret may stand."""
+    if error.GetLine() is None:
+        return "it cannot be parsed"
+    return f"line {error.GetLine()}, column {error.GetColumn()}"
 
 
 def fill(

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from udpa.annotations import sensitive_pb2
 
 from mesh_proxy.config import extensions
 from mesh_proxy.config.errors import join
@@ -49,6 +51,10 @@ _WELL_KNOWN = {
 }
 
 
+_SHOWN = re.compile(r", not (?!a mapping|a list|null).*", re.DOTALL)
+"""the part of a message that shows a value"""
+
+
 class Fault(Exception):
     """A scalar that does not fit; the caller knows the path."""
 
@@ -61,6 +67,7 @@ class Parser:
         self._allow_unknown = allow_unknown_fields
         self._twins = twins
         self._fields: dict[str, dict[str, Any]] = {}
+        self._in_secret = False
 
     def fill(self, message: Message, value: Any, path: str) -> None:
         """Set in `message` what `value` says."""
@@ -108,7 +115,9 @@ class Parser:
             self._problems.add(where, f"unknown field of {descriptor.full_name}")
 
     def _set(self, message: Message, field: Any, value: Any, path: str) -> None:
-        if field.is_repeated:
+        if field.GetOptions().Extensions[sensitive_pb2.sensitive] and not self._in_secret:
+            self._set_secret(message, field, value, path)
+        elif field.is_repeated:
             entry = field.message_type
             if entry is not None and entry.GetOptions().map_entry:
                 self._fill_map(message, field, value, path)
@@ -123,6 +132,20 @@ class Parser:
                 setattr(message, field.name, _scalar(field, value))
             except Fault as fault:
                 self._problems.add(path, str(fault))
+
+    def _set_secret(self, message: Message, field: Any, value: Any, path: str) -> None:
+        """What is wrong inside is said without showing what stands there."""
+        outside, self._problems = self._problems, Problems()
+        self._in_secret = True
+        try:
+            self._set(message, field, value, path)
+        finally:
+            inside, self._problems = self._problems, outside
+            self._in_secret = False
+        for notes, note in ((inside.found, outside.add), (inside.warnings, outside.warn)):
+            for where, why in notes:
+                note(path if why.startswith("unknown field") else where, _SHOWN.sub(", not what stands there", why))
+        outside.unknown_fields += inside.unknown_fields
 
     def _fill_list(self, message: Message, field: Any, value: Any, path: str) -> None:
         if not isinstance(value, list):

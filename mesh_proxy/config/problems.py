@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh_proxy.config.errors import ConfigError
+from mesh_proxy.config.errors import ConfigError, veiled
 
 
 class Problems:
@@ -19,7 +19,7 @@ class Problems:
 
     def add(self, path: str, why: str) -> None:
         """A fault: the configuration will be refused."""
-        self.found.append((path, why))
+        self.found.append((veiled(path), veiled(why)))
 
     def extend(self, error: ConfigError) -> None:
         """All the faults of `error`."""
@@ -27,9 +27,10 @@ class Problems:
 
     def warn(self, path: str, text: str) -> None:
         """Something that is accepted but worth a line in the log, and counted."""
-        if (path, text) not in self._warned:
-            self._warned.add((path, text))
-            self.warnings.append((path, text))
+        said = veiled(path), veiled(text)
+        if said not in self._warned:
+            self._warned.add(said)
+            self.warnings.append(said)
 
     @property
     def remarks(self) -> tuple[int, int, int]:

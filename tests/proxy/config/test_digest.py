@@ -2,18 +2,17 @@
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bootstraps import everything_on
-from bootstraps.good import GOOD
+from bootstraps.good import GOOD, ISTIO
 from envoy.config.bootstrap.v3 import bootstrap_pb2
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
 
 from mesh_proxy.config import extensions
 from mesh_proxy.config.digest import digest
@@ -87,83 +86,101 @@ def test_the_total_knows_no_order() -> None:
 # -- any field
 
 
-def leaves(message: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """(path, function that changes a copy of the whole) for every value that is set, also inside `Any`s."""
-    for field, value in list(message.ListFields()):
+def mutants(message: Any, path: str = "") -> Iterator[str]:
+    """Change one field after the other, also inside `Any`s, and each one back: those that are set, and those that are not.
+
+    While the generator waits, the message is as the path says that it gives.
+    """
+    if message.DESCRIPTOR.full_name == "google.protobuf.Any":
+        inner = extensions.new_message(message.type_url) if message.type_url else None
+        if inner is not None:
+            kept = message.value
+            inner.MergeFromString(kept)
+            for where in mutants(inner, path):
+                message.value = inner.SerializeToString()
+                yield where
+            message.value = kept
+        return
+    kept = message.SerializeToString()
+    present = {field.name for field, _ in message.ListFields()}
+    for field in message.DESCRIPTOR.fields:
         where = f"{path}.{field.name}"
-        nested = field.message_type
-        if nested is not None and nested.GetOptions().map_entry:
-            for key in list(value):
-                if nested.fields_by_name["value"].message_type is None:
-                    yield f"{where}[{key}]", lambda one=value, key=key: one.__setitem__(key, f"{one[key]}x")
-                else:
-                    yield from leaves(value[key], f"{where}[{key}]")
-        elif field.is_repeated:
-            yield f"{where}[-]", lambda one=value: one.pop()
-            for i, item in enumerate(value):
-                if nested is not None:
-                    yield from leaves(item, f"{where}[{i}]")
-        elif nested is not None:
-            yield f"{where} gone", lambda one=message, name=field.name: one.ClearField(name)
-            yield from leaves(value, where)
+        for how, change in changes(message, field, field.name in present):
+            change()
+            yield f"{where} {how}"
+            message.ParseFromString(kept)
+        if field.name in present and field.message_type is not None:
+            value = getattr(message, field.name)
+            if field.message_type.GetOptions().map_entry:
+                if field.message_type.fields_by_name["value"].message_type is not None:
+                    for key in list(value):
+                        yield from mutants(value[key], f"{where}[{key}]")
+            else:
+                for i, one in enumerate(value if field.is_repeated else [value]):
+                    yield from mutants(one, f"{where}[{i}]" if field.is_repeated else where)
+
+
+def changes(message: Any, field: Any, present: bool) -> list[tuple[str, Callable[[], object]]]:
+    """What can be done to one field itself."""
+    name = field.name
+
+    def now() -> Any:
+        return getattr(message, name)
+
+    found: list[tuple[str, Callable[[], object]]] = [("gone", lambda: message.ClearField(name))] if present else []
+    nested = field.message_type
+    if nested is not None and nested.GetOptions().map_entry:
+        key = "new" if nested.fields_by_name["key"].cpp_type == FieldDescriptor.CPPTYPE_STRING else 77
+        if nested.fields_by_name["value"].message_type is not None:
+            found.append(("grown", lambda: now()[key]))
         else:
-            yield where, lambda one=message, field=field, value=value: setattr(one, field.name, other(field, value))
+            found.append(("grown", lambda: now().__setitem__(key, other(nested.fields_by_name["value"], None))))
+    elif field.is_repeated:
+        found.append(("grown", lambda: now().add() if nested is not None else now().append(other(field, None))))
+        if len(now()) > 1 and now()[0] != now()[1]:
+            found.append(("in another order", lambda: swap(message, name)))
+    elif nested is not None:
+        if not present:
+            found.append(("there", lambda: now().SetInParent()))
+    else:
+        found.append(("another", lambda: setattr(message, name, other(field, now()))))
+    return found
+
+
+def swap(message: Any, name: str) -> None:
+    items = [copy.deepcopy(one) for one in getattr(message, name)]
+    message.ClearField(name)
+    getattr(message, name).extend([items[1], items[0], *items[2:]])
 
 
 def other(field: Any, value: Any) -> Any:
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         return not value
     if field.cpp_type == FieldDescriptor.CPPTYPE_ENUM:
-        return next(one for one in field.enum_type.values_by_number if one != value)
-    if isinstance(value, str):
-        return value + "x"
-    if isinstance(value, bytes):
-        return value + b"x"
-    return value + 1 if value < 1000 else value - 1
+        return next((one for one in field.enum_type.values_by_number if one != value), 77)
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        return (value or b"") + b"x" if field.type == FieldDescriptor.TYPE_BYTES else (value or "") + "x"
+    return (value or 0) + 1 if (value or 0) < 1000 else value - 1
 
 
-@pytest.mark.parametrize("good", GOOD[::4], ids=lambda good: good.name)
-def test_any_field_that_changes_changes_the_digest(good: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+SAMPLES = [*GOOD[::4], *ISTIO]
+INTERCEPTING = Path(__file__).parents[3] / "docker" / "compose" / "intercepting.yaml"
+
+
+@pytest.mark.parametrize("text", [*(one.text for one in SAMPLES), INTERCEPTING.read_text()])
+def test_any_field_that_changes_changes_the_digest(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every field of every message in a listener or cluster: changed, removed, added."""
     everything_on(monkeypatch)
     message = bootstrap_pb2.Bootstrap()
-    Parser(Problems()).fill(message, parse_yaml(good.text, Problems().warn), "")
-    resources: list[Message] = [*message.static_resources.listeners, *message.static_resources.clusters]
-    for resource in resources:
-        before = digest(resource, "n")
-        for i, (path, _) in enumerate(leaves(resource)):
-            changed = copy.deepcopy(resource)
-            change = list(leaves(changed))[i][1]
-            change()
-            assert digest(changed, "n") != before, path
-        for packed in opened(resource):
-            inner = extensions.new_message(packed.type_url)
-            assert inner is not None
-            inner.MergeFromString(packed.value)
-            for i, (path, _) in enumerate(leaves(inner)):
-                changed = copy.deepcopy(inner)
-                list(leaves(changed))[i][1]()
-                kept = packed.value
-                packed.value = changed.SerializeToString()
-                differs = digest(resource, "n") != before
-                packed.value = kept
-                assert differs, path
-
-
-def opened(message: Any) -> Iterator[Any]:
-    """The `Any`s in a message, as they stand in it."""
-    if message.DESCRIPTOR.full_name == "google.protobuf.Any":
-        yield message
-        return
-    for field, value in message.ListFields():
-        if field.message_type is None:
-            continue
-        if field.message_type.GetOptions().map_entry:
-            if field.message_type.fields_by_name["value"].message_type is not None:
-                for key in value:
-                    yield from opened(value[key])
-        else:
-            for one in value if field.is_repeated else [value]:
-                yield from opened(one)
+    Parser(Problems()).fill(message, parse_yaml(text, Problems().warn), "")
+    for resource in (*message.static_resources.listeners, *message.static_resources.clusters):
+        before, whole = digest(resource, "n"), resource.SerializeToString(deterministic=True)
+        count = 0
+        for path in mutants(resource):
+            assert digest(resource, "n") != before, path
+            count += 1
+        assert resource.SerializeToString(deterministic=True) == whole, "the mutations were taken back"
+        assert count > 50
 
 
 # -- secrets
