@@ -7,9 +7,9 @@ import os
 import struct
 import time
 from collections.abc import Mapping
-from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from mesh_proxy.dates import http_date
 from mesh_proxy.deadlines import Deadlines
 from mesh_proxy.listener.connection_table import ConnectionTable
 from mesh_proxy.tls.secrets import SecretStore
@@ -159,7 +159,7 @@ class WorkerContext:
         second = int(time.time())
         if second != self._date_second:
             self._date_second = second
-            self._date = formatdate(second, usegmt=True).encode()
+            self._date = http_date(second)
         return self._date
 
     def request_id(self) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from mesh_proxy.admin.endpoints import Endpoint
     from mesh_proxy.supervisor.supervisor import Supervisor
 
+_ESCAPED: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
 _STYLE: Final = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -81,7 +81,7 @@ def _id(endpoint: Endpoint) -> str:
 
 
 def _field(path: str, name: str, meaning: str) -> str:
-    title = escape(meaning, quote=True)
+    title = escape(meaning)
     if name in _FLAGS:
         return f'<label title="{title}"><input type="checkbox" name="{name}"> {name}</label>'
     if name in _CHOICES:
@@ -89,3 +89,8 @@ def _field(path: str, name: str, meaning: str) -> str:
         options = "".join(f"<option>{word}</option>" for word in words)
         return f'<label title="{title}">{name} <select name="{name}">{options}</select></label>'
     return f'<label title="{title}">{name} <input type="text" name="{name}"></label>'
+
+
+def escape(text: str) -> str:
+    """As text or in quotes. The library's `html` brings a third of a megabyte of entities."""
+    return text.translate(_ESCAPED)

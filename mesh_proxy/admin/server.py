@@ -8,7 +8,6 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from email.utils import formatdate
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl, unquote
 
@@ -17,6 +16,7 @@ from mesh_codecs.headers import Headers
 from mesh_codecs.http1 import DownstreamHttp1, Http1Settings
 from mesh_proxy.admin.exchange import AdminRequest, AdminResponse, text
 from mesh_proxy.config.model.common import AddressConfig
+from mesh_proxy.dates import http_date
 from mesh_proxy.stats.groups import HttpStats, ListenerHttpStats, ListenerStats
 from mesh_proxy.stream.info import ConnectionInfo, StreamInfo
 from mesh_proxy.tasks import create_task
@@ -253,7 +253,7 @@ class AdminConnection(asyncio.Protocol):
             (b"content-type", response.content_type.encode()),
             (b"cache-control", b"no-cache, max-age=0"),
             (b"x-content-type-options", b"nosniff"),
-            (b"date", formatdate(usegmt=True).encode()),
+            (b"date", http_date(int(time.time()))),
             (b"server", b"envoy"),
         ]
         body = response.body

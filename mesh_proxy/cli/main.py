@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from mesh_hotrestart import PROTOCOL_VERSION
 from mesh_proxy.cli.arguments import UsageError, help_text, parse_arguments, program_name, wants
 from mesh_proxy.cli.options import Options
-from mesh_proxy.cli.sidecarset import VERSION, VERSION_ALT, idle, migrate, role_of
+from mesh_proxy.cli.sidecarset import VERSION, VERSION_ALT, idle, role_of
 from mesh_proxy.cli.version import version_line
 from mesh_proxy.config.errors import ConfigError
 
@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "localhost": ("mesh_proxy.interception.localhost", "localhost"),
     "probes": ("mesh_proxy.health.rewrite", "probes"),
     "wait": ("mesh_proxy.interception.wait", "wait"),
+    "migrate": ("mesh_proxy.cli.migrate", "migrate"),
     "iptables": ("mesh_proxy.interception.command", "iptables"),
 }
 """commands of their own → (module, function), imported only when they are given"""
@@ -42,8 +43,6 @@ def main(argv: Sequence[str] | None = None, *, factory: DataPlaneFactory | None 
         return int(importlib.import_module("mesh_proxy.demo").main(arguments[1:]))
     if arguments[:1] == ["inspect"]:
         return int(importlib.import_module("mesh_proxy.cli.inspect").inspect(arguments[1:], prog))
-    if arguments[:1] == ["migrate"]:
-        return migrate(arguments[1:], prog)
     if arguments[:1] and arguments[0] in COMMANDS:
         module, function = COMMANDS[arguments[0]]
         return int(getattr(importlib.import_module(module), function)(arguments[1:], prog))

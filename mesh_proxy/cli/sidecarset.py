@@ -2,33 +2,19 @@
 
 Each container is told two numbers when it starts (downward API): its own version and the other's. They say what it is to be
 (OpenKruise, proposal 20210305). The containers share the network namespace, and with it our meeting point when that is abstract.
-
-`mesh-proxy migrate` is the postStart hook: it blocks until the new container's process has taken over, because OpenKruise
-empties the old container as soon as the hook has ended.
 """
 
 from __future__ import annotations
 
-import argparse
 import enum
-import http.client
-import json
 import os
 import signal
-import socket
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 VERSION: Final = "SIDECARSET_VERSION"
 VERSION_ALT: Final = "SIDECARSET_VERSION_ALT"
-DEFAULT_ADMIN: Final = "127.0.0.1:15000"
-DEFAULT_TIMEOUT_S: Final = 300.0
-POLL_S: Final = 0.1
-FAILED: Final = 1
-"""exit code of the hook when the new process does not serve: the kubelet then restarts the container"""
 
 
 class Role(enum.Enum):
@@ -65,78 +51,3 @@ def idle(role: Role) -> int:
     print(f"mesh-proxy: {VERSION} {os.environ.get(VERSION)}: {role.value}", file=sys.stderr, flush=True)
     signal.sigwait(signals)
     return 0
-
-
-def migrate(arguments: Sequence[str], prog: str) -> int:
-    """The hook; its exit code."""
-    parser = argparse.ArgumentParser(
-        prog=f"{prog} migrate",
-        allow_abbrev=False,
-        description="The postStart hook: wait until the process of this container has taken over from the other container's.",
-    )
-    parser.add_argument("--admin", metavar="HOST:PORT", default="", help=f"admin interface of the proxy [{DEFAULT_ADMIN}]")
-    parser.add_argument("--admin-address-path", metavar="FILE", default="", help="file with that address")
-    parser.add_argument("--timeout", metavar="S", type=float, default=DEFAULT_TIMEOUT_S, help=f"[{DEFAULT_TIMEOUT_S:.0f}]")
-    given = parser.parse_args(arguments)
-    try:
-        role = role_of(os.environ)
-    except ValueError as error:
-        print(f"{prog} migrate: {VERSION}, {VERSION_ALT}: {error}", file=sys.stderr)
-        return FAILED
-    if role.idle:
-        print(role.value)
-        return 0
-    deadline = time.monotonic() + given.timeout
-    ours = os.environ.get(VERSION, "")
-    problem = "it does not answer"
-    while True:
-        info = _server_info(given.admin, given.admin_address_path)
-        if info is not None:
-            serving = info.get("sidecarset_version", "")
-            if serving != ours:
-                problem = f"version {serving or '?'} still serves, not {ours}"
-            elif info.get("state") != "LIVE":
-                problem = f"it is {info.get('state')}"
-            elif info.get("predecessor_connections") is None:
-                print(f"version {ours or '?'} serves alone")
-                return 0
-            elif time.monotonic() >= deadline:
-                print(f"version {ours} serves; {info['predecessor_connections']} connections are left in the old container")
-                return 0
-            else:
-                problem = ""
-        if time.monotonic() >= deadline:
-            print(f"{prog} migrate: not done after {given.timeout:g} s: {problem}", file=sys.stderr)
-            return FAILED
-        time.sleep(POLL_S)
-
-
-def _server_info(admin: str, path: str) -> dict[str, Any] | None:
-    """What the serving process says of itself; None when it does not answer (yet)."""
-    try:
-        address = admin or (Path(path).read_text().strip() if path else DEFAULT_ADMIN)
-        connection: http.client.HTTPConnection
-        if address.startswith(("/", "@")):
-            connection = _UnixConnection(address)
-        else:
-            host, _, port = address.rpartition(":")
-            connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=5)
-        try:
-            connection.request("GET", "/server_info", headers={"host": "localhost"})
-            found = json.loads(connection.getresponse().read())
-        finally:
-            connection.close()
-    except (OSError, ValueError, http.client.HTTPException):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=5)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(5)
-        self.sock.connect("\0" + self._path[1:] if self._path.startswith("@") else self._path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import uuid
 from collections.abc import Callable
 from typing import Final
 
@@ -13,6 +12,12 @@ from mesh_proxy.stream.flags import long_names, short_names
 from mesh_proxy.stream.info import StreamInfo
 
 _BLANKS: Final = str.maketrans(" \t\f\v\n\r", "______")
+
+
+def _unique_id() -> bytes:
+    import uuid  # costs memory, and seldom needed
+
+    return str(uuid.uuid4()).encode()
 
 
 def strip_port(address: bytes) -> bytes:
@@ -128,7 +133,7 @@ register_text("DOWNSTREAM_TRANSPORT_FAILURE_REASON", _from_words(lambda info: in
 register_text("FILTER_CHAIN_NAME", _from_text(lambda info: info.connection.filter_chain_name))
 register_text("ACCESS_LOG_TYPE", _access_log_type)
 register_text("LOCAL_REPLY_BODY", lambda info: info.local_reply_body)
-register_text("UNIQUE_ID", lambda info: str(uuid.uuid4()).encode())
+register_text("UNIQUE_ID", lambda info: _unique_id())
 # Envoy's stream id is the request id where there is one.
 register_text("STREAM_ID", lambda info: info.request.headers.first.get(b"x-request-id") if info.request is not None else None)
 # Until there is tracing.

@@ -1,5 +1,5 @@
-"""Starting the processes, in the order that keeps them small: loader forked, data path imported, spawner forked, then everything
-else. The loader comes first because it takes longest: it reads while the data path is imported.
+"""Starting the processes, in the order that keeps them small: loader forked, everything imported, spawner forked, then the event
+loop. The loader comes first because it takes longest: it reads while the others' modules are imported.
 """
 
 from __future__ import annotations
@@ -73,12 +73,16 @@ def run(options: Options, *, factory: DataPlaneFactory | None = None, load: Load
     loading = Loading(functools.partial(load_configuration, options, load))
     if factory is None:
         factory = importlib.import_module("mesh_proxy.worker.data_plane").DataPlane
-    shared = SharedTables(shared_tables(options.concurrency), worker_count=options.concurrency)
-    entry = functools.partial(run_worker, options=options.for_workers(), shared=shared, factory=factory)
-    spawner_pid, spawner_socket = start_spawner(functools.partial(_enter, entry))
+    # Before the fork, though workers have no use for the supervisor's modules: an import counts references to names all over the
+    # heap, and would copy much of what the processes share.
+    import ctypes  # noqa: F401 - of the spawner and the workers
 
     from mesh_proxy.supervisor.spawner_client import SpawnerClient
     from mesh_proxy.supervisor.supervisor import Supervisor
+
+    shared = SharedTables(shared_tables(options.concurrency), worker_count=options.concurrency)
+    entry = functools.partial(run_worker, options=options.for_workers(), shared=shared, factory=factory)
+    spawner_pid, spawner_socket = start_spawner(functools.partial(_enter, entry))
 
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)

@@ -50,7 +50,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 def die_with_parent(parent: int, sig: signal.Signals) -> None:
     """Have the kernel send us sig when the parent dies. Nothing in the standard library calls prctl, hence ctypes."""
-    import ctypes  # imported before, in the spawner; the supervisor does without
+    import ctypes
 
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(sig), 0, 0, 0)
     if os.getppid() != parent:  # it died before the call
@@ -109,7 +109,6 @@ class _Spawner:
         self._children: dict[int, tuple[int, int]] = {}
         """pidfd -> (pid, token)"""
         self._poll = select.poll()
-        import ctypes  # noqa: F401 - the workers inherit it
 
     def run(self) -> None:
         """Serve until the supervisor's end closes, then see the workers out."""

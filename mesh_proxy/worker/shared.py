@@ -43,5 +43,5 @@ def tagged_numbers(shared: SharedTables | None, name: str, places: int) -> tuple
     if shared is not None and shared.worker_count > 1:
         memory = shared.table(name)
     else:
-        memory = memoryview(bytearray(places * TAGGED_NUMBER))
+        memory = memoryview(mmap.mmap(-1, places * TAGGED_NUMBER))  # what nobody writes takes no memory
     return memory[: places * 8].cast("q"), memory[places * 8 :].cast("d")

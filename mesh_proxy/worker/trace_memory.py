@@ -74,7 +74,7 @@ class TraceMemory:
     def __init__(self, descriptor: int | None = None) -> None:
         self._memory: Any
         if descriptor is None:
-            self._memory = memoryview(bytearray(TABLE_SIZE))
+            self._memory = memoryview(mmap.mmap(-1, TABLE_SIZE))  # unlike a bytearray: pages that nobody writes take no memory
             self._secret = os.urandom(_SECRET)
         else:
             self._memory = memoryview(mmap.mmap(descriptor, TABLE_SIZE))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh_proxy.cli import sidecarset
+from mesh_proxy.cli import migrate
 from mesh_proxy.cli.main import main
 from mesh_proxy.cli.sidecarset import Role, role_of
 
@@ -56,7 +56,7 @@ def test_versions_that_are_no_numbers(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_what_the_hook_makes_of_the_answer(
     info: object, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(sidecarset, "POLL_S", 0.001)
+    monkeypatch.setattr(migrate, "POLL_S", 0.001)
     monkeypatch.setenv("SIDECARSET_VERSION", "2")
     monkeypatch.setenv("SIDECARSET_VERSION_ALT", "1")
 
