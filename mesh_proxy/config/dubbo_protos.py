@@ -47,7 +47,10 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "heartbeat_interval": _DURATION,
         "max_body_bytes": _UINT32,
         "max_search_values": _UINT32,
+        "forward_client_cert_details": "string",
+        "set_current_client_cert_details": f".{PACKAGE}.ClientCertDetails",
     },
+    "ClientCertDetails": {"subject": "bool", "cert": "bool", "chain": "bool", "dns": "bool", "uri": "bool"},
     "ClusterOptions": {
         "connections_per_endpoint": _UINT32,
         "heartbeat_interval": _DURATION,

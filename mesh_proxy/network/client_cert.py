@@ -1,4 +1,5 @@
 """`x-forwarded-client-cert`: who called, as far as the proxies on the way have seen certificates.
+A header, of Dubbo an attachment.
 
 Follows Envoy's `ConnectionManagerUtility::mutateXfccRequestHeader`. On a connection without a client certificate the header goes,
 as whoever is at its other end could have written anything into it; only ALWAYS_FORWARD_ONLY trusts it all the same.
@@ -8,7 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from mesh_codecs.errors import RemoteProtocolError
+
 if TYPE_CHECKING:
+    from mesh_codecs.dubbo import DubboMessage
     from mesh_codecs.headers import Headers
     from mesh_proxy.tls.peer import TlsInfo
 
@@ -33,11 +37,38 @@ class ClientCertHeader:
         if self._sanitize or tls is None or tls.peer is None:
             headers.remove(XFCC)
         elif self._set:
-            element = tls.forwarded
-            if not element:
-                element = tls.forwarded = describe(tls, self._details)
+            element = self._element(tls)
             before = headers.get_joined(XFCC) if self._append else None
             headers.set(XFCC, before + b"," + element if before else element)
+
+    def apply_to_call(self, message: DubboMessage, tls: TlsInfo | None) -> bool:
+        """The same for the attachment of a Dubbo call, in whatever case its name is written. False when the attachments are out
+        of reach: nobody can say then what a provider would read there."""
+        clear = self._sanitize or tls is None or tls.peer is None
+        if not clear and not self._set:
+            return True
+        try:
+            found = message.attachments
+        except RemoteProtocolError:
+            return False
+        if found is None:
+            return False
+        names = [name for name in (*found.values, *found.others) if name.lower() == XFCC]
+        changes: dict[bytes, bytes | None] = dict.fromkeys(names)
+        if not clear:
+            assert tls is not None
+            before = [found.values[name] for name in names if name in found.values] if self._append else []
+            changes[XFCC] = b",".join((*before, self._element(tls)))
+        if changes:
+            message.edit_attachments(changes)
+        return True
+
+    def _element(self, tls: TlsInfo) -> bytes:
+        """For this connection's peer, made once."""
+        element = tls.forwarded
+        if not element:
+            element = tls.forwarded = describe(tls, self._details)
+        return element
 
 
 def client_cert_header(mode: str, details: tuple[str, ...]) -> ClientCertHeader | None:

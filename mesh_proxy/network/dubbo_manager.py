@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.dubbo import HeadMemo
 from mesh_proxy.access_log import AccessLogger
+from mesh_proxy.network.client_cert import client_cert_header
 from mesh_proxy.network.filter_context import compile_filters
 from mesh_proxy.routing.dubbo import DubboRouteTable
 from mesh_proxy.stats.dubbo_group import DubboStats
@@ -31,6 +32,7 @@ class DubboManager:
 
     __slots__ = (
         "access_loggers",
+        "client_cert",
         "clusters",
         "config",
         "connection_queues",
@@ -58,6 +60,8 @@ class DubboManager:
         self.memo = HeadMemo(max_values=config.max_search_values)
         """heads carry the plans of the route table, so that both live and go together"""
         self.access_loggers = tuple(AccessLogger(log, sinks, context.runtime) for log in config.access_logs)
+        mode = config.forward_client_cert_details
+        self.client_cert = client_cert_header(mode, config.set_current_client_cert_details) if mode else None
         self.filter_chains = compile_filters(config.filters, context, self.stats.prefix)
         self.watched = bool(self.access_loggers) or self.filter_chains is not None
         """every call has a DubboStream"""

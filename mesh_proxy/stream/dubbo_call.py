@@ -96,9 +96,12 @@ class DubboCall:
 
     def start(self, message: DubboMessage, now: float) -> None:
         """Through the filters, if there are any, to the route."""
-        if self.manager.watched:
-            self.stream = DubboStream(self, message, now)
-            self.stream.start(now)
+        stream = self.stream = DubboStream(self, message, now) if self.manager.watched else None
+        client_cert = self.manager.client_cert
+        if client_cert is not None and not client_cert.apply_to_call(message, self.connection.info.tls):
+            self.refuse(Refusal.MALFORMED, "dubbo.client_cert_unreadable", now)
+        elif stream is not None:
+            stream.start(now)
         else:
             self.route(message, now)
 

@@ -176,7 +176,8 @@ OURS = [
         "dubbo manager options",
         manager_options(
             f"opaque_cluster: o, access_log: [{file_log()}], idle_timeout: 60s, heartbeat_interval: 30s, max_body_bytes: 1000,"
-            " max_search_values: 500, route_defaults: {timeout: 2s}"
+            " max_search_values: 500, route_defaults: {timeout: 2s}, forward_client_cert_details: SANITIZE_SET,"
+            " set_current_client_cert_details: {uri: true, subject: true}"
         ),
         {
             f"{M}.opaque_cluster": "o",
@@ -185,6 +186,8 @@ OURS = [
             f"{M}.heartbeat_interval_s": 30.0,
             f"{M}.max_body_bytes": 1000,
             f"{M}.max_search_values": 500,
+            f"{M}.forward_client_cert_details": "SANITIZE_SET",
+            f"{M}.set_current_client_cert_details": ("subject", "uri"),
             f"{M}.default_options.timeout_s": 2.0,
         },
     ),
@@ -290,6 +293,24 @@ BAD = [
         "only once",
     ),
     Bad("dubbo manager option unknown", manager_options("nothing: 1"), f"{_OPTIONS}.value.nothing", "unknown field"),
+    Bad(
+        "dubbo client certificate mode",
+        manager_options("forward_client_cert_details: FORWARD"),
+        f"{_OPTIONS}.value.forward_client_cert_details",
+        "FORWARD is not one of SANITIZE,",
+    ),
+    Bad(
+        "dubbo client certificate details without a mode",
+        manager_options("set_current_client_cert_details: {uri: true}"),
+        f"{_OPTIONS}.value.set_current_client_cert_details",
+        "no effect without",
+    ),
+    Bad(
+        "dubbo client certificate detail unknown",
+        manager_options("forward_client_cert_details: SANITIZE_SET, set_current_client_cert_details: {ip: true}"),
+        f"{_OPTIONS}.value.set_current_client_cert_details.ip",
+        "unknown field",
+    ),
     Bad("dubbo body limit", manager_options("max_body_bytes: 0"), f"{_OPTIONS}.value.max_body_bytes", "between 1"),
     Bad("dubbo duration", options("timeout: 3"), f"{_METADATA}.value.timeout", "duration", envoy_refuses=False),
     Bad(

@@ -111,6 +111,10 @@ class DubboProxyConfig:
     """of a request; a larger one is answered and stepped over"""
     max_search_values: int = MAX_VALUES
     """of a request: attachments behind more values than these count as absent (see `routing.dubbo`)"""
+    forward_client_cert_details: str = ""
+    """what becomes of the attachment x-forwarded-client-cert, in the words of HTTP's manager; empty: it is left alone"""
+    set_current_client_cert_details: tuple[str, ...] = ()
+    """what it says of a peer besides `By` and `Hash`"""
 
 
 class DubboPinning(enum.Enum):

@@ -24,8 +24,10 @@ from mesh_proxy.config.translate.common import metadata, required
 from mesh_proxy.config.translate.context import Context, run
 from mesh_proxy.config.translate.dubbo_discovery import discovered
 from mesh_proxy.config.translate.dubbo_options import body_limit, metadata_with_options, route_options
+from mesh_proxy.config.translate.http import cert_details
 from mesh_proxy.config.translate.matchers import header_matcher, string_matcher
 
+CLIENT_CERT_MODES: Final = ("SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY")
 DUBBO: Final = "envoy.extensions.filters.network.dubbo_proxy.v3.DubboProxy"
 _ROUTER: Final = "envoy.extensions.filters.network.dubbo_proxy.router.v3.Router"
 _ROUTER_NAME: Final = "envoy.filters.dubbo.router"
@@ -53,7 +55,18 @@ def _manager_options(reader: Reader | None, stat_prefix: str) -> DubboProxyConfi
         heartbeat_interval_s=reader.timeout("heartbeat_interval"),
         max_body_bytes=body_limit(reader),
         max_search_values=reader.number("max_search_values", MAX_VALUES),
+        forward_client_cert_details=_client_cert_mode(reader),
+        set_current_client_cert_details=cert_details(reader),
     )
+
+
+def _client_cert_mode(reader: Reader) -> str:
+    mode = reader.text("forward_client_cert_details")
+    if mode and mode not in CLIENT_CERT_MODES:
+        raise reader.error(f"{mode} is not one of {', '.join(CLIENT_CERT_MODES)}", "forward_client_cert_details")
+    if not mode and reader.has("set_current_client_cert_details"):
+        raise reader.error("has no effect without forward_client_cert_details", "set_current_client_cert_details")
+    return mode
 
 
 def _filters(reader: Reader, context: Context) -> tuple[tuple[HttpFilterConfig, ...], Reader | None]:

@@ -113,7 +113,7 @@ def http_manager(reader: Reader, context: Context) -> HttpManagerConfig:
         stream_error_on_invalid_http_message=reader.flag("stream_error_on_invalid_http_message"),
         proxy_100_continue=reader.flag("proxy_100_continue"),
         forward_client_cert_details=reader.enum("forward_client_cert_details"),
-        set_current_client_cert_details=_cert_details(reader),
+        set_current_client_cert_details=cert_details(reader),
         local_reply=_local_reply(local_reply) if local_reply is not None else None,
     )
 
@@ -207,7 +207,8 @@ def _mapper(reader: Reader) -> LocalReplyMapperConfig:
     )
 
 
-def _cert_details(reader: Reader) -> tuple[str, ...]:
+def cert_details(reader: Reader) -> tuple[str, ...]:
+    """`set_current_client_cert_details`, of a connection manager or of Dubbo's ManagerOptions."""
     details = reader.sub("set_current_client_cert_details")
     if details is None:
         return ()
