@@ -306,7 +306,7 @@ class GrpcStream(GrpcUnary):
 
 
 class Dubbo(Caller):
-    """A consumer's one connection: quick calls all the time, beside slow ones."""
+    """A consumer's one connection: quick calls all the time, beside slow ones; after READONLY no more."""
 
     listener = "dubbo"
     quick = 8
@@ -317,6 +317,7 @@ class Dubbo(Caller):
         self._buffer = b""
         self._numbers = itertools.count(1)
         self._due = self.quick
+        self._readonly = False
         for _ in range(self.slow):
             self.call(slow=True)
         self.fill()
@@ -332,7 +333,7 @@ class Dubbo(Caller):
         if self.over:
             return
         due, self._due = self._due, 0
-        if not self.load.stopping:
+        if not self.load.stopping and not self._readonly:
             for _ in range(due):
                 self.call(slow=False)
 
@@ -341,7 +342,8 @@ class Dubbo(Caller):
         while len(buffer) >= 16 and len(buffer) >= (size := 16 + int.from_bytes(buffer[12:16], "big")):
             frame, buffer = buffer[:size], buffer[size:]
             if frame[2] & 0x80:
-                continue  # a heartbeat, or READONLY
+                self._readonly = self._readonly or b"R" in frame[16:]  # else a heartbeat
+                continue
             number = int.from_bytes(frame[4:12], "big", signed=True)
             if number not in self.waiting:
                 self.fail("an answer that nobody waits for")
@@ -350,7 +352,7 @@ class Dubbo(Caller):
             if frame[3] != 20 or expected not in frame:
                 self.fail(f"status {frame[3]}" if frame[3] != 20 else "wrong answer")
                 return
-            if self.load.stopping:
+            if self.load.stopping or self._readonly:
                 if not self.waiting:
                     self.close()
             elif number & 1:

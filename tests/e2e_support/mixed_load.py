@@ -7,10 +7,12 @@ nothing is tried again.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import uvloop
 
@@ -40,9 +42,9 @@ RARE: Mapping[str, int] = {"grpc streams": 1, "bytes": 0}
 
 class MixedLoad:
     """`ports` of the proxy's listeners by name: `http`, `grpc`, `dubbo`, `bytes`. `pause`: seconds between two rounds of quick
-    requests."""
+    requests. `tls`: everything over TLS."""
 
-    def __init__(self, ports: Mapping[str, int], pause: float = 0.02) -> None:
+    def __init__(self, ports: Mapping[str, int], pause: float = 0.02, tls: ssl.SSLContext | None = None) -> None:
         self.kinds = {name: Kind(wanted_connections=count) for name, (_, count) in PLAN.items()}
         self.stopping = False
         self.in_flight = 0
@@ -50,6 +52,7 @@ class MixedLoad:
         """the fewest requests in flight since somebody last set this"""
         self._ports = ports
         self._pause = pause
+        self._tls: dict[str, Any] = {"ssl": tls, "server_hostname": "mesh"} if tls is not None else {}
         self._callers: dict[Caller, str] = {}
         self._due: list[Callable[[], None]] = []
         self._faults: list[str] = []
@@ -152,7 +155,7 @@ class MixedLoad:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                await loop.create_connection(lambda: caller, "127.0.0.1", self._ports[caller.listener])
+                await loop.create_connection(lambda: caller, "127.0.0.1", self._ports[caller.listener], **self._tls)
         except (OSError, TimeoutError) as error:
             self.kinds[name].errors[f"cannot connect: {type(error).__name__}"] += 1
             await asyncio.sleep(0.05)
