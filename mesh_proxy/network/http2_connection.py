@@ -100,6 +100,10 @@ class Http2Connection(Http2Clock):
             self.context.loop.call_soon(self._read_on)
         if codec.draining:
             self._draining = True
+        if codec.refused:
+            self.codec_stats.stream_refused_errors += codec.refused
+            self.codec_stats.tx_reset += codec.refused
+            codec.refused = 0
         self._look_at_timer(now)
         self._touch()
 
@@ -119,6 +123,7 @@ class Http2Connection(Http2Clock):
     def _lost(self, now: float) -> None:
         if self.received:
             self.manager.stats.downstream_cx_http2_active -= 1
+        self._count_none_held()
         if self.streams and not self._remote_closed:
             self._count_active_destroy()
         for stream in tuple(self.streams.values()):

@@ -14,7 +14,7 @@ from mesh_codecs.events import Data, InformationalHeaders, ResponseHeaders, Stre
 from mesh_proxy.network.http_shell import HttpShell
 from mesh_proxy.network.outbox import Outbox
 from mesh_proxy.network.transport import set_limits, write_all
-from mesh_proxy.stats.http2_group import Http2Stats
+from mesh_proxy.stats.http2_group import NOTHING_HELD, Http2Stats
 
 if TYPE_CHECKING:
     from mesh_codecs.http2 import Http2Engine
@@ -31,7 +31,7 @@ TURN_BYTES: Final = 65_536
 class Http2Flow(HttpShell):
     """Abstract: `Http2Clock` adds the time-outs."""
 
-    __slots__ = ("_draining", "_holds", "_outboxes", "codec", "codec_stats", "requests", "streams")
+    __slots__ = ("_draining", "_held", "_holds", "_outboxes", "codec", "codec_stats", "requests", "streams")
 
     def __init__(self, manager: HttpManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
         super().__init__(manager, info, owner)
@@ -41,6 +41,8 @@ class Http2Flow(HttpShell):
         self.requests = 0
         self._draining = False
         """GOAWAY was said"""
+        self._held = NOTHING_HELD
+        """frames and control frames that the codec keeps while the transport takes nothing"""
         self._outboxes: dict[int, Outbox] = {}
         """responses that wait for credit"""
         self._holds: dict[int, list[int]] = {}
@@ -58,13 +60,19 @@ class Http2Flow(HttpShell):
             self._offer()
         for stream in tuple(self.streams.values()):
             stream.on_downstream_writable(True)
+        self._count_none_held()
         self.flush()
         self.context.flush()
+
+    def _count_none_held(self) -> None:
+        self._held = self.codec_stats.count_held(self._held, NOTHING_HELD)
 
     def flush(self) -> None:
         """Write what the codec gathered; while the transport takes nothing it stays there and its frames are counted."""
         self._dirty = False
         if self.closed or (self.write_blocked and not self._closing):
+            if not self.closed:
+                self._held = self.codec_stats.count_held(self._held, self.codec.held)
             return
         size = write_all(self.transport, self.codec.data_to_send())
         self.manager.stats.downstream_cx_tx_bytes_total += size

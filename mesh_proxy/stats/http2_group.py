@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from mesh_proxy.stats.group import StatGroup
+
+NOTHING_HELD: Final = (0, 0)
+"""what `count_held` is told of a connection whose peer takes what we write"""
 
 
 class Http2Stats(StatGroup):
@@ -70,6 +73,12 @@ class Http2Stats(StatGroup):
             setattr(self, name, getattr(self, name) + 1)
         elif code.startswith(_MESSAGING):
             self.rx_messaging_error += 1
+
+    def count_held(self, before: tuple[int, int], now: tuple[int, int]) -> tuple[int, int]:
+        """The codec of one connection holds so many frames, control frames among them, because its peer takes nothing."""
+        self.outbound_frames_active += now[0] - before[0]
+        self.outbound_control_frames_active += now[1] - before[1]
+        return now
 
 
 _FAULTS: dict[str, str] = {

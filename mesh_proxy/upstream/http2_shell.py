@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 from mesh_codecs.events import Event
 from mesh_codecs.http2 import Http2Engine, new_codec
 from mesh_proxy.network.transport import address_of, set_limits, write_all
+from mesh_proxy.stats.http2_group import NOTHING_HELD
 from mesh_proxy.upstream.pool import PooledConnection
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Http2UpstreamShell(PooledConnection):
 
     __slots__ = (
         "_closed_by_us",
+        "_held",
         "_last_read",
         "_local_address",
         "_timer",
@@ -54,6 +56,8 @@ class Http2UpstreamShell(PooledConnection):
         self.transport: asyncio.Transport
         self.write_blocked = False
         """the send buffer is above its high mark: output stays in the codec, which counts its frames"""
+        self._held = NOTHING_HELD
+        """those frames, and the control frames among them"""
         self.started = self.last_used = self._last_read = monotonic()
         self.closed = False
         self._closed_by_us = False
@@ -103,6 +107,7 @@ class Http2UpstreamShell(PooledConnection):
 
     def resume_writing(self) -> None:
         self.write_blocked = False
+        self._held = self.http2_stats.count_held(self._held, NOTHING_HELD)
         self._pump_all()
         self.touch()
         self.context.flush()
@@ -118,7 +123,11 @@ class Http2UpstreamShell(PooledConnection):
     def flush(self) -> None:
         """Write what the codec gathered."""
         self.dirty = False
-        if not (self.closed or self.write_blocked):
+        if self.closed:
+            return
+        if self.write_blocked:
+            self._held = self.http2_stats.count_held(self._held, self.codec.held)
+        else:
             self._write()
 
     def _write(self) -> None:
@@ -149,6 +158,7 @@ class Http2UpstreamShell(PooledConnection):
     def _count_end(self) -> None:
         """An established connection is gone."""
         self.closed = True
+        self._held = self.http2_stats.count_held(self._held, NOTHING_HELD)
         if self.pool.duration_queue is not None:
             self.pool.duration_queue.discard(self)
         if self._timer is not None:

@@ -144,6 +144,22 @@ def stats(*names: str) -> Script:
     return run
 
 
+def refused(pair: Pair, side: Side, seen: Observation) -> None:
+    """What streams beyond the limit count as, whether or not the caller could know of it."""
+    names = ("http2.stream_refused_errors", "http2.tx_reset", "http.streams.downstream_rq_total")
+    before = side.stats()
+    call(head(1, "/x"), pause(0.2), head(3, "/x"), streams=(1, 3), listener="streams")(pair, side, seen)
+    call(head(1, "/x") + head(3, "/x"), streams=(1, 3), listener="streams")(pair, side, seen)
+    deadline = time.monotonic() + 20
+    while True:
+        now = side.stats()
+        gone = {name: now.get(name, 0) - before.get(name, 0) for name in names}
+        if all(value >= 2 for value in gone.values()) or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    seen.notes.update({name: str(value) for name, value in gone.items()})
+
+
 COUNTERS = tuple(
     f"http.main.downstream_{name}"
     for name in (
@@ -258,6 +274,7 @@ CASES = (
     Case("h2_ping_between", status=200, run=call(head(1, "/x", *BODY, method="POST", end=False) + frame(PING, 0, 0, b"12345678") + data(1, b"hello", end=True))),
     Case("h2_goaway_of_caller", status=200, run=call(frame(GOAWAY, 0, 0, struct.pack(">II", 0, 0)) + head(1, "/x"))),
     Case("h2_too_many_streams", replies=(Reply(delay=0.3),), **on("streams", head(1, "/x"), pause(), head(3, "/x"), streams=(1, 3)), log=None),
+    Case("h2_too_many_streams_stats", replies=(Reply(delay=0.6),), run=refused, listener="streams", log=2),
     # Tunnels
     Case("h2_connect", status=200, run=tunnel(raw_head(1, (":method", "CONNECT"), (":authority", "a.test:443"), end=False), b"t:ping"), listener="tunnel"),
     Case("h2_connect_refused", status=404, run=call(raw_head(1, (":method", "CONNECT"), (":authority", "a.test:443"), end=False))),

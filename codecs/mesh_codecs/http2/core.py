@@ -76,6 +76,8 @@ class Core:
         """the last `receive_data` met nothing but whole heads and bodies: there is no output and no new wish for time"""
         self._ordinary = False
         """so far in this call"""
+        self.refused = 0
+        """streams of the peer beyond our limit, since somebody last looked and set it to zero"""
         self.pending = False
         """the last `receive_data` left complete frames for the next one, which may be given no bytes"""
         self._out: list[bytes] = []
@@ -114,6 +116,11 @@ class Core:
     def has_output(self) -> bool:
         """There is something to write."""
         return bool(self._out)
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """Frames in the output; how many of them there are only because the peer made us."""
+        return len(self._out), self._guard.outbound_control
 
     # The end of streams.
 

@@ -21,6 +21,8 @@ class Http2Engine(Codec, Protocol):
     """the last `receive_data` met nothing but whole heads and bodies: no need to look at output and timer"""
     pending: bool
     """complete frames were left for the next `receive_data`, which may be given no bytes"""
+    refused: int
+    """streams of the peer beyond our limit, since somebody last looked and set it to zero"""
 
     @property
     def head_started(self) -> bool:
@@ -29,6 +31,10 @@ class Http2Engine(Codec, Protocol):
     @property
     def has_output(self) -> bool:
         """There is, or may be, something to write."""
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """Frames in the output; how many of them there are only because the peer made us."""
 
     @property
     def draining(self) -> bool:

@@ -54,6 +54,12 @@ class H2Codec(H2Receiver):
         return True
 
     @property
+    def held(self) -> tuple[int, int]:
+        """Frames in the output, and control frames among them."""
+        self._collect()
+        return self._out_frames, self._guard.outbound_control
+
+    @property
     def draining(self) -> bool:
         """We have said GOAWAY."""
         return self._draining != 0
@@ -166,6 +172,7 @@ class H2Codec(H2Receiver):
         self._collect()
         out = self._out
         self._out = []
+        self._out_frames = 0
         self._guard.outbound_control = 0
         return out
 

@@ -22,12 +22,13 @@ from mesh_codecs.events import (
 from mesh_codecs.headers import Pairs
 from mesh_codecs.http2 import frames
 from mesh_codecs.http2.flood import FloodGuard
-from mesh_codecs.http2.frames import LARGEST_STREAM_ID, ConnectionFault
+from mesh_codecs.http2.frames import ENHANCE_YOUR_CALM, FRAME_HEADER_SIZE, LARGEST_STREAM_ID, ConnectionFault
 from mesh_codecs.http2.heads import Malformed, request_head, response_head, trailers_head
 from mesh_codecs.http2.settings import Http2Settings
 
 KEEPALIVE: Final = b"mesh-alv"
 DRAIN: Final = b"mesh-drn"
+_CONTROL: Final = frozenset((frames.RST_STREAM, frames.SETTINGS, frames.PING))
 
 
 class H2Receiver:
@@ -56,7 +57,10 @@ class H2Receiver:
             self._connection.increment_flow_control_window(settings.initial_connection_window_size - frames.DEFAULT_WINDOW)
         self.quiet = False
         self.pending = False
+        self.refused = 0
+        """h2 ends the connection instead"""
         self._out: list[bytes] = []
+        self._out_frames = 0
         self._buffer = bytearray()
         self._continuations = 0
         self._preface_read = not downstream
@@ -87,6 +91,7 @@ class H2Receiver:
         self._gone.clear()
         self._buffer += data
         try:
+            self._check_output()
             while not self._failed:
                 frame = self._next_frame()
                 if frame is None:
@@ -313,6 +318,19 @@ class H2Receiver:
         data = self._connection.data_to_send()
         if data:
             self._out.append(data)
+            pos = len(frames.PREFACE) if data.startswith(frames.PREFACE) else 0
+            while pos < len(data):
+                self._out_frames += 1
+                self._guard.outbound_control += data[pos + 3] in _CONTROL
+                pos += FRAME_HEADER_SIZE + (frames.unpack_frame_header(data, pos)[0] >> 8)
+
+    def _check_output(self) -> None:
+        """Hear no more of a peer that takes nothing of what we say."""
+        self._collect()
+        if self._out_frames > self.settings.max_outbound_frames:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "http2.outbound_frames_flood")
+        if self._guard.outbound_control > self.settings.max_outbound_control_frames:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "http2.outbound_control_frames_flood")
 
     def _final_goaway(self, code: int, debug: bytes) -> None:
         self._draining = 2

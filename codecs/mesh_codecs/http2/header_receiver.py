@@ -263,6 +263,7 @@ class HeaderReceiver(ControlReceiver):
         if stream_id > self._ignore_above:
             return
         if len(self._streams) >= self._most_streams:
+            self.refused += 1
             self._queue_reset(stream_id, frames.REFUSED_STREAM, self._local_initial_window)
             self._guard.answer_queued()
             if self._settings_acknowledged:  # until then the peer cannot know better

@@ -1,6 +1,7 @@
 """HTTP/2 from the caller's side, over real sockets within one process: translation, flow control, ends of streams."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -355,14 +356,20 @@ def test_many_small_frames_in_one_read_are_all_served() -> None:
     run(body())
 
 
-def test_a_caller_that_reads_nothing_is_given_up() -> None:
+def read_nothing(writer: asyncio.StreamWriter) -> None:
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 17)  # soon full
+
+
+@pytest.mark.parametrize("engine", ["mesh", "h2"])
+def test_a_caller_that_reads_nothing_is_given_up(engine: str) -> None:
     async def body() -> None:
         limit = 200
         hcm = f"http2_protocol_options: {{max_outbound_frames: {limit}}}"
         yaml = web(hcm=hcm, route="match: {prefix: /}, direct_response: {status: 200, body: {inline_string: " + "x" * 4000 + "}}")
-        async with plane(yaml) as one:
+        async with plane(yaml, codec_engine=engine) as one:
             _, writer = await one.connect("web")
-            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            read_nothing(writer)
             writer.write(wire.HELLO + wire.window_update(0, 2**31 - 1 - 65_535))
             stream_id = 1
             while not one.stat("http.web.", "downstream_cx_protocol_error"):
@@ -371,5 +378,50 @@ def test_a_caller_that_reads_nothing_is_given_up() -> None:
                 await asyncio.sleep(0)
             assert one.stat("http2.", "outbound_flood") == 1
             writer.transport.abort()
+
+    run(body())
+
+
+@pytest.mark.parametrize("engine", ["mesh", "h2"])
+def test_frames_that_a_caller_does_not_take_are_counted(engine: str) -> None:
+    async def body() -> None:
+        route = "match: {prefix: /}, direct_response: {status: 200, body: {inline_string: " + "x" * 4000 + "}}"
+        async with plane(web(route=route), codec_engine=engine) as one:
+            reader, writer = await one.connect("web")
+            read_nothing(writer)
+            writer.write(wire.HELLO + wire.window_update(0, 2**31 - 1 - 65_535))
+            stream_id = 1
+            await until(lambda: one.stat("http.web.", "downstream_cx_http2_active") == 1)
+            while one.stat("http2.", "outbound_control_frames_active") < 3:
+                writer.write(wire.headers(stream_id) + wire.ping())
+                stream_id += 2
+                await asyncio.sleep(0)
+            assert one.stat("http2.", "outbound_frames_active") > 3
+            writer.transport.resume_reading()  # type: ignore[attr-defined]
+            while one.stat("http2.", "outbound_frames_active"):
+                assert await reader.read(1 << 20)
+            assert one.stat("http2.", "outbound_control_frames_active") == 0
+            writer.transport.abort()
+
+    run(body())
+
+
+def test_frames_for_a_caller_that_leaves_are_no_longer_counted() -> None:
+    async def body() -> None:
+        route = "match: {prefix: /}, direct_response: {status: 200, body: {inline_string: " + "x" * 4000 + "}}"
+        async with plane(web(route=route)) as one:
+            _, writer = await one.connect("web")
+            read_nothing(writer)
+            writer.write(wire.HELLO + wire.window_update(0, 2**31 - 1 - 65_535))
+            stream_id = 1
+            await until(lambda: one.stat("http.web.", "downstream_cx_http2_active") == 1)
+            while not one.stat("http2.", "outbound_frames_active"):
+                writer.write(wire.headers(stream_id))
+                stream_id += 2
+                await asyncio.sleep(0)
+            writer.transport.abort()
+            await until(lambda: one.stat("http.web.", "downstream_cx_active") == 0)
+            assert one.stat("http2.", "outbound_frames_active") == 0
+            assert one.stat("http2.", "outbound_control_frames_active") == 0
 
     run(body())

@@ -265,7 +265,9 @@ def test_an_endpoint_that_takes_nothing_from_its_socket() -> None:
         assert head is not None
         connection.h2.increment_flow_control_window((1 << 24), head.stream_id)
         connection.flush()
-        read_on.wait(20)
+        while not read_on.wait(0.05):
+            connection.h2.ping(b"12345678")
+            connection.flush()
         connection.wait(lambda: head.ended)
         connection.answer(head, b"%d" % len(head.body))
         connection.drain()
@@ -277,8 +279,12 @@ def test_an_endpoint_that_takes_nothing_from_its_socket() -> None:
                 reader, writer = await one.connect("web")
                 writer.write(request("/", "POST", body))
                 await settled(one, "upstream_flow_control_backed_up_total", 1)
+                await until(lambda: one.stat("cluster.a.http2.", "outbound_control_frames_active") >= 2)
+                assert one.stat("cluster.a.http2.", "outbound_frames_active") >= 2
                 read_on.set()
                 assert (await read_answer(reader)).body == b"%d" % len(body)
+                await settled(one, "outbound_frames_active", 0, "cluster.a.http2.")
+                await settled(one, "outbound_control_frames_active", 0, "cluster.a.http2.")
                 writer.close()
             assert peer.faults == []
 
