@@ -74,14 +74,10 @@ def dumps(supervisor: Supervisor, named: Named, *, include_eds: bool = False) ->
     """The dumps in Envoy's order."""
     loaded = timestamp(supervisor.started_at)
     by_kind: dict[str, list[tuple[str, str, dict[str, Any]]]] = {"Bootstrap": [], "Listener": [], "Cluster": []}
-    discovered: list[dict[str, Any]] = []
     for view in supervisor.bootstrap.resources:
         kind = view.type_url.rpartition(".")[2]
         if kind in by_kind and (kind == "Bootstrap" or kind == "Listener" or named(view.name)):
             by_kind[kind].append((view.name, view.type_url, json.loads(view.json)))
-        elif kind == "MultipleRouteConfiguration" and named(view.name):
-            route_config = {"@type": view.type_url, **json.loads(view.json)}
-            discovered.append({"version_info": view.version, "route_config": route_config, "last_updated": loaded})
     bootstraps = [resource for _, _, resource in by_kind["Bootstrap"]]
     for bootstrap in bootstraps:
         bootstrap["node"] = {**bootstrap.get("node", {}), **user_agent()}
@@ -118,10 +114,9 @@ def dumps(supervisor: Supervisor, named: Named, *, include_eds: bool = False) ->
         if named(table.get("name", ""))
     ]
     routes_dump = _list("RoutesConfigDump", "static_route_configs", "route_config", routes, loaded)
-    if discovered:
-        routes_dump["dynamic_route_configs"] = discovered
-    for field, more in lists(dynamic, "rds", named).items():
-        routes_dump.setdefault(field, []).extend(more)
+    for kind in ("rds", "drds"):
+        for field, more in lists(dynamic, kind, named).items():
+            routes_dump.setdefault(field, []).extend(more)
     configs.append(routes_dump)
     configs.append({"@type": f"{_ADMIN}SecretsConfigDump"})
     return configs

@@ -17,6 +17,7 @@ _FIELDS: Final = {
     "cds": ("dynamic_active_clusters", "cluster"),
     "eds": ("dynamic_endpoint_configs", "endpoint_config"),
     "rds": ("dynamic_route_configs", "route_config"),
+    "drds": ("dynamic_route_configs", "route_config"),
 }
 """kind -> (list in the dump, field of its elements)"""
 

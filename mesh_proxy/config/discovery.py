@@ -22,6 +22,7 @@ from mesh_proxy.config.files import read_message
 from mesh_proxy.config.problems import Problems
 from mesh_proxy.config.translate.cluster import translate_cluster
 from mesh_proxy.config.translate.context import Context
+from mesh_proxy.config.translate.dubbo import translate_dubbo_routes
 from mesh_proxy.config.translate.endpoint import translate_endpoints
 from mesh_proxy.config.translate.listener import translate_listener
 from mesh_proxy.config.translate.route import translate_route_configuration
@@ -42,6 +43,7 @@ _TRANSLATE: Final[dict[str, Translate]] = {
     "eds": translate_endpoints,
     "lds": translate_listener,
     "rds": translate_route_configuration,
+    "drds": translate_dubbo_routes,
 }
 
 

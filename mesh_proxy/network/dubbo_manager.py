@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.dubbo import HeadMemo
 from mesh_proxy.access_log import AccessLogger
+from mesh_proxy.config.model.dubbo import DubboRoutesConfig
 from mesh_proxy.network.client_cert import client_cert_header
 from mesh_proxy.network.filter_context import compile_filters
 from mesh_proxy.routing.dubbo import DubboRouteTable
@@ -17,7 +18,7 @@ from mesh_proxy.stream.dubbo_call import PLAIN
 
 if TYPE_CHECKING:
     from mesh_proxy.access_log import SinkSet
-    from mesh_proxy.config.model.dubbo import DubboProxyConfig
+    from mesh_proxy.config.model.dubbo import DubboProxyConfig, DubboRoute
     from mesh_proxy.context import WorkerContext
 
 FRAME_TIMEOUT_S: Final = 120.0
@@ -31,6 +32,7 @@ class DubboManager:
     """Shared by every connection of one filter chain."""
 
     __slots__ = (
+        "__weakref__",
         "access_loggers",
         "client_cert",
         "clusters",
@@ -56,9 +58,12 @@ class DubboManager:
         self.clusters = context.clusters
         self.now = monotonic
         self.stats = context.registry.get(DubboStats, f"dubbo.{sanitize(config.stat_prefix)}.")
-        self.routes = DubboRouteTable.of(config, self.stats)
+        routes = DubboRoutesConfig(name=config.stat_prefix, routes=config.routes)
+        if config.drds is not None:  # what did not come in time has no routes
+            routes = context.route_tables.enter(self, config.drds) or DubboRoutesConfig(name=config.drds.name)
+        self.take_routes(self.compile_routes(routes))
         self.memo = HeadMemo(max_values=config.max_search_values)
-        """heads carry the plans of the route table, so that both live and go together"""
+        """heads carry plans, which know the table that they are of"""
         self.access_loggers = tuple(AccessLogger(log, sinks, context.runtime) for log in config.access_logs)
         mode = config.forward_client_cert_details
         self.client_cert = client_cert_header(mode, config.set_current_client_cert_details) if mode else None
@@ -76,18 +81,26 @@ class DubboManager:
         self.unsent = 0
         """bytes that wait for consumers which do not read, together"""
 
+    def compile_routes(self, config: DubboRoutesConfig) -> DubboRouteTable:
+        """A table for `take_routes`. Raises ValueError."""
+        return DubboRouteTable.of(_with_plain_options(replace(self.config, routes=config.routes)), self.stats)
+
+    def take_routes(self, table: DubboRouteTable) -> None:
+        """Calls that begin from now on are routed by this table."""
+        self.routes = table
+
     def __repr__(self) -> str:
         return f"<DubboManager {self.config.stat_prefix} {self.memo!r}>"
 
 
 def _with_plain_options(config: DubboProxyConfig) -> DubboProxyConfig:
-    """The one object PLAIN wherever a route has no options, so that a call sees this by identity."""
-    routes = tuple(
-        replace(
-            one,
-            routes=tuple(replace(route, options=PLAIN) if route.options == PLAIN else route for route in one.routes),
-        )
-        for one in config.routes
-    )
+    """With the options of the manager where a route has none of its own, and with the one object PLAIN where those are empty, so
+    that a call sees this by identity."""
     default = PLAIN if config.default_options == PLAIN else config.default_options
+
+    def with_options(route: DubboRoute) -> DubboRoute:
+        options = route.options if route.own_options else default
+        return replace(route, options=PLAIN if options == PLAIN else options)
+
+    routes = tuple(replace(one, routes=tuple(map(with_options, one.routes))) for one in config.routes)
     return replace(config, routes=routes, default_options=default)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mesh_codecs.http1 import Http1Settings, UnderscoreAction
 from mesh_codecs.http2 import Http2Engine, new_codec
 from mesh_proxy.access_log import AccessLogger
-from mesh_proxy.config.model import ClusterActionConfig
+from mesh_proxy.config.model import ClusterActionConfig, RouteTableConfig
 from mesh_proxy.network import request_headers
 from mesh_proxy.network.client_cert import client_cert_header
 from mesh_proxy.network.filter_context import compile_filters
@@ -24,7 +24,7 @@ from mesh_proxy.stream.request_plan import RequestPlans
 
 if TYPE_CHECKING:
     from mesh_proxy.access_log import SinkSet
-    from mesh_proxy.config.model import HttpManagerConfig, RouteTableConfig
+    from mesh_proxy.config.model import HttpManagerConfig
     from mesh_proxy.context import WorkerContext
     from mesh_proxy.deadlines import DeadlineQueue
 
@@ -106,7 +106,9 @@ class HttpManager:
         self.require_path_checks = (
             config.normalize_path or config.merge_slashes or config.path_with_escaped_slashes_action != "KEEP_UNCHANGED"
         )
-        table = config.route_table if config.rds is None else context.route_tables.enter(self, config.rds)
+        table = config.route_table
+        if config.rds is not None:  # what did not come in time has no routes
+            table = context.route_tables.enter(self, config.rds) or RouteTableConfig(name=config.rds.name)
         assert table is not None
         self.stream_idle_queues: tuple[DeadlineQueue, ...] = ()
         self.connection_queues: tuple[DeadlineQueue, ...] = ()

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
 from mesh_proxy.config.errors import ConfigError
-from mesh_proxy.config.model.route import RouteTableConfig
 
 if TYPE_CHECKING:
+    from mesh_proxy.config.model.dubbo import DubboRoutesConfig
+    from mesh_proxy.config.model.route import RouteTableConfig
     from mesh_proxy.config.model.source import Reference
-    from mesh_proxy.network.http_manager import HttpManager
-    from mesh_proxy.routing import RouteTable
 
-Staged = list[tuple["HttpManager", "RouteTable"]]
+
+class Manager(Protocol):
+    """Of HTTP or Dubbo."""
+
+    def compile_routes(self, config: Any) -> Any:
+        """A table for `take_routes`. Raises ValueError."""
+
+    def take_routes(self, table: Any) -> None:
+        """Requests that begin from now on are routed by it."""
+
+
+Staged = list[tuple["Manager", Any]]
+"""manager and compiled table"""
 
 
 class RouteTables:
@@ -23,15 +34,15 @@ class RouteTables:
     __slots__ = ("_managers", "configs")
 
     def __init__(self) -> None:
-        self.configs: Mapping[Reference, RouteTableConfig] = {}
-        self._managers: dict[Reference, WeakSet[HttpManager]] = {}
+        self.configs: Mapping[Reference, RouteTableConfig | DubboRoutesConfig] = {}
+        self._managers: dict[Reference, WeakSet[Manager]] = {}
 
-    def enter(self, manager: HttpManager, reference: Reference) -> RouteTableConfig:
-        """The manager's table. It will be given every later one."""
+    def enter(self, manager: Manager, reference: Reference) -> Any:
+        """The manager's table; None if it did not come in time. It will be given every later one."""
         self._managers.setdefault(reference, WeakSet()).add(manager)
-        return self.configs.get(reference) or RouteTableConfig(name=reference.name)  # it did not come in time: no routes
+        return self.configs.get(reference)
 
-    def stage(self, configs: Mapping[Reference, RouteTableConfig]) -> Staged:
+    def stage(self, configs: Mapping[Reference, RouteTableConfig | DubboRoutesConfig]) -> Staged:
         """Compile what changes; nothing is live yet. Raises ConfigError."""
         staged: Staged = []
         for reference, config in configs.items():

@@ -3,7 +3,7 @@
 A pure function of the resources and of what is served now:
 
 * a cluster is served when its endpoints (EDS) are there, or their time is over;
-* a listener is served when its route tables (RDS) are there, or their time is over;
+* a listener is served when its route tables (RDS, DRDS) are there, or their time is over;
 * until then the version before it stays, if there was one;
 * whatever did not change is the very object that it was, so that nobody has to look at it.
 
@@ -19,6 +19,7 @@ from typing import Any
 
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.cluster import EndpointSetConfig
+from mesh_proxy.config.model.dubbo import DubboRoutesConfig
 from mesh_proxy.config.model.listener import ListenerConfig
 from mesh_proxy.config.model.route import RouteTableConfig
 from mesh_proxy.config.model.source import Reference
@@ -58,7 +59,7 @@ class Assembly:
     listeners: Mapping[str, Served] = field(default_factory=dict)
     warming_clusters: Mapping[str, Held | None] = field(default_factory=dict)
     warming_listeners: Mapping[str, Held | None] = field(default_factory=dict)
-    route_tables: Mapping[Reference, RouteTableConfig] = field(default_factory=dict)
+    route_tables: Mapping[Reference, RouteTableConfig | DubboRoutesConfig] = field(default_factory=dict)
     wanted: frozenset[Reference] = frozenset()
     """of what is served and of what warms"""
     missing: frozenset[Reference] = frozenset()
@@ -76,11 +77,11 @@ def assemble(static: Static, contents: Contents, before: Assembly, expired: Coll
     clusters, warming_clusters = found.choose(_sources(static.clusters, static.cds, contents), before.clusters)
     listeners, warming_listeners = found.choose(_sources(static.listeners, static.lds, contents), before.listeners)
     _check_addresses(static, contents)
-    tables: dict[Reference, RouteTableConfig] = {}
+    tables: dict[Reference, RouteTableConfig | DubboRoutesConfig] = {}
     for served in (*clusters.values(), *listeners.values()):
         for reference in served.source.references:
             value = found.value(reference)
-            if value is not None and reference.kind == "rds":
+            if value is not None and reference.kind in ("rds", "drds"):
                 tables[reference] = value
     return Assembly(
         clusters=clusters,

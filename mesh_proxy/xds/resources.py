@@ -13,6 +13,7 @@ TYPES: Final[dict[str, str]] = {
     "eds": "envoy.config.endpoint.v3.ClusterLoadAssignment",
     "lds": "envoy.config.listener.v3.Listener",
     "rds": "envoy.config.route.v3.RouteConfiguration",
+    "drds": "envoy.extensions.filters.network.dubbo_proxy.v3.MultipleRouteConfiguration",
 }
 """kind -> message, in the order in which updates of one moment are taken: what is needed comes before what needs it"""
 

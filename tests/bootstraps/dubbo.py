@@ -160,14 +160,12 @@ GOOD = [
     Good(
         "dubbo routes from a file",
         drds(f"path_config_source: {{path: {FILE}}}"),
-        {f"{R}.name": "hello", "resources.3.name": "routes", "resources.3.version": "7"},
-        warnings=(f"{MANAGER}.drds.config_source",),
+        {f"{M}.routes": (), f"{M}.drds.name": "routes", f"{M}.drds.source.path": str(FILE), f"{M}.drds.kind": "drds"},
     ),
     Good(
         "dubbo routes from a file, old form",
         drds(f"path: {FILE}, initial_fetch_timeout: 1s"),
-        {f"{R}.name": "hello"},
-        warnings=(f"{MANAGER}.drds.config_source",),
+        {f"{M}.drds.name": "routes", f"{M}.drds.source.initial_fetch_timeout_s": 1.0},
     ),
 ]
 
@@ -244,15 +242,8 @@ BAD = [
     Bad(
         "dubbo routes from no file",
         drds("path_config_source: {path: /nonexistent/d.yaml}"),
-        "/nonexistent/d.yaml",
-        "cannot read",
-    ),
-    Bad(
-        "dubbo routes of another name",
-        drds(f"path_config_source: {{path: {FILE}}}", "nobody"),
-        f"{MANAGER}.drds",
-        "does not hold the routes 'nobody'",
-        envoy_refuses=False,
+        f"{MANAGER}.drds.config_source.path_config_source.path",
+        "/nonexistent/d.yaml does not exist",
     ),
     Bad(
         "dubbo filter of an unknown type",

@@ -41,6 +41,7 @@ from mesh_proxy.config.model.dubbo import (
     DubboRoute,
     DubboRouteConfig,
     DubboRouteOptions,
+    DubboRoutesConfig,
 )
 from mesh_proxy.config.model.http import (
     Http1Config,
@@ -101,6 +102,7 @@ __all__ = [
     "DubboRoute",
     "DubboRouteConfig",
     "DubboRouteOptions",
+    "DubboRoutesConfig",
     "EndpointConfig",
     "EndpointSetConfig",
     "FilterChainConfig",

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from mesh_proxy.config.model.cluster import LocalityConfig
 from mesh_proxy.config.model.common import AccessLogConfig, AddressConfig
+from mesh_proxy.config.model.dubbo import DubboRoutesConfig
 from mesh_proxy.config.model.listener import ListenerConfig
 from mesh_proxy.config.model.route import RouteTableConfig
 from mesh_proxy.config.model.source import ConfigSource, Reference
@@ -103,5 +104,5 @@ class WorkerSnapshot:
     max_downstream_connections: int | None = None
     rotated_secrets: tuple[SecretConfig, ...] = field(default=(), repr=False)
     """newer versions of what listeners and clusters bring in their `tls_secrets`"""
-    route_tables: Mapping[Reference, RouteTableConfig] = field(default_factory=dict, hash=False)
+    route_tables: Mapping[Reference, RouteTableConfig | DubboRoutesConfig] = field(default_factory=dict, hash=False)
     """route tables that came apart from their listeners (RDS)"""

@@ -17,6 +17,7 @@ from mesh_codecs.dubbo.body import MAX_VALUES
 from mesh_proxy.config.model.common import AccessLogConfig, HeaderMatcherConfig, StringMatcherConfig
 from mesh_proxy.config.model.http import HttpFilterConfig
 from mesh_proxy.config.model.route import MirrorPolicyConfig, WeightedClusterConfig
+from mesh_proxy.config.model.source import Reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,8 @@ class DubboRoute:
     metadata_match: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """filter_metadata; `envoy.lb` is what endpoints must have"""
     options: DubboRouteOptions = DubboRouteOptions()
+    own_options: bool = True
+    """False: those of the manager count, which a file of routes does not know"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +93,22 @@ class DubboRouteConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DubboRoutesConfig:
+    """`MultipleRouteConfiguration`: the routes of a manager that come apart from it."""
+
+    name: str
+    routes: tuple[DubboRouteConfig, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DubboProxyConfig:
     """`DubboProxy` and the ManagerOptions among its filters."""
 
     stat_prefix: str
     routes: tuple[DubboRouteConfig, ...] = ()
-    """in configured order, wherever they came from; the first one that matches wins"""
+    """in configured order; the first one that matches wins"""
+    drds: Reference | None = None
+    """where the routes come from instead"""
     filters: tuple[HttpFilterConfig, ...] = ()
     """those before the router, in order: filters of HTTP, which see calls as streams"""
     default_options: DubboRouteOptions = DubboRouteOptions()

@@ -23,7 +23,7 @@ class Reference:
     """A named resource that a listener or a cluster needs before it can be used."""
 
     kind: str
-    """`rds` or `eds`"""
+    """`rds`, `drds` or `eds`"""
     name: str
     source: ConfigSource
     stat_prefix: str = field(default="", compare=False)

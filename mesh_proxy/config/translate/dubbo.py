@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
+from google.protobuf.message import Message
+
 from mesh_codecs.dubbo.body import MAX_VALUES
 from mesh_proxy.config import registry
 from mesh_proxy.config.dubbo_protos import MANAGER_OPTIONS, ROUTE_OPTIONS
@@ -15,17 +17,20 @@ from mesh_proxy.config.model.dubbo import (
     DubboRoute,
     DubboRouteConfig,
     DubboRouteOptions,
+    DubboRoutesConfig,
 )
 from mesh_proxy.config.model.http import HttpFilterConfig
 from mesh_proxy.config.model.route import WeightedClusterConfig
+from mesh_proxy.config.model.source import Reference
 from mesh_proxy.config.reader import Reader
 from mesh_proxy.config.translate.access_log import access_log
 from mesh_proxy.config.translate.common import metadata, required
 from mesh_proxy.config.translate.context import Context, run
-from mesh_proxy.config.translate.dubbo_discovery import discovered
 from mesh_proxy.config.translate.dubbo_options import body_limit, metadata_with_options, route_options
 from mesh_proxy.config.translate.http import cert_details
 from mesh_proxy.config.translate.matchers import header_matcher, string_matcher
+from mesh_proxy.config.translate.source import reference
+from mesh_proxy.stats.group import sanitize
 
 CLIENT_CERT_MODES: Final = ("SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY")
 DUBBO: Final = "envoy.extensions.filters.network.dubbo_proxy.v3.DubboProxy"
@@ -39,7 +44,17 @@ def dubbo_proxy(reader: Reader, context: Context) -> DubboProxyConfig:
     reader.enum("serialization_type")  # each frame says its own
     filters, options = _filters(reader, context)
     manager = _manager_options(options, reader.text("stat_prefix"))
-    return dataclasses.replace(manager, routes=_routes(reader, context, manager.default_options), filters=filters)
+    routes, drds = _routes(reader, context, manager)
+    return dataclasses.replace(manager, routes=routes, drds=drds, filters=filters)
+
+
+def translate_dubbo_routes(message: Message, path: str, context: Context | None = None) -> DubboRoutesConfig:
+    """`MultipleRouteConfiguration` as a resource of its own."""
+    return run(message, path, lambda reader, _: _resource(reader), context)
+
+
+def _resource(reader: Reader) -> DubboRoutesConfig:
+    return DubboRoutesConfig(name=reader.text("name"), routes=_route_configs(reader, DubboRouteOptions()))
 
 
 def _manager_options(reader: Reader | None, stat_prefix: str) -> DubboProxyConfig:
@@ -98,18 +113,21 @@ def _filters(reader: Reader, context: Context) -> tuple[tuple[HttpFilterConfig, 
     return tuple(filters), options
 
 
-def _routes(reader: Reader, context: Context, defaults: DubboRouteOptions) -> tuple[DubboRouteConfig, ...]:
+def _routes(reader: Reader, context: Context, manager: DubboProxyConfig) -> tuple[tuple[DubboRouteConfig, ...], Reference | None]:
+    defaults = manager.default_options
     specifier = reader.oneof("route_specifier")
     if reader.message.route_config:
         if specifier:
             raise reader.error(f"cannot be given together with {specifier}", "route_config")
-        return _route_configs(reader, defaults)
+        return _route_configs(reader, defaults), None
     if specifier == "multiple_route_config":
-        return multiple(required(reader, specifier), defaults)
+        return multiple(required(reader, specifier), defaults), None
     if specifier == "drds":
-        message, path = discovered(required(reader, specifier), context)
-        return run(message, path, lambda inner, _: multiple(inner, defaults), context)
-    return ()
+        drds = required(reader, specifier)
+        name = drds.text("route_config_name")
+        prefix = f"dubbo.{sanitize(manager.stat_prefix)}.drds.{sanitize(name)}."
+        return (), reference(drds, context, "drds", name, stat_prefix=prefix, field="config_source")
+    return (), None
 
 
 def multiple(reader: Reader, defaults: DubboRouteOptions) -> tuple[DubboRouteConfig, ...]:
@@ -146,6 +164,7 @@ def _route(reader: Reader, defaults: DubboRouteOptions) -> DubboRoute:
         clusters=_clusters(action),
         metadata_match=lb,
         options=route_options(options) if options is not None else defaults,
+        own_options=options is not None,
     )
 
 
