@@ -75,6 +75,7 @@ class Configuration:
             static,
             ReaderClient(self._loop, supervisor.spawn_reader),
             self._serve,
+            supervisor.notifier,
             runtime=bootstrap.runtime,
             reject_unknown_fields=supervisor.options.reject_unknown_dynamic_fields,
             published=supervisor.stats.extra,

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mesh_proxy.config.model import ListenerConfig
     from mesh_proxy.config.model.tls import SecretConfig
     from mesh_proxy.config.model.twin import AnyClusterConfig
+    from mesh_proxy.notifier import Notifier
     from mesh_proxy.tls.rotation import SecretRotation
 
 FLUSH_TIMEOUT_S: Final = 0.2
@@ -115,6 +116,7 @@ class Supervisor:
         self._measured: list[ProcessMemory] = []
         self._measured_at = float("-inf")
         self._rotation: SecretRotation | None = None
+        self._notifier: Notifier | None = None
         self._intervals = HistogramIntervals(self.bootstrap.stats_flush_interval_s)
         self._loop = loop
         self._loading = loading
@@ -247,6 +249,8 @@ class Supervisor:
         if self._rotation is not None:
             self._rotation.close()
         self.configuration.close()
+        if self._notifier is not None:
+            self._notifier.close()
         self.restarter.close()
         self.handover.close()
         self.succession.close()
@@ -327,13 +331,22 @@ class Supervisor:
         found = {secret.name: secret for secret in (*secrets_of(resources), *inline_bundles(resources))}
         return tuple((found | {secret.name: secret for secret in snapshot.rotated_secrets}).values())
 
+    @property
+    def notifier(self) -> Notifier:
+        """Tells everybody here what happens in directories."""
+        if self._notifier is None:
+            from mesh_proxy.notifier import Notifier  # only where something is watched: it brings ctypes
+
+            self._notifier = Notifier(self._loop)
+        return self._notifier
+
     def _watch_secrets(self) -> None:
         """Follow the files of the secrets that are in use."""
         secrets = self.secrets
         if self._rotation is None and any(secret.source is not None for secret in secrets):
             from mesh_proxy.tls.rotation import SecretRotation  # only where something is watched: it brings ctypes and ssl
 
-            self._rotation = SecretRotation(self._loop, self.configuration.rotate, self.stats.extra.append)
+            self._rotation = SecretRotation(self._loop, self.notifier, self.configuration.rotate, self.stats.extra.append)
         if self._rotation is not None:
             self._rotation.watch(secrets)
 

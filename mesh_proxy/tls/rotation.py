@@ -17,6 +17,7 @@ from typing import ClassVar, Final
 
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.tls import SecretConfig
+from mesh_proxy.notifier import Notifier
 from mesh_proxy.stats.group import StatGroup, sanitize
 from mesh_proxy.tasks import create_task
 from mesh_proxy.tls.directories import DirectoryWatch
@@ -67,13 +68,14 @@ class SecretRotation:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        notifier: Notifier,
         apply: Callable[[tuple[SecretConfig, ...]], Awaitable[None]],
         publish: Callable[[StatGroup], None],
     ) -> None:
         self._apply = apply
         self._publish = publish
         self._watched: dict[str, _Watched] = {}
-        self._directories = DirectoryWatch(loop, self._look)
+        self._directories = DirectoryWatch(loop, notifier, self._look)
         self._task: asyncio.Task[None] | None = None
         self._look_again = False
 

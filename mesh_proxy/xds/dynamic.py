@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.source import ConfigSource, Reference
+from mesh_proxy.notifier import Notifier
 from mesh_proxy.stats.group import StatGroup
 from mesh_proxy.tasks import create_task
 from mesh_proxy.xds.assembly import Assembly, Static, assemble
@@ -50,6 +51,7 @@ class DynamicConfig:
         static: Static,
         reader: ReaderClient,
         serve: Callable[[Assembly], Awaitable[None]],
+        notifier: Notifier,
         *,
         runtime: Mapping[str, Any],
         reject_unknown_fields: bool,
@@ -88,7 +90,7 @@ class DynamicConfig:
         self._timers: dict[Reference | FeedKey, asyncio.TimerHandle] = {}
         self._subscriptions: dict[Reference | FeedKey, Subscription] = {}
         self._lists = [key for key in (static.cds, static.lds) if key is not None]
-        self._watcher = FileWatcher(loop, self.refresh)
+        self._watcher = FileWatcher(notifier, self.refresh)
         self._task: asyncio.Task[None] | None = None
 
     # The life of it.
