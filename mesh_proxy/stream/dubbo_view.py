@@ -16,6 +16,8 @@ from mesh_codecs.headers import Headers
 from mesh_codecs.hessian2.values import Map, Object
 
 PROTOCOL = b"Dubbo"
+NO_VERSION = b"0.0.0"
+"""how Dubbo writes that a service has none"""
 
 
 class AttachmentHeaders(Headers):
@@ -45,6 +47,12 @@ class AttachmentHeaders(Headers):
     def first(self, values: dict[bytes, bytes]) -> None:
         self.first.clear()
         self.first.update(values)
+
+    @property
+    def service_version(self) -> bytes:
+        """What the call itself says, which needs no attachments; empty when it has none."""
+        version = self._message.service_version
+        return version if version != NO_VERSION else b""
 
     def _read(self) -> dict[bytes, bytes]:
         message = self._message
