@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mesh_proxy.config.model.tls import UpstreamTlsConfig
 from mesh_proxy.tls.context import client_context
@@ -27,6 +27,10 @@ MOST_SESSIONS: Final = 1024
 """endpoints of which a session is kept"""
 
 
+Key = tuple[str, str]
+"""address and server name"""
+
+
 class TlsFailed(OSError):
     """No TLS connection came to be; the text is for `%UPSTREAM_TRANSPORT_FAILURE_REASON%`."""
 
@@ -34,7 +38,7 @@ class TlsFailed(OSError):
 class TlsConnector:
     """One of a cluster's TLS transport sockets. Raises ValueError for certificates that cannot be used."""
 
-    __slots__ = ("_material", "_named", "_offering", "_secrets", "_sessions", "config", "stats", "updates")
+    __slots__ = ("_material", "_named", "_offering", "_open", "_secrets", "_sessions", "config", "stats", "updates")
 
     def __init__(self, config: UpstreamTlsConfig, secrets: SecretStore, registry: StatRegistry, cluster_prefix: str) -> None:
         self.config = config
@@ -43,11 +47,14 @@ class TlsConnector:
         self._named = registry, f"{cluster_prefix}ssl."
         self._secrets = secrets
         self._offering: dict[tuple[str, ...], TlsConnector] = {}
-        self._sessions: dict[tuple[str, str], ssl.SSLSession] = {}
+        self._sessions: dict[Key, ssl.SSLSession] = {}
+        self._open: dict[Key, TlsClient] = {}
+        """the newest connection to each endpoint, as long as its session was not taken"""
         self._material = CurrentMaterial(config, secrets, client_context, self._changed, rsa_usage=config.enforce_rsa_key_usage)
 
     def _changed(self) -> None:
         self._sessions.clear()
+        self._open.clear()
         self.updates.ssl_context_update_by_sds += 1
 
     def offering(self, alpn: tuple[str, ...]) -> TlsConnector:
@@ -66,16 +73,28 @@ class TlsConnector:
         material = self._material.get()
         return TlsClient(self, material, name, (endpoint.address, name), factory, done)
 
-    def session(self, key: tuple[str, str]) -> ssl.SSLSession | None:
-        """One to resume; it is used once (RFC 8446, C.4)."""
-        return self._sessions.pop(key, None)
+    def session(self, key: Key, material: Material) -> ssl.SSLSession | None:
+        """One to resume; it is used once (RFC 8446, C.4). What is kept is of this material, as a change forgets all of it."""
+        session = self._sessions.pop(key, None)
+        if session is None and key in self._open:
+            session = self._open.pop(key).take_session(material)
+        return session
 
-    def remember(self, key: tuple[str, str], session: ssl.SSLSession | None, material: Material) -> None:
-        """A session that the endpoint may let us resume."""
-        if session is not None and session.has_ticket and self.config.resumption and material is self._material.get():
-            if len(self._sessions) >= MOST_SESSIONS:
-                self._sessions.pop(next(iter(self._sessions)))
-            self._sessions[key] = session
+    def opened(self, key: Key, connection: TlsClient) -> None:
+        """The endpoint has sent something, so its ticket is there too. The `ssl` module copies a session that it gives out, with
+        all certificates in it: that is done when somebody can use it."""
+        self._open[key] = connection
+
+    def closed(self, key: Key, connection: TlsClient) -> None:
+        """A connection is gone: the last one of its endpoint leaves its session behind."""
+        if self._open.get(key) is connection:
+            del self._open[key]
+            if key not in self._sessions:
+                session = connection.take_session(self._material.get())
+                if session is not None:
+                    if len(self._sessions) >= MOST_SESSIONS:
+                        self._sessions.pop(next(iter(self._sessions)))
+                    self._sessions[key] = session
 
     def close(self) -> None:
         """Withdraw the statistics."""
@@ -105,7 +124,7 @@ class TlsClient(TlsTransport):
         connector: TlsConnector,
         material: Material,
         name: str,
-        key: tuple[str, str],
+        key: Key,
         factory: Callable[[], asyncio.Protocol],
         done: asyncio.Future[None],
     ) -> None:
@@ -119,7 +138,7 @@ class TlsClient(TlsTransport):
         self._failure = ""
         self.app: asyncio.Protocol
         """what lies above, once `done` is"""
-        self._begin(material.context, False, name or None, connector.session(key))
+        self._begin(material.context, False, name or None, connector.session(key, material))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._attach(transport)
@@ -141,6 +160,19 @@ class TlsClient(TlsTransport):
         self._app = self.app = self._factory()
         self.app.connection_made(self)
         self._done.set_result(None)
+        if connector.config.resumption:
+            self._read = self._read_first
+
+    def _read_first(self, size: int) -> bytes:
+        self._read = self._inner.read
+        self._connector.opened(self._key, self)
+        piece: bytes = self._read(size)
+        return piece
+
+    def take_session(self, material: Material) -> ssl.SSLSession | None:
+        """To resume; None when the endpoint gave no ticket, or when other certificates count by now."""
+        session = self.tls_object.session if material is self._material else None
+        return session if session is not None and session.has_ticket else None
 
     def _handshake_failed(self, error: ssl.SSLError) -> None:
         if isinstance(error, ssl.SSLCertVerificationError):
@@ -162,7 +194,6 @@ class TlsClient(TlsTransport):
             self._done.set_exception(TlsFailed(self._failure or "TLS_error: the endpoint left during the handshake"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._app is not None:
-            session: Any = self.tls_object.session
-            self._connector.remember(self._key, session, self._material)
+        self._read = self._inner.read
+        self._connector.closed(self._key, self)
         super().connection_lost(exc)

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from mesh_proxy.tls.tickets import TicketContext
+
 if TYPE_CHECKING:
     from mesh_proxy.config.model.tls import (
         CertificateConfig,
@@ -39,9 +41,9 @@ _VERSIONS: Final = {"TLSv1_2": ssl.TLSVersion.TLSv1_2, "TLSv1_3": ssl.TLSVersion
 
 def server_context(
     config: DownstreamTlsConfig, certificates: tuple[CertificateConfig, ...], validation: ValidationConfig
-) -> ssl.SSLContext:
+) -> TicketContext:
     """For connections that we accept. Raises ValueError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = TicketContext(ssl.PROTOCOL_TLS_SERVER)
     _common(context, config.common, certificates, validation)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_SINGLE_ECDH_USE | ssl.OP_SINGLE_DH_USE
     if not config.tickets or len(validation.trust_domains) > 1:
@@ -49,7 +51,8 @@ def server_context(
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
     else:
-        context.num_tickets = 1  # each costs a copy of the session with the peer's certificate, a tenth of the handshake
+        context.num_tickets = 1  # at most: each costs a copy of the session with the peer's certificate
+        context.gives_tickets = True
     if validation.has_anchor:
         context.verify_mode = ssl.CERT_REQUIRED if config.require_client_certificate else ssl.CERT_OPTIONAL
     elif config.require_client_certificate or not validation.is_empty:

@@ -83,11 +83,11 @@ class TlsAcceptor:
         """What lies above."""
         return self._factory(info, listener)
 
-    def count(self, connection: ssl.SSLObject, cipher: str, version: str) -> None:
+    def count(self, resumed: bool, cipher: str, version: str) -> None:
         """One more handshake."""
         stats = self.stats
         stats.handshake += 1
-        if connection.session_reused:
+        if resumed:
             stats.session_reused += 1
         registry, prefix = self._named
         count_by_name(registry, f"{prefix}ciphers.", cipher)
@@ -106,7 +106,9 @@ class TlsServer(TlsTransport):
         self.owner: ConnectionOwner = listener
         self.connection_info = info
         self._material = acceptor.material()
-        self._begin(self._material.context, True, None)
+        context = self._material.context
+        context.before_handshake()
+        self._begin(context, True, None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._attach(transport)
@@ -118,7 +120,9 @@ class TlsServer(TlsTransport):
         acceptor.queue.discard(self)
         version = connection.version() or ""
         cipher = (connection.cipher() or ("",))[0]
-        acceptor.count(connection, cipher, version)
+        resumed = bool(connection.session_reused)
+        acceptor.count(resumed, cipher, version)
+        self._material.context.after_handshake(resumed)
         try:
             peer = self._material.check.check(connection)
         except PeerRefused as refused:
@@ -137,7 +141,7 @@ class TlsServer(TlsTransport):
             peer=peer,
             local=self._material.local,
             peer_validated=peer is not None,
-            resumed=bool(connection.session_reused),
+            resumed=resumed,
             connection=connection,
         )
         if name and not info.requested_server_name:

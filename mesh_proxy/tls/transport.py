@@ -27,6 +27,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "_fault",
         "_in",
         "_in_write",
+        "_inner",
         "_out",
         "_out_read",
         "_paused",
@@ -56,8 +57,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._in, self._out = incoming, outgoing
         self.tls_object = context.wrap_bio(incoming, outgoing, server_side, server_name, session)
         self._in_write, self._out_read = incoming.write, outgoing.read
-        inner: Any = self.tls_object._sslobj  # type: ignore[attr-defined]  # without the wrapper, which adds a call to each
-        self._read, self._tls_write = inner.read, inner.write
+        self._inner: Any = self.tls_object._sslobj  # type: ignore[attr-defined]  # without the wrapper, which adds a call to each
+        self._read, self._tls_write = self._inner.read, self._inner.write
 
     # -- the socket's side
 
@@ -67,9 +68,25 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._in_write(data)
-        if self._app is None and not self._handshake():
+        app = self._app
+        if app is None:
+            if self._handshake():
+                self._deliver()
             return
-        self._deliver()
+        if self._paused:
+            return
+        # Nearly always one record came. There is less in it than came, so a buffer of that size is not filled: one that is, has
+        # more behind it, of a record that began earlier.
+        size = len(data)
+        try:
+            piece = self._read(size)
+        except ssl.SSLError as error:
+            self._give([], error)
+            return
+        if self._in.pending or self._out.pending or not 0 < len(piece) < size:
+            self._deliver(piece, len(piece) == size)
+        else:
+            app.data_received(piece)
 
     def _handshake(self) -> bool:
         """Go on with it. True when there is something above now."""
@@ -98,36 +115,44 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         if self._out.pending:
             self._raw_write(self._out_read())
 
-    def _deliver(self) -> None:
-        """Give up what can be decrypted now, in one piece."""
+    def _deliver(self, piece: bytes | None = None, filled: bool = False) -> None:
+        """Give up what can be decrypted now, in one piece.
+
+        Args:
+            piece: what was read already
+            filled: it is only the beginning of a record
+        """
         if self._paused:
             return
         read, incoming = self._read, self._in
         pieces: list[bytes] = []
         fault: ssl.SSLError | None = None
-        ended = False
         try:
             while True:
-                piece = read(RECORD)
-                if not piece:
-                    ended = True
-                    break
+                if piece is None:
+                    piece = read(RECORD)
                 pieces.append(piece)
-                if not incoming.pending:
+                if not piece or not (filled or incoming.pending):
                     break
-        except ssl.SSLWantReadError:
-            pass
+                piece, filled = None, False
         except ssl.SSLError as error:
             fault = error
+        self._give(pieces, fault)
+
+    def _give(self, pieces: list[bytes], fault: ssl.SSLError | None) -> None:
+        """These were read, and then that happened; an empty one is the peer's farewell."""
         if self._out.pending:
             self._raw_write(self._out_read())
+        ended = bool(pieces) and not pieces[-1]
+        if ended:
+            pieces.pop()
         app = self._app
         if pieces and app is not None:
             app.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        if fault is not None:
-            self._broken(fault)
-        elif ended:
+        if ended:
             self._on_goodbye()
+        elif fault is not None and not isinstance(fault, ssl.SSLWantReadError):
+            self._broken(fault)
 
     def _broken(self, error: ssl.SSLError) -> None:
         """A record that is not the peer's, or an alert."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from dataclasses import replace
 
 import pytest
 from bootstraps import web
-from plane_support import GET, answer, head, plane, run
+from plane_support import ANSWER, GET, answer, head, plane, run
 from tls_support import certificate, endpoint, inline, server
 from tls_support import upstream as socket
 
 from mesh_proxy.config.model import AddressConfig
+from mesh_proxy.config.model.tls import CertificateConfig
 from mesh_proxy.tls.authority import Authority
 
 MESH = Authority("mesh.local")
@@ -140,5 +142,87 @@ def test_the_transport_is_chosen_by_metadata() -> None:
             async with plane(web(cluster=matches, endpoint=_at(address))) as one:
                 assert (await _ask(one)).startswith(b"HTTP/1.1 503")
                 assert one.stat("cluster.a.plain.", "total_match_count") == 1
+
+    run(test())
+
+
+class _Busy:
+    """Answers every request but one, and counts its connections."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.release = asyncio.Event()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await head(reader):
+            if b"/slow" in request:
+                self.asked.set()
+                await self.release.wait()
+            writer.write(ANSWER)
+
+
+async def _second_connection(one, busy: _Busy, between) -> None:
+    """Two connections to the endpoint at the same time; `between`: what happens meanwhile."""
+    assert (await _ask(one)).startswith(b"HTTP/1.1 200")
+    slow_reader, slow_writer = await one.connect("web")
+    slow_writer.write(GET.replace(b"/ ", b"/slow "))
+    await busy.asked.wait()
+    between()
+    assert (await _ask(one)).startswith(b"HTTP/1.1 200")
+    busy.release.set()
+    assert (await head(slow_reader)).startswith(b"HTTP/1.1 200")
+    slow_writer.close()
+
+
+def test_a_pool_that_grows_resumes_the_session_of_a_connection_in_use() -> None:
+    async def test() -> None:
+        busy = _Busy()
+        async with (
+            endpoint(busy, server(SERVER)) as address,
+            plane(web(cluster=f"transport_socket: {socket(TRUST)}", endpoint=_at(address))) as one,
+        ):
+            await _second_connection(one, busy, lambda: None)
+            assert one.stat("cluster.a.ssl.", "handshake") == 2
+            assert one.stat("cluster.a.ssl.", "session_reused") == 1
+
+    run(test())
+
+
+def test_no_session_is_resumed_where_that_is_switched_off() -> None:
+    async def test() -> None:
+        busy = _Busy()
+        async with (
+            endpoint(busy, server(SERVER)) as address,
+            plane(web(cluster=f"transport_socket: {socket(TRUST, 'max_session_keys: 0')}", endpoint=_at(address))) as one,
+        ):
+            await _second_connection(one, busy, lambda: None)
+            assert one.stat("cluster.a.ssl.", "handshake") == 2
+            assert one.stat("cluster.a.ssl.", "session_reused") == 0
+
+    run(test())
+
+
+def test_a_session_is_not_resumed_with_another_certificate_of_ours() -> None:
+    async def test() -> None:
+        busy = _Busy()
+        async with (
+            endpoint(busy, server(SERVER, MESH.pem)) as address,
+            plane(
+                web(
+                    cluster=f"transport_socket: {socket(f'{TRUST}, tls_certificates: [{certificate(CLIENT)}]')}",
+                    endpoint=_at(address),
+                )
+            ) as one,
+        ):
+            store = one.data._context.tls_secrets
+
+            def rotate() -> None:
+                pair = MESH.workload("shop")
+                fresh = CertificateConfig(chain=pair.chain, key=pair.key)
+                store.replace([replace(secret, certificate=fresh) for secret in store._secrets.values()])
+
+            await _second_connection(one, busy, rotate)
+            assert one.stat("cluster.a.ssl.", "handshake") == 2
+            assert one.stat("cluster.a.ssl.", "session_reused") == 0
 
     run(test())
