@@ -38,17 +38,12 @@ class Tls(Workload):
             (folder / f"{name}.key").write_bytes(pair.key)
         self.upstream = programs.free_port()
         config = folder / "nginx-tls.conf"
-        config.write_text(
-            f"worker_processes 1; daemon off; pid {folder}/nginx-tls.pid; error_log {folder}/nginx-tls.err;\n"
-            "events { worker_connections 16384; }\n"
-            "http { access_log off; keepalive_requests 1000000000; keepalive_timeout 1h;\n"
-            f"  server {{ listen 127.0.0.1:{self.upstream} ssl backlog=4096; ssl_certificate {folder}/endpoint.pem;\n"
-            f"    ssl_certificate_key {folder}/endpoint.key; ssl_client_certificate {folder}/root.pem; ssl_verify_client on;\n"
-            "    ssl_protocols TLSv1.2 TLSv1.3; location / { return 200 'hello world\\n'; } } }\n"
-        )
+        config.write_text(self._nginx(f"{self.upstream} ssl backlog=4096", "endpoint"))
         bench.run([programs.find("nginx", "nginx-light"), "-c", str(config), "-p", str(folder)], self.upstream)
 
     def configuration(self, program: str, port: int, admin: int) -> str:
+        if program == "nginx":
+            return self._nginx(f"{port} ssl backlog=4096", "proxy")
         cluster = c.cluster("upstream", c.endpoint(self.upstream))
         cluster["connect_timeout"] = "10s"  # all connections of a point begin at once, each with two handshakes
         cluster["transport_socket"] = self._socket("UpstreamTlsContext", sni="endpoint")
@@ -56,6 +51,17 @@ class Tls(Workload):
         chain = text["static_resources"]["listeners"][0]["filter_chains"][0]
         chain["transport_socket"] = self._socket("DownstreamTlsContext", require_client_certificate=self.demands_certificate)
         return json.dumps(text, indent=1)
+
+    def _nginx(self, listen: str, name: str) -> str:
+        folder = self.folder
+        return (
+            f"worker_processes 1; daemon off; pid {folder}/nginx-{name}.pid; error_log {folder}/nginx-{name}.err;\n"
+            "events { worker_connections 16384; }\n"
+            "http { access_log off; keepalive_requests 1000000000; keepalive_timeout 1h;\n"
+            f"  server {{ listen 127.0.0.1:{listen}; ssl_certificate {folder}/{name}.pem;\n"
+            f"    ssl_certificate_key {folder}/{name}.key; ssl_client_certificate {folder}/root.pem; ssl_verify_client on;\n"
+            "    ssl_protocols TLSv1.2 TLSv1.3; location / { return 200 'hello world\\n'; } } }\n"
+        )
 
     demands_certificate = False
 
@@ -74,9 +80,12 @@ class Tls(Workload):
 
 
 class Handshakes(Tls):
-    """New connections with full handshakes and certificates of both sides, no request. A point is the number of callers."""
+    """New connections with full handshakes and certificates of both sides, no request. A point is the number of callers.
+
+    nginx does the same with little beside OpenSSL, mostly the one that Python has too: what a handshake costs with it."""
 
     unit: ClassVar[str] = "connection"
+    rivals: ClassVar[tuple[str, ...]] = ("nginx",)
     points = ("4",)
     demands_certificate = True
 

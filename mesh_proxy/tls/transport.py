@@ -126,7 +126,6 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             return
         read, incoming = self._read, self._in
         pieces: list[bytes] = []
-        fault: ssl.SSLError | None = None
         try:
             while True:
                 if piece is None:
@@ -136,10 +135,11 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
                     break
                 piece, filled = None, False
         except ssl.SSLError as error:
-            fault = error
-        self._give(pieces, fault)
+            self._give(pieces, error)  # a variable of ours would keep the error, which keeps this call and so the connection
+            return
+        self._give(pieces)
 
-    def _give(self, pieces: list[bytes], fault: ssl.SSLError | None) -> None:
+    def _give(self, pieces: list[bytes], fault: ssl.SSLError | None = None) -> None:
         """These were read, and then that happened; an empty one is the peer's farewell."""
         if self._out.pending:
             self._raw_write(self._out_read())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import ssl
+import weakref
 from typing import Any
 
 import pytest
@@ -212,3 +214,22 @@ def test_writing(size: int) -> None:
     assert peer.read() == body(size)
     peer.server.writelines([b"a", body(size), b"z"])
     assert peer.read() == b"a" + body(size) + b"z"
+
+
+@pytest.mark.parametrize("cut", [0, 10, 10_000])
+def test_a_connection_that_is_gone_is_no_garbage(cut: int) -> None:
+    """The collector runs seldom in a worker, and a connection with its buffers is large."""
+    gc.collect()
+    gc.disable()
+    try:
+        peer = Peer()
+        wire = peer.record(body(2 * RECORD))
+        peer.server.data_received(wire[: len(wire) - cut])
+        peer.server.resume_reading()
+        peer.server._deliver()
+        gone = weakref.ref(peer.server.tls_object)
+        peer.server.connection_lost(None)
+        del peer
+        assert gone() is None
+    finally:
+        gc.enable()
