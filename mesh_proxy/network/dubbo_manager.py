@@ -15,6 +15,7 @@ from mesh_proxy.routing.dubbo import DubboRouteTable
 from mesh_proxy.stats.dubbo_group import DubboStats
 from mesh_proxy.stats.group import sanitize
 from mesh_proxy.stream.dubbo_call import PLAIN
+from mesh_proxy.stream.dubbo_plan import DubboPlans
 
 if TYPE_CHECKING:
     from mesh_proxy.access_log import SinkSet
@@ -45,6 +46,7 @@ class DubboManager:
         "idle_queue",
         "memo",
         "now",
+        "plans",
         "routes",
         "stats",
         "unsent",
@@ -70,6 +72,10 @@ class DubboManager:
         self.filter_chains = compile_filters(config.filters, context, self.stats.prefix)
         self.watched = bool(self.access_loggers) or self.filter_chains is not None
         """every call has a DubboStream"""
+        self.plans: DubboPlans | None = None
+        """of calls that need no DubboStream in the end"""
+        if self.filter_chains is not None and self.filter_chains.default.learns and not self.access_loggers:
+            self.plans = DubboPlans(self, self.filter_chains.default)
         deadlines = context.deadlines
         idle, heartbeat = config.idle_timeout_s, config.heartbeat_interval_s
         self.idle_queue = deadlines.queue("dubbo idle", idle) if idle else None

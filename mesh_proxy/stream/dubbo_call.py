@@ -49,6 +49,7 @@ class DubboCall:
         "done",
         "endpoint",
         "id_bytes",
+        "labels",
         "manager",
         "message",
         "options",
@@ -91,17 +92,25 @@ class DubboCall:
         self.avoid: set[Endpoint] | None = None
         self.stream: DubboStream | None = None
         """for filters and logs, if there are any"""
+        self.labels: tuple[tuple[str, str], ...] | None = None
+        """what filters narrow the cluster's endpoints to, where there is no stream"""
 
     # -- there
 
     def start(self, message: DubboMessage, now: float) -> None:
         """Through the filters, if there are any, to the route."""
-        stream = self.stream = DubboStream(self, message, now) if self.manager.watched else None
-        client_cert = self.manager.client_cert
+        manager = self.manager
+        plans = manager.plans
+        stream = self.stream = DubboStream(self, message, now) if manager.watched and plans is None else None
+        client_cert = manager.client_cert
         if client_cert is not None and not client_cert.apply_to_call(message, self.connection.info.tls):
             self.refuse(Refusal.MALFORMED, "dubbo.client_cert_unreadable", now)
         elif stream is not None:
             stream.start(now)
+        elif plans is not None:
+            if not plans.start(self, message, now):
+                stream = self.stream = DubboStream(self, message, now)
+                stream.start(now)
         else:
             self.route(message, now)
 
@@ -177,7 +186,8 @@ class DubboCall:
             context = None
             if cluster.needs_context or self.avoid is not None or target.metadata_match is not None or self._asks():
                 context = self._lb_context(target)
-            found = cluster.pick(context)
+            labels = self.labels
+            found = cluster.pick(context) if labels is None or context is not None else cluster.pick_labelled(labels)
             if found is None:
                 if not self._fall_back(message, name, now):
                     self.refuse(Refusal.NO_ENDPOINT, name, now)
@@ -191,6 +201,8 @@ class DubboCall:
             ) and not self.connection.closed:  # a filter held a one-way call, and its consumer left
                 pool = self.connection.pin(cluster, endpoint)
             elif pool.avoid:
+                if labels is not None and context is None:
+                    context = self._lb_context(target)
                 pool = self._elsewhere(cluster, pool, context)
                 endpoint = pool.endpoint
         self.attempts += 1
@@ -209,6 +221,7 @@ class DubboCall:
     def _lb_context(self, target: DubboTarget) -> LbContext:
         context = LbContext()
         context.metadata_match = target.metadata_match
+        context.labels = self.labels
         stream = self.stream
         if stream is not None:
             # What filters have found out about the call.

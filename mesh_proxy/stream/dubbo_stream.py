@@ -24,8 +24,9 @@ from mesh_proxy.tasks import create_task
 
 if TYPE_CHECKING:
     from mesh_codecs.dubbo import DubboMessage
-    from mesh_filters.filter import Filter
+    from mesh_filters.filter import Filter, FilterStatus
     from mesh_proxy.stream.dubbo_call import DubboCall
+    from mesh_proxy.stream.filter_chain import FilterChain
     from mesh_proxy.upstream.dubbo_connection import DubboUpstreamConnection
 
 
@@ -81,11 +82,24 @@ class DubboStream(StreamInfo):
         """The request has passed the filters."""
         if self.call.done:
             return
+        self.apply_changes()
+        self.call.route(self.message, self.manager.now())
+
+    def apply_changes(self) -> bool:
+        """Write what filters have changed into the message. False when its attachments are out of reach."""
         assert self.request is not None
         headers = self.request.headers
         if isinstance(headers, AttachmentHeaders) and not headers.apply():
             self.manager.stats.request_attachments_unreadable += 1
-        self.call.route(self.message, self.manager.now())
+            return False
+        return True
+
+    def stopped(self, chain: FilterChain, position: int, status: FilterStatus) -> None:
+        """A filter of a light chain has stopped the call, or answered it."""
+        if not self.call.done and self.response is None:
+            assert self.request is not None
+            self.run = FilterRun(self, chain, self.call.connection.owner.buffer_limit)
+            self.run.stopped(position, self.request, status)
 
     def sent(self, upstream: DubboUpstreamConnection, now: float) -> None:
         """The call was given to an upstream connection."""

@@ -80,7 +80,7 @@ class FilterChain:
         long as none of them stops a request, it needs no `FilterRun`"""
         if heads_alone and self._shared is not None:
             self.light = tuple((position, self._shared[index], hook) for position, index, hook in self.request.headers)
-        self.learns = all(has(type(one), "learn") for _, one, _ in self.light)
+        self.learns = bool(self.light) and all(has(type(one), "learn") for _, one, _ in self.light)
         """all of a light chain can say how to repeat what they did"""
 
     def make(self) -> list[Filter]:

@@ -300,7 +300,9 @@ def test_a_memo_of_attachments_is_bounded() -> None:
     memo = AttachmentMemo()
     for n in range(1000):
         memo.put(b"%d" % n, 1, {})
-        assert memo.get(b"%d" % n) == (1, {})
+        found = memo.get(b"%d" % n)
+        assert found is not None
+        assert (found.end, found.values) == (1, {})
     assert memo.get(b"0") is None
     memo.put(b"x" * 2000, 1, {})
     assert memo.get(b"x" * 2000) is None

@@ -8,15 +8,35 @@ from typing import Final, Protocol
 from mesh_codecs.dubbo.invocation import InvocationHead
 
 
+class KnownAttachments:
+    """Attachments that came before, in these bytes."""
+
+    __slots__ = ("end", "values")
+
+    def __init__(self, end: int, values: dict[bytes, bytes]) -> None:
+        self.end = end
+        """offset of the end of the map, from where it begins"""
+        self.values = values
+        """never change it"""
+
+
 class Attachments:
     """The attachments of one message, read. Text is UTF-8.
 
     Where a key comes twice the last one counts, as in Java's map; a null value is no value.
     """
 
-    __slots__ = ("at", "end", "others", "state", "values")
+    __slots__ = ("at", "end", "known", "others", "state", "values")
 
-    def __init__(self, at: int, end: int, values: dict[bytes, bytes], others: frozenset[bytes], state: object) -> None:
+    def __init__(
+        self,
+        at: int,
+        end: int,
+        values: dict[bytes, bytes],
+        others: frozenset[bytes],
+        state: object,
+        known: KnownAttachments | None = None,
+    ) -> None:
         self.at = at
         """offset in the frame of the map itself, or of the place where it would stand"""
         self.end = end
@@ -27,6 +47,8 @@ class Attachments:
         """keys whose values are no plain values: lists, maps, objects, binary, dates"""
         self.state = state
         """what the serialization must know to edit"""
+        self.known = known
+        """the same object for messages whose bytes are the same from `at` on; None where nobody looks"""
 
     def get(self, name: bytes) -> bytes | None:
         """One value as text."""
@@ -57,13 +79,13 @@ class AttachmentMemo:
 
     def __init__(self, max_values: int = MAX_VALUES) -> None:
         self.max_values = max_values
-        self._table: dict[bytes, tuple[int, dict[bytes, bytes]]] = {}
+        self._table: dict[bytes, KnownAttachments] = {}
         self._hits = 0
         self._looks = 0
         self._rest = 0
 
-    def get(self, tail: bytes) -> tuple[int, dict[bytes, bytes]] | None:
-        """The offset in these bytes of the end of the map, and the values that they are known to mean; never change those."""
+    def get(self, tail: bytes) -> KnownAttachments | None:
+        """What these bytes are known to mean."""
         if self._rest:
             self._rest -= 1
             return None
@@ -85,7 +107,7 @@ class AttachmentMemo:
             return
         if len(self._table) >= _MAX_TAILS:
             self._table.clear()
-        self._table[tail] = (end, values)
+        self._table[tail] = KnownAttachments(end, values)
 
 
 _TRIAL: Final = 256

@@ -76,8 +76,7 @@ class Hessian2Body:
         tail = frame[at:]
         known = memo.get(tail)
         if known is not None:
-            end, values = known
-            return Attachments(at, at + end, values, _NONE, state)
+            return Attachments(at, at + known.end, known.values, _NONE, state, known)
         try:
             found = _read_map(frame, at, state)
         except IndexError:

@@ -14,6 +14,7 @@ from mesh_codecs.dubbo.frame import (
     NULL_BODIES,
     OK,
     SERIALIZATION_MASK,
+    with_body,
     with_id,
 )
 from mesh_codecs.dubbo.invocation import InvocationHead
@@ -201,6 +202,12 @@ class DubboMessage:
         if not changes:
             return
         self.frame = BODIES[self.flags & SERIALIZATION_MASK].edit(self.frame, found, changes)
+        self._attachments = None
+
+    def replace_rest(self, at: int, rest: bytes) -> None:
+        """Put other bytes in the place of all from an offset of the frame on: where another message has its attachments, those
+        of a message whose head and arguments end there."""
+        self.frame = with_body(self.frame, self.frame[HEADER_SIZE:at] + rest)
         self._attachments = None
 
     def plain_argument(self, index: int) -> bytes | None:
