@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from dubbo_support import wire
 from dubbo_support.plane import Provider, bootstrap, id_of, read_frame
+from label_support import STRUCT
 from plane_support import plane, run
 from tls_support import certificate, client, downstream, endpoint, inline
 
@@ -25,6 +26,12 @@ OWN = (
     f'By=spiffe://mesh.local/provider;Hash={LEAF.fingerprint_256};Subject="CN=shop";URI=spiffe://mesh.local/consumer;DNS=shop'
 ).encode()
 NAME = "x-forwarded-client-cert"
+CALLS = 6
+"""of one caller in a row: the third and later ones may go as the ones before"""
+LABELS = (
+    f"{{name: l, config: {{{STRUCT}TrafficLabel, value: {{labels: [{{name: dubbo.tag, sources: [{{constant: gray}}]}}]}}}}}}, "
+    f"{{name: t, config: {{{STRUCT}TagRouter, value: {{mode: dubbo}}}}}}"
+)
 DETAILS = "set_current_client_cert_details: {subject: true, uri: true, dns: true}"
 
 
@@ -178,29 +185,31 @@ def test_filters_and_routes_see_it() -> None:
     run(test())
 
 
-def test_callers_keep_their_own_names() -> None:
+@pytest.mark.parametrize("filters", ["", LABELS], ids=["plain", "filters that repeat what they did"])
+def test_callers_keep_their_own_names(filters: str) -> None:
     """Calls of one method share their head, never a certificate."""
     others = [MESH.workload(f"caller-{i}") for i in range(3)]
 
     async def test() -> None:
         provider = Provider(lambda frame: wire.answer(id_of(frame), "hi"))
         async with endpoint(provider.serve, None) as address:
-            text = bootstrap({"a": [address]}, manager=manager("SANITIZE_SET"))
+            text = bootstrap({"a": [address]}, manager=manager("SANITIZE_SET"), dubbo_filters=filters)
             text = text.replace("    - filters:\n", f"    - transport_socket: {SOCKET}\n      filters:\n")
             async with plane(text) as one:
                 port = next(iter(one.ports.values()))
                 for pair in (*others, None, *others):
                     context = client(MESH.pem, pair=pair)
                     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="p")
-                    for number in range(3):
+                    for number in range(CALLS):
                         writer.write(wire.call(request_id=number))
                         await read_frame(reader)
                     writer.transport.abort()
         found = [forwarded(frame) or b"" for frame in provider.frames]
         expected = [
-            f"spiffe://mesh.local/caller-{i}" if i is not None else "" for i in (0, 1, 2, None, 0, 1, 2) for _ in range(3)
+            f"spiffe://mesh.local/caller-{i}" if i is not None else "" for i in (0, 1, 2, None, 0, 1, 2) for _ in range(CALLS)
         ]
         assert [value.decode().partition("URI=")[2].partition(";")[0] for value in found] == expected
+        assert {attachments(frame).get(b"dubbo.tag") for frame in provider.frames} == {b"gray" if filters else None}
 
     run(test())
 
