@@ -28,9 +28,11 @@ _CONTINUE: Final = FilterStatus.CONTINUE
 class FilteredStream(UpstreamStream):
     """Abstract: `HttpStream` adds the way in."""
 
-    __slots__ = ("_route_cleared",)
+    __slots__ = ("_route_cleared", "planned")
 
     _route_cleared: bool
+    planned: RequestPlan | None
+    """what is known of the request before its filters, until they have seen it"""
 
     def route_request(self) -> None:
         """The request's head has passed the filters."""
@@ -111,11 +113,13 @@ class FilteredStream(UpstreamStream):
         if beyond is plan:
             if plan.rest:
                 plan.rest -= 1
+            self.planned = plan
             self._start_filters(chains, plan)
             return False
         for holds in beyond.holds:
             if not holds(self):
                 self._forget_beyond(plan)
+                self.planned = plan
                 self._start_filters(chains, plan)
                 return False
         for act in beyond.acts:

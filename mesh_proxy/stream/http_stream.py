@@ -72,6 +72,7 @@ class HttpStream(FilteredStream):
         self.hedged = False
         self._awaits_grpc_status = False
         self._route_cleared = False
+        self.planned = None
 
     @classmethod
     def unparsed(cls, downstream: Downstream, manager: HttpManager, now: float) -> HttpStream:
@@ -174,6 +175,49 @@ class HttpStream(FilteredStream):
             self._start_timeout(now)
         self._attempt()
 
+    def _left_as_planned(self, plan: RequestPlan) -> bool:
+        """The filters have not changed what the router looks at."""
+        request = self.request
+        first = request.headers.first
+        if plan.makes_id:
+            plan.first[b"x-request-id"] = first.get(b"x-request-id", b"")  # it holds the place of each request's own
+        return (
+            first == plan.first
+            and request.headers.more is None
+            and self.route is plan.route
+            and not self._route_cleared
+            and (self.choice is None or self.choice is plan.route.lone)
+            and request.path == plan.path
+            and request.authority == plan.authority
+            and request.method == plan.method
+            and request.scheme == plan.scheme
+        )
+
+    def _go_through(self, through: RequestPlan) -> bool:
+        """On to the cluster with a head that filters have left as it was. False when the router has to look."""
+        choice = through.choice
+        context = self.manager.context
+        cluster = None if choice is None or context.runtime else context.clusters.get(choice.name)
+        if choice is None or cluster is None:
+            return False
+        request = self.request
+        headers = request.headers
+        request_id = headers.first.get(b"x-request-id")
+        headers.first = through.first.copy()
+        if request_id is not None:
+            headers.first[b"x-request-id"] = request_id
+        self.manager.stats.rq_total += 1
+        self.choice = choice
+        self.cluster = cluster
+        self.cluster_name = choice.name
+        self.is_grpc = through.is_grpc
+        self.timeout_s = through.timeout_s
+        request.likeness = through.likeness
+        if self.request_done and self.timeout_s:
+            self._start_timeout(monotonic())
+        self._attempt()
+        return True
+
     def _may_tunnel(self, request: RequestHeaders) -> bool:
         """An upgrade or CONNECT: whether route or manager allow it; answered with 403 if not."""
         route = self.route
@@ -223,6 +267,13 @@ class HttpStream(FilteredStream):
 
     def route_request(self) -> None:
         """Decide where the request goes and send it."""
+        planned = self.planned
+        if planned is not None:
+            self.planned = None
+            if not self._left_as_planned(planned):
+                planned = None
+            elif planned.through is not None and self._go_through(planned.through):
+                return
         manager = self.manager
         stats = manager.stats
         stats.rq_total += 1
@@ -284,8 +335,11 @@ class HttpStream(FilteredStream):
             self._start_timeout(monotonic())
         if route.mirrors:
             self.mirror_request(route.mirrors)
-        if request.known is not None and (manager.filter_chains is None or (manager.plans.learner is self and not asks)):
-            manager.plans.routed(self, request.known)
+        if request.known is not None:
+            if manager.filter_chains is None or (manager.plans.learner is self and not asks):
+                manager.plans.routed(self, request.known)
+            elif planned is not None and not asks:
+                manager.plans.passed(self, planned)
         self._attempt()
 
     def _answer_from_route(self, route: Route) -> None:

@@ -3,7 +3,8 @@
 A mesh sends the same few heads all the time, and a codec that knows a head by its bytes says so (`RequestHeaders.known`). Then
 the result of the checks, of the manager's headers and of the routing is copied instead of worked out again. What the router adds
 is remembered as well where there are no filters, and where all of them can say how to repeat what they did
-(`mesh_filters.filter.Repetition`); else the filters run as always.
+(`mesh_filters.filter.Repetition`); else the filters run as always, and the router's part is used if they leave head and route as
+they are.
 
 Whatever may turn out differently for equal heads has no plan: see `_plain` and `_routed`.
 """
@@ -56,11 +57,14 @@ class RequestPlan:
         "likeness",
         "makes_id",
         "metadata",
+        "method",
+        "path",
         "remote_address",
         "rest",
         "route",
         "scheme",
         "table",
+        "through",
         "timeout_s",
     )
 
@@ -68,6 +72,8 @@ class RequestPlan:
         request = stream.request
         self.table: RouteTable = stream.manager.route_table
         self.route = route
+        self.method = request.method
+        self.path = request.path
         self.authority = request.authority
         self.scheme = request.scheme
         self.first = request.headers.first.copy()
@@ -89,6 +95,8 @@ class RequestPlan:
         """requests for which filters need not be asked whether they can repeat what they did"""
         self.beyond: RequestPlan | None = None
         """what follows when filters repeat what they did: a plan of its own, with the router's part; then all below is its"""
+        self.through: RequestPlan | None = None
+        """what follows when filters leave the head and the route as they are: a plan of its own, with the router's part"""
         self.holds: tuple[Callable[[Stream], bool], ...] = ()
         """what the filters ask for"""
         self.acts: tuple[Callable[[Stream], None], ...] = ()
@@ -216,6 +224,15 @@ class RequestPlans:
         if self._add_router(beyond, stream):
             plan.beyond = beyond
             plan.rest = 0
+
+    def passed(self, stream: HttpStream, plan: RequestPlan) -> None:
+        """Note the router's part for a head that filters have left as it was planned; to be called when the router is done with
+        it."""
+        if not plan.asked:
+            plan.asked = True
+            through = RequestPlan(stream, plan.route, makes_id=plan.makes_id)
+            if self._add_router(through, stream):
+                plan.through = through
 
     def _add_router(self, plan: RequestPlan, stream: HttpStream) -> bool:
         request = stream.request
