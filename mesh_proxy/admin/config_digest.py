@@ -43,10 +43,15 @@ def config_digest(supervisor: Supervisor, request: AdminRequest) -> AdminRespons
 
 
 def _refused(supervisor: Supervisor) -> list[dict[str, Any]]:
+    labels = {secret.name: secret.label or secret.name for secret in supervisor.secrets}
+    secrets = [
+        {"kind": "sds", "source": labels.get(name, name), "version": "", "at": timestamp(at), "details": why}
+        for name, (at, why) in supervisor.refused_secrets.items()
+    ]
     dynamic = supervisor.configuration.dynamic
     if dynamic is None:
-        return []
-    return [
+        return secrets
+    return secrets + [
         {"kind": kind, "source": source.path, "version": one.fault.version, "at": timestamp(one.at), "details": one.fault.text}
         for (kind, source), one in dynamic.refusals.items()
     ]

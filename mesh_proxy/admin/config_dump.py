@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mesh_proxy.admin.dynamic_dump import lists, timestamp
 from mesh_proxy.admin.exchange import AdminRequest, AdminResponse, text, to_json
 from mesh_proxy.admin.regex import BadRegex, compile_regex
+from mesh_proxy.admin.secrets_dump import secrets_lists
 from mesh_proxy.admin.server_info import user_agent
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _ELEMENTS: Final = {
     "dynamic_listeners": "ListenersConfigDump.DynamicListener",
     "dynamic_endpoint_configs": "EndpointsConfigDump.DynamicEndpointConfig",
     "dynamic_active_secrets": "SecretsConfigDump.DynamicSecret",
+    "static_secrets": "SecretsConfigDump.StaticSecret",
     "bootstrap": "",
 }
 """repeated field -> message of its elements, for `?resource=`"""
@@ -118,7 +120,7 @@ def dumps(supervisor: Supervisor, named: Named, *, include_eds: bool = False) ->
         for field, more in lists(dynamic, kind, named).items():
             routes_dump.setdefault(field, []).extend(more)
     configs.append(routes_dump)
-    configs.append({"@type": f"{_ADMIN}SecretsConfigDump"})
+    configs.append({"@type": f"{_ADMIN}SecretsConfigDump", **secrets_lists(supervisor, named)})
     return configs
 
 

@@ -332,6 +332,16 @@ class Supervisor:
         return tuple((found | {secret.name: secret for secret in snapshot.rotated_secrets}).values())
 
     @property
+    def refused_secrets(self) -> dict[str, tuple[float, str]]:
+        """Secrets whose last version was refused: name → seconds since 1970, why."""
+        return self._rotation.refused if self._rotation is not None else {}
+
+    @property
+    def secret_times(self) -> dict[str, float]:
+        """When secrets got their newest version, in seconds since 1970; those that never changed are not there."""
+        return self._rotation.updated if self._rotation is not None else {}
+
+    @property
     def notifier(self) -> Notifier:
         """Tells everybody here what happens in directories."""
         if self._notifier is None:

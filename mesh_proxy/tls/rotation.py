@@ -12,10 +12,11 @@ import logging
 import os
 import pickle
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import ClassVar, Final
 
-from mesh_proxy.config.errors import ConfigError
+from mesh_proxy.config.errors import ConfigError, veiled
 from mesh_proxy.config.model.tls import SecretConfig
 from mesh_proxy.notifier import Notifier
 from mesh_proxy.stats.group import StatGroup, sanitize
@@ -51,7 +52,7 @@ class SecretStats(StatGroup):
 class _Watched:
     """One secret with its files."""
 
-    __slots__ = ("secret", "seen", "stats")
+    __slots__ = ("refused", "secret", "seen", "stats", "updated_at")
 
     def __init__(self, secret: SecretConfig, stats: SecretStats) -> None:
         assert secret.source is not None
@@ -60,6 +61,10 @@ class _Watched:
         self.stats = stats
         self.seen: Signature = signature(secret.source)
         """of the files when they were looked at last"""
+        self.refused: tuple[float, str] | None = None
+        """when and why, if the last version was not good"""
+        self.updated_at: float | None = None
+        """when the newest good version came, in seconds since 1970; None: it is the first"""
 
 
 class SecretRotation:
@@ -100,6 +105,16 @@ class SecretRotation:
         """The newest good version of each."""
         return tuple(watched.secret for watched in self._watched.values())
 
+    @property
+    def refused(self) -> dict[str, tuple[float, str]]:
+        """Name → (seconds since 1970, why) of those whose last version was not good."""
+        return {name: one.refused for name, one in self._watched.items() if one.refused is not None}
+
+    @property
+    def updated(self) -> dict[str, float]:
+        """Name → when a new version came."""
+        return {name: one.updated_at for name, one in self._watched.items() if one.updated_at is not None}
+
     def _look(self) -> None:
         self._look_again = True
         if self._task is None:
@@ -134,20 +149,24 @@ class SecretRotation:
             check_secret(fresh)
         except ValueError as error:
             stats.update_rejected += 1
+            watched.refused = (time.time(), veiled(str(error)))
             if not response_changed:
                 stats.key_rotation_failed += 1
-            _log.error("secret %s: %s; the one before it stays", label, error)
+            _log.error("secret %s: %s; the one before it stays", label, veiled(str(error)))
             return False
         except OSError as error:
             stats.update_failure += 1
+            watched.refused = (time.time(), f"cannot be read: {error}")
             _log.error("secret %s cannot be read: %s; the one before it stays", label, error)
             return False
         assert fresh.source is not None
         if fresh.source != source:
             watched.seen = signature(fresh.source)
+        watched.refused = None
         if fresh == watched.secret:
             return False
         watched.secret = fresh
+        watched.updated_at = time.time()
         stats.update_success += 1
         _log.info("secret %s: a new version", label)
         return True

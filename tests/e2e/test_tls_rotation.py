@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime
+import json
 import os
 import ssl
 import tempfile
@@ -36,6 +38,14 @@ CALLER = MESH.workload("shop")
 def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="mesh-proxy-rotation-") as name:
         yield Path(name)
+
+
+def secrets_shown(sidecar: Sidecar) -> list[dict[str, Any]]:
+    """Of `/config_dump`."""
+    configs = json.loads(sidecar.admin("/config_dump").body)["configs"]
+    (dump,) = [one for one in configs if one["@type"].endswith("SecretsConfigDump")]
+    found: list[dict[str, Any]] = dump["dynamic_active_secrets"]
+    return found
 
 
 def put(folder: Path, pair: Pair, bundle: bytes = MESH.pem) -> None:
@@ -203,6 +213,9 @@ def test_a_file_of_sds_and_bad_secrets(start: Start, folder: Path) -> None:
         until(f"{why} is refused", lambda before=before: rejected() > before, DEADLINE_S)
         assert _serial(sidecar.port("in"), context) == serial
         until(f"{why} is logged", lambda why=why: why in sidecar.log(), DEADLINE_S)
+        (own,) = [one for one in secrets_shown(sidecar) if one["name"] == "default"]
+        assert why in own["error_state"]["details"]
+        assert [why in one["details"] for one in json.loads(sidecar.admin("/config_digest").body)["refused"]] == [True]
     assert "PRIVATE KEY" not in sidecar.log()
     # Another secret by another file.
     second = MESH.workload("web")
@@ -214,6 +227,12 @@ def test_a_file_of_sds_and_bad_secrets(start: Start, folder: Path) -> None:
     new = certificates_in(second.chain)[0].serial
     until("the new one is served", lambda: _serial(sidecar.port("in"), context) == new, DEADLINE_S)
     # The admin interface shows it, without keys.
+    shown = {one["name"]: one for one in secrets_shown(sidecar)}
+    assert shown.keys() == {"default", "ROOTCA"}
+    assert not any("error_state" in one for one in shown.values())
+    chain = shown["default"]["secret"]["tls_certificate"]
+    assert base64.b64decode(chain["certificate_chain"]["inline_bytes"]) == second.chain
+    assert base64.b64decode(chain["private_key"]["inline_bytes"]) == b"[redacted]"
     found = sidecar.admin("/certs").body.decode()
     assert new in found
     assert f"{folder}/new-chain.pem" in found

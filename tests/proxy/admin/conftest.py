@@ -122,6 +122,8 @@ class FakeSupervisor:
         self._intervals = HistogramIntervals(5.0)
         self.health_check_failed = False
         self.secrets: tuple[Any, ...] = ()
+        self.refused_secrets: dict[str, tuple[float, str]] = {}
+        self.secret_times: dict[str, float] = {}
 
     def not_ready(self) -> str:
         return "" if self.state == Stage.LIVE.value else self.state
