@@ -1,15 +1,8 @@
-"""One listener of a worker: accepts, counts, chooses the filter chain, and knows its connections.
-
-Connections are accepted by our own loop over `accept` and not by the event loop's server, because only so accepting can pause:
-at the connection limit, and before file descriptors run out (then new connections wait in the kernel's queue instead of being
-accepted and thrown away).
-"""
+"""One listener of a worker: counts what it accepts, chooses the filter chain, and knows its connections."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import ipaddress
 import logging
 import socket
 import time
@@ -17,11 +10,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.errors import ProtocolError
+from mesh_proxy.listener.accepting import Accepting
 from mesh_proxy.listener.destination import Destination, Directory, original_destination
 from mesh_proxy.listener.inspection import UNINSPECTED, Inspection, Inspector, InspectorKind
-from mesh_proxy.listener.match import ConnectionFacts, FilterChainMatcher
+from mesh_proxy.listener.match import FilterChainMatcher, facts_of
 from mesh_proxy.listener.predicate import compile_predicate
-from mesh_proxy.listener.refuse import refuse_new, wait_for_handshakes
 from mesh_proxy.network.successors import successor
 from mesh_proxy.network.transport import address_of
 from mesh_proxy.stats.group import sanitize
@@ -39,39 +32,15 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("conn_handler")
 
-ACCEPTS_PER_WAKEUP: Final = 32
-"""A burst of connections must not starve those that are open."""
-ACCEPT_PAUSE_S: Final = 0.1
-"""After an error of the system (out of descriptors or memory) accepting rests that long."""
-WARN_INTERVAL_S: Final = 10.0
-"""Who lives at the edge pauses many times a second; it is said that often."""
-VANISHED: Final = frozenset(
-    {
-        errno.ECONNABORTED,
-        errno.EPROTO,
-        errno.ENETDOWN,
-        errno.ENOPROTOOPT,
-        errno.EHOSTDOWN,
-        errno.ENONET,
-        errno.EHOSTUNREACH,
-        errno.EOPNOTSUPP,
-        errno.ENETUNREACH,
-    }
-)
-"""What accept(2) says about a connection that ended in the queue; it is out of the queue then."""
 APPLICATION_PROTOCOLS: Final = {"http1": ("http/1.1",), "detect": ("http/1.1",), "http2": ("h2c",)}
 """what was found out about a connection that another process hands over, by the protocol that it speaks"""
 LARGEST_CLIENT_HELLO: Final = 16_384
 """max_client_hello_size by default"""
-PAUSE_AT: Final = 0.9
-RESUME_AT: Final = 0.8
-"""Shares of the descriptor budget at which accepting stops and goes on."""
-
 ProtocolFactory = Callable[[ConnectionInfo, "Listener"], asyncio.Protocol]
 """Makes the protocol of a connection for one filter chain."""
 
 
-class Listener:
+class Listener(Accepting):
     """A listener as one worker runs it."""
 
     __slots__ = (
@@ -81,15 +50,9 @@ class Listener:
         "_factories",
         "_inspectors",
         "_matcher",
-        "_paused",
         "_restores",
-        "_resume",
-        "_sockets",
-        "_warned_at",
         "buffer_limit",
-        "config",
         "connections",
-        "context",
         "draining",
         "ends_on_failed_check",
         "managers",
@@ -106,9 +69,8 @@ class Listener:
         access_loggers: tuple[AccessLogger, ...],
         directory: Directory | None = None,
     ) -> None:
-        self.config = config
+        super().__init__(config, context)
         self.name = config.name
-        self.context = context
         self.stats = context.registry.get(ListenerStats, listener_prefix(config))
         self.buffer_limit = config.per_connection_buffer_limit_bytes
         self._count = context.connection_counts.count(f"listener {config.name}")
@@ -124,106 +86,12 @@ class Listener:
         """what runs each chain, by the identity of its configuration: HttpManager, DubboManager or TcpProxy"""
         chains = [*config.filter_chains, *([config.default_filter_chain] if config.default_filter_chain is not None else [])]
         self._factories = {id(chain): compile_chain(chain, self) for chain in chains}
-        self._sockets: list[tuple[socket.socket, Any, str]] = []
-        """(listening socket, its fixed local name or None when it listens on a wildcard, its configured address)"""
         self._inspectors = compile_inspectors(config, self._matcher)
         self._restores = config.use_original_dst or any(one.type_url.endswith(".OriginalDst") for one in config.listener_filters)
         """looks where connections were going before they were redirected here"""
         self._directory = directory if config.use_original_dst else None
-        self._paused = False
-        self._warned_at = float("-inf")
-        self._resume: asyncio.TimerHandle | None = None
 
-    # -- listening
-
-    def add_socket(self, listening: socket.socket, address: str) -> None:
-        """Accept from a bound and listening socket; `address` is the configured one, by which the supervisor knows it."""
-        listening.setblocking(False)
-        name = listening.getsockname()
-        fixed = not (isinstance(name, tuple) and (name[0] in ("0.0.0.0", "::") or self.config.transparent))
-        self._sockets.append((listening, name if fixed else None, address))
-        if not self._paused:
-            self._watch(listening, name if fixed else None)
-
-    def _watch(self, listening: socket.socket, name: Any) -> None:
-        self.context.loop.add_reader(listening.fileno(), self._accept, listening, name)
-
-    def stop_listening(self) -> None:
-        """Give the sockets up; connections go on. Who is in the kernel's queue is connected already and may have sent a request:
-        he is still accepted, as closing the last copy of the socket would reset him."""
-        if self._resume is not None:
-            self._resume.cancel()
-            self._resume = None
-        sockets = self._sockets
-        self._sockets = []
-        for listening, name, _ in sockets:
-            self.context.loop.remove_reader(listening.fileno())
-            closed = not self.context.sockets_shared and refuse_new(listening)
-            while not self._paused and (self._accept(listening, name) or (closed and wait_for_handshakes(listening))):
-                pass
-            listening.close()
-
-    def give_away(self, passed: frozenset[tuple[str, str]]) -> None:
-        """Another process accepts from the sockets of these (listener, address) from now on, and has copies of its own."""
-        for listening, _, address in self._sockets:
-            if (self.config.name, address) in passed:
-                self.context.loop.remove_reader(listening.fileno())
-                listening.close()
-        self._sockets = [entry for entry in self._sockets if (self.config.name, entry[2]) not in passed]
-
-    def hand_over(self, successor: Listener) -> None:
-        """Another version of this listener accepts from the sockets from now on, so that nobody in their queues is lost. Those of
-        addresses that it does not have stay here."""
-        config = successor.config
-        wanted = {str(address) for address in (config.address, *config.additional_addresses)} if config.bind_to_port else set()
-        for listening, _, address in self._sockets:
-            if address in wanted:
-                self.context.loop.remove_reader(listening.fileno())
-                successor.add_socket(listening, address)
-        self._sockets = [entry for entry in self._sockets if entry[2] not in wanted]
-
-    def _pause(self, why: str) -> None:
-        now = self.context.loop.time()
-        if now - self._warned_at > WARN_INTERVAL_S:
-            self._warned_at = now
-            _log.warning("listener %s: %s, accepting pauses", self.config.name, why)
-        if not self._paused:
-            self._paused = True
-            for listening, _, _ in self._sockets:
-                self.context.loop.remove_reader(listening.fileno())
-        if self._resume is None:
-            self._resume = self.context.loop.call_later(ACCEPT_PAUSE_S, self._try_resume)
-
-    def _try_resume(self) -> None:
-        self._resume = None
-        context = self.context
-        if not context.descriptors(RESUME_AT):
-            self._resume = context.loop.call_later(ACCEPT_PAUSE_S, self._try_resume)
-            return
-        self._paused = False
-        for listening, name, _ in self._sockets:
-            self._watch(listening, name)
-
-    # -- accepting
-
-    def _accept(self, listening: socket.socket, name: Any) -> bool:
-        """Accept some of those who wait; True when there may be more."""
-        context = self.context
-        for _ in range(ACCEPTS_PER_WAKEUP):
-            if not context.descriptors(PAUSE_AT):
-                self._pause("descriptors are running out")
-                return False
-            try:
-                accepted, peer = listening.accept()
-            except BlockingIOError:
-                return False
-            except OSError as error:
-                if error.errno in VANISHED:
-                    continue
-                self._pause(str(error))
-                return False
-            self._accepted(accepted, peer, name, listening)
-        return True
+    # -- accepted connections
 
     def _accepted(self, accepted: socket.socket, peer: Any, name: Any, listening: socket.socket) -> None:
         context = self.context
@@ -290,7 +158,7 @@ class Listener:
 
     def matching_chain(self, info: ConnectionInfo) -> FilterChainConfig | None:
         """The filter chain that takes such a connection."""
-        return self._matcher.find(_facts(info)) if not self._matcher.trivial else self.config.filter_chains[0]
+        return self._matcher.find(facts_of(info)) if not self._matcher.trivial else self.config.filter_chains[0]
 
     def inspected(self, connection: DownstreamConnection) -> None:
         """The connection becomes that of a filter chain."""
@@ -386,7 +254,7 @@ class Listener:
         if any(one.kind is InspectorKind.HTTP for one in self._inspectors):
             found_out = moved.facts.get("application_protocols")
             info.application_protocols = tuple(found_out) if found_out else APPLICATION_PROTOCOLS.get(moved.protocol, ())
-        chain = self._matcher.find(_facts(info)) if not self._matcher.trivial else self.config.filter_chains[0]
+        chain = self._matcher.find(facts_of(info)) if not self._matcher.trivial else self.config.filter_chains[0]
         if chain is None:
             raise ValueError("no filter chain matches it")
         info.filter_chain_name = chain.name
@@ -457,25 +325,3 @@ def compile_inspectors(config: ListenerConfig, matcher: FilterChainMatcher) -> t
 def listener_prefix(config: ListenerConfig) -> str:
     """`listener.127.0.0.1_8080.`, or with the configured stat_prefix instead of the address."""
     return f"listener.{sanitize(config.stat_prefix or str(config.address))}."
-
-
-def _facts(info: ConnectionInfo) -> ConnectionFacts:
-    def parse(ip: bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-        if not ip:
-            return None
-        address = ipaddress.ip_address(ip.decode().partition("%")[0])
-        # A connection over IPv4 to a socket that takes both is matched as IPv4.
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        return mapped or address
-
-    source = parse(info.remote_ip)
-    return ConnectionFacts(
-        destination_ip=parse(info.local_ip),
-        destination_port=info.local_port,
-        source_ip=source,
-        source_port=info.remote_port,
-        direct_source_ip=source,
-        server_name=info.requested_server_name.decode("latin-1"),
-        transport_protocol=info.transport_protocol,
-        application_protocols=info.application_protocols,
-    )

@@ -10,9 +10,12 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mesh_proxy.config.model import FilterChainConfig, FilterChainMatchConfig
+
+if TYPE_CHECKING:
+    from mesh_proxy.stream.info import ConnectionInfo
 
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -34,6 +37,30 @@ class ConnectionFacts:
     server_name: str = ""
     transport_protocol: str = "raw_buffer"
     application_protocols: tuple[str, ...] = ()
+
+
+def _parse(ip: bytes) -> Address | None:
+    if not ip:
+        return None
+    address = ipaddress.ip_address(ip.decode().partition("%")[0])
+    # A connection over IPv4 to a socket that takes both is matched as IPv4.
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def facts_of(info: ConnectionInfo) -> ConnectionFacts:
+    """What is known of a connection by now."""
+    source = _parse(info.remote_ip)
+    return ConnectionFacts(
+        destination_ip=_parse(info.local_ip),
+        destination_port=info.local_port,
+        source_ip=source,
+        source_port=info.remote_port,
+        direct_source_ip=source,
+        server_name=info.requested_server_name.decode("latin-1"),
+        transport_protocol=info.transport_protocol,
+        application_protocols=info.application_protocols,
+    )
 
 
 @dataclass(slots=True)
