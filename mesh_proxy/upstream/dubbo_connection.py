@@ -14,9 +14,9 @@ import asyncio
 import logging
 from struct import Struct
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, cast
 
-from mesh_codecs.dubbo import DubboCodec, DubboMessage, MessageTooLarge, Refusal, error_response, heartbeat_request
+from mesh_codecs.dubbo import DubboCodec, DubboMessage, MessageTooLarge, error_response, heartbeat_request
 from mesh_codecs.dubbo.frame import FLAG_EVENT, FLAG_REQUEST, SERVICE_ERROR
 from mesh_codecs.dubbo.message import READONLY, WRITEABLE
 from mesh_codecs.events import ConnectionFailed
@@ -25,8 +25,8 @@ from mesh_proxy.stream.dubbo_events import EventBudget, event_answer
 
 if TYPE_CHECKING:
     from mesh_proxy.deadlines import DeadlineQueue
+    from mesh_proxy.upstream.dubbo_calls import Blocking, UpstreamCall
     from mesh_proxy.upstream.dubbo_pool import DubboPool
-    from mesh_proxy.upstream.endpoint import Endpoint
 
 _log = logging.getLogger("dubbo")
 
@@ -41,54 +41,6 @@ JOIN_LIMIT: Final = 16_384
 
 _pack_id: Final = Struct(">q").pack
 _ANY_EVENT: Final = FLAG_REQUEST | FLAG_EVENT
-
-
-class UpstreamCall(Protocol):
-    """A call as pools and upstream connections see it."""
-
-    upstream: DubboUpstreamConnection | None
-    """where it was sent"""
-    upstream_id: int
-    """its id there"""
-    started: float
-    """monotonic seconds"""
-
-    def on_pool_ready(self, upstream: DubboUpstreamConnection, now: float) -> None:
-        """A connection is there: send."""
-
-    def on_pool_failure(self, reason: Refusal, why: str, endpoint: Endpoint) -> None:
-        """No connection could be had."""
-
-    def on_response(self, message: DubboMessage, now: float) -> None:
-        """The answer."""
-
-    def on_response_too_large(self, event: MessageTooLarge, now: float) -> None:
-        """An answer came, and it is over the limit."""
-
-    def on_upstream_gone(self, why: str) -> None:
-        """The connection ended before the answer."""
-
-    def on_forgotten(self) -> None:
-        """No answer in FORGOTTEN_S."""
-
-
-class Blocking(Protocol):
-    """A downstream connection as an upstream one sees it."""
-
-    def pause_reading(self) -> None:
-        """Counted."""
-
-    def resume_reading(self) -> None:
-        """Undo one `pause_reading`."""
-
-    def on_upstream_request(self, upstream: DubboUpstreamConnection, message: DubboMessage) -> None:
-        """The endpoint calls back (pinned connections only)."""
-
-    def on_pinned_lost(self, pool: DubboPool) -> None:
-        """The connection of a pinned pool ended."""
-
-    def on_pinned_failed(self, pool: DubboPool) -> None:
-        """A pinned pool never got its connection."""
 
 
 class DubboUpstreamConnection(asyncio.Protocol):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mesh_proxy.context import WorkerContext
     from mesh_proxy.stats.dubbo_group import DubboStats
     from mesh_proxy.upstream.cluster import Cluster
-    from mesh_proxy.upstream.dubbo_connection import Blocking, UpstreamCall
+    from mesh_proxy.upstream.dubbo_calls import Blocking, UpstreamCall
     from mesh_proxy.upstream.endpoint import Endpoint
     from mesh_proxy.upstream.resources import Resources
 
