@@ -10,7 +10,8 @@
     operator   = "==" | "!=" | "<" | "<=" | ">" | ">=" | "startswith" | "endswith" | "contains"
 
 A value that the request does not have makes its comparison false, also `!=`. `<` and the like, and `%`, compare whole
-numbers; a value that is none makes them false. There is no way to call or to compute anything else.
+numbers; a value that is none makes them false. `method` is that of HTTP, `POST` for calls of every protocol: which one it is
+stands at the end of `path`. There is no way to call or to compute anything else.
 """
 
 from __future__ import annotations

@@ -81,12 +81,14 @@ def _parser(prog: str) -> _Parser:
         add_help=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage=f"{prog} -c FILE [options]\n       {prog} validate FILE [options]\n       {prog} demo [--once]\n"
+        f"       {prog} inspect ADDRESS… [options]\n       {prog} certs NAME… [options]\n"
         f"       {prog} migrate [options]\n       {prog} iptables apply|clean|show [options]\n"
         f"       {prog} intercept on|off|status [options]\n"
         f"       {prog} localhost --provider LISTEN=TARGET --consumer LISTEN=TARGET\n"
         f"       {prog} probes FILE\n       {prog} wait [options]",
         description="A service-mesh sidecar configured in Envoy's language. Flags, meanings and defaults are Envoy's.",
-        epilog="SIGTERM drains and exits, SIGINT exits at once, SIGUSR1 reopens the log files.",
+        epilog="SIGTERM drains and exits, SIGINT exits at once, SIGUSR1 reopens the log files, "
+        "SIGHUP starts the process that takes over.",
     )
 
     group = parser.add_argument_group("configuration")
@@ -144,7 +146,7 @@ def _parser(prog: str) -> _Parser:
         "--drain-strategy",
         choices=("gradual", "immediate"),
         default="gradual",
-        help="how fast connections are asked to close [gradual]",
+        help="no effect: all connections are asked to close at once",
     )
 
     group = parser.add_argument_group(
