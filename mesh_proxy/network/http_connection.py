@@ -21,7 +21,7 @@ from mesh_codecs.http1.serialise import reason
 from mesh_proxy.deadlines import DeadlineQueue
 from mesh_proxy.listener.mover import MovingState
 from mesh_proxy.network.http_shell import HttpShell
-from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW, set_limits
+from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW, set_limits, write_all
 from mesh_proxy.stream import flags
 from mesh_proxy.stream.http_stream import HttpStream
 
@@ -101,6 +101,14 @@ class HttpConnection(HttpShell):
         if self._held:
             self._read_on()
         self.context.flush()
+
+    def flush(self) -> None:
+        """Write what the codec gathered."""
+        self._dirty = False
+        if not self.closed:
+            size = write_all(self.transport, self.codec.data_to_send())
+            self.manager.stats.downstream_cx_tx_bytes_total += size
+            self.sent += size
 
     # -- events of the codec
 

@@ -7,9 +7,8 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-from mesh_codecs.codec import Codec
 from mesh_proxy.listener.mover import MovingState
-from mesh_proxy.network.transport import set_limits, write_all
+from mesh_proxy.network.transport import set_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,8 +45,6 @@ class HttpShell(asyncio.Protocol):
         "transport",
         "write_blocked",
     )
-
-    codec: Codec
 
     def __init__(self, manager: HttpManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
         self.manager = manager
@@ -145,11 +142,7 @@ class HttpShell(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write what the codec gathered."""
-        self._dirty = False
-        if not self.closed:
-            size = write_all(self.transport, self.codec.data_to_send())
-            self.manager.stats.downstream_cx_tx_bytes_total += size
-            self.sent += size
+        raise NotImplementedError
 
     def _touch(self) -> None:
         """Flush at the end of this turn."""

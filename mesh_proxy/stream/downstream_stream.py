@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.errors import LocalProtocolError
-from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, ResponseHeaders, Trailers
+from mesh_codecs.events import Data, InformationalHeaders, ResponseHeaders, Trailers
 from mesh_codecs.grpc import encode_message, is_grpc_content_type, status_of_http
 from mesh_codecs.headers import Headers
 from mesh_proxy.stream import flags
@@ -42,8 +42,6 @@ class DownstreamStream(StreamInfo):
         "tunnel",
         "undelivered",
     )
-
-    request: RequestHeaders
 
     downstream: Downstream
     manager: HttpManager

@@ -206,7 +206,9 @@ class FilteredStream(UpstreamStream):
             if route is not None:
                 self.route_name = route.name
                 self.virtual_host_name = route.virtual_host_name
-        return self.route
+            return route
+        known: Route | None = self.route
+        return known
 
     def per_route_config(self, filter_name: str) -> Any:
         """The filter's configuration of the route, or None."""

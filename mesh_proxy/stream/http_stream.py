@@ -231,7 +231,7 @@ class HttpStream(FilteredStream):
         return False
 
     def _upgrade_allowed(self, protocol: bytes) -> bool:
-        route = self.route
+        route: Route | None = self.route
         if route is not None and route.action is not None:
             for upgrade in route.action.upgrades:
                 if upgrade.upgrade_type.lower().encode() == protocol:

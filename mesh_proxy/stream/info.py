@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mesh_codecs.events import RequestHeaders, ResponseHeaders
+from mesh_codecs.events import ResponseHeaders
 from mesh_codecs.headers import Headers
 
 if TYPE_CHECKING:
@@ -141,8 +141,9 @@ class StreamInfo:
         self.start_time = start_time
         self.protocol: bytes = b""
         """`HTTP/1.0`, `HTTP/1.1`, `HTTP/2`; empty for TCP"""
-        self.request: RequestHeaders | None = None
-        """as it is now: filters and the route may have changed it"""
+        self.request: Any = None
+        """RequestHeaders as they are now: filters and the route may have changed them; None where there are none. (HTTP streams
+        always have some. mypyc knows no attribute whose type a subclass narrows, so it is Any, as `route` is.)"""
         self.response: ResponseHeaders | None = None
         self.response_trailers: Headers | None = None
         self.remote_address: bytes = connection.remote_address

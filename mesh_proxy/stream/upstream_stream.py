@@ -22,7 +22,7 @@ from mesh_proxy.upstream.pools import pool_for
 from mesh_proxy.upstream.tunnel import TunnelPool
 
 if TYPE_CHECKING:
-    from mesh_proxy.routing import ClusterChoice, Route
+    from mesh_proxy.routing import ClusterChoice
     from mesh_proxy.upstream.endpoint import Endpoint
     from mesh_proxy.upstream.handle import UpstreamHandle
 
@@ -31,8 +31,6 @@ class UpstreamStream(TimedStream):
     """Abstract: `HttpStream` adds the way in."""
 
     __slots__ = ("_awaits_grpc_status", "choice", "hedged", "pool")
-
-    route: Route | None
 
     choice: ClusterChoice | None
     pool: ConnectionPool[Any] | TunnelPool | None

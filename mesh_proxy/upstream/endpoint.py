@@ -98,7 +98,7 @@ class Endpoint:
             self.address = self.path
         else:
             self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
-        self.address_bytes = self.address.encode()
+        self.address_bytes: bytes = self.address.encode()
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.cluster_name} {self.address} weight={self.weight}{'' if self.healthy else ' unhealthy'}>"
