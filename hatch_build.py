@@ -1,11 +1,12 @@
-"""The compiled wheel: with HATCH_BUILD_HOOK_ENABLE_CUSTOM=true the modules of `compiled.toml` become C by mypyc while a wheel is built.
+"""The compiled wheel: with HATCH_BUILD_HOOK_ENABLE_CUSTOM=true mypyc makes C of the modules of `compiled.toml`.
 
-Everything happens in a clean copy of the four packages under `build/`, never in place: an extension module beside a source file would
-be imported instead of it. The sources stay in the wheel, beside the extension modules that are imported instead, so that tracebacks
-can show their lines. Without the variable, and for editable installs, the wheel is pure Python as ever.
+Everything happens in a clean copy of the four packages under `build/`, never in place: an extension module beside a source file
+would be imported instead of it. The wheel holds both, so that tracebacks can show the source. Without the variable, and for
+editable installs, it is pure Python as ever.
 
-MESH_PROXY_BUILD_JOBS  how many C compilers run at once [the processors there are]
-MESH_PROXY_BUILD_SYMBOLS=1  keep the names of the C functions, for profilers
+MESH_PROXY_BUILD_JOBS      how many C compilers run at once [the processors there are]
+MESH_PROXY_BUILD_LEVEL     of optimisation: 0 is built in half the time and runs slower [2]
+MESH_PROXY_BUILD_SYMBOLS=1 keep the names of the C functions, for profilers
 """
 
 from __future__ import annotations
@@ -58,7 +59,13 @@ def compile_modules(files: list[str], out: Path) -> None:
     jobs = int(os.environ.get("MESH_PROXY_BUILD_JOBS", "0")) or len(os.sched_getaffinity(0))
     symbols = bool(os.environ.get("MESH_PROXY_BUILD_SYMBOLS"))
     began = time.monotonic()
-    extensions = mypycify(["--config-file", "mypy.ini", *files], opt_level="2", debug_level="0", multi_file=True, target_dir="c")
+    extensions = mypycify(
+        ["--config-file", "mypy.ini", *files],
+        opt_level=os.environ.get("MESH_PROXY_BUILD_LEVEL", "2"),
+        debug_level="0",
+        multi_file=True,
+        target_dir="c",
+    )
     print(f"{len(files)} modules are C after {time.monotonic() - began:.0f} s", flush=True)
     for extension in extensions:
         # One shared object holds all modules and exports one function: calls within it need no table of symbols.

@@ -140,9 +140,9 @@ def nghttpx(config: Path, workers: int = 1) -> list[str]:
     return [find("nghttpx", "nghttp2-proxy"), f"--conf={config}", f"--workers={workers}"]
 
 
-def ours(config: Path, workers: int = 1, python: str = sys.executable) -> list[str]:
-    """Our command line."""
-    command = [python, "-m", "mesh_proxy", "-c", str(config), "--concurrency", str(workers), "-l", "warning"]
+def ours(config: Path, workers: int = 1, python: str = sys.executable, options: tuple[str, ...] = ()) -> list[str]:
+    """Our command line; `options` are Python's."""
+    command = [python, *options, "-m", "mesh_proxy", "-c", str(config), "--concurrency", str(workers), "-l", "warning"]
     return [*command, "--disable-hot-restart"]
 
 
@@ -150,8 +150,8 @@ def compiled(config: Path, workers: int = 1) -> list[str]:
     """Our command line where the compiled wheel is installed. Raises Missing."""
     python = Path(os.environ.get("MESH_PROXY_COMPILED", str(ROOT / ".venv-compiled/bin/python")))
     if not os.access(python, os.X_OK):
-        raise Missing("the compiled build is not installed: `make compiled`, or name its Python in MESH_PROXY_COMPILED")
-    return ours(config, workers, str(python))
+        raise Missing("the compiled build is not installed: `make venv-compiled`, or name its Python in MESH_PROXY_COMPILED")
+    return ours(config, workers, str(python), ("-P",))  # never the sources in the current directory
 
 
 def envoy(config: Path, workers: int = 1) -> list[str]:

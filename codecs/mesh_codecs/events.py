@@ -45,7 +45,7 @@ class RequestHeaders:
     """`HTTP/1.0`, `HTTP/1.1` or `HTTP/2`, as access logs print it"""
     known: KnownHead | None = field(default=None, compare=False, repr=False)
     """the head came before, byte for byte; None also where the codec does not look"""
-    likeness: object = field(default=None, compare=False, repr=False)
+    likeness: Any = field(default=None, compare=False, repr=False)
     """for the codec that sends the head: heads with the same object here differ in the value of `x-request-id` at most"""
 
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from mesh_proxy import __version__
+
+
+def build_kind() -> str:
+    """`compiled` where the data path is machine code (`hatch_build.py`), or `interpreted`."""
+    spec = find_spec("mesh_codecs.events")
+    return "interpreted" if spec is None or spec.origin is None or spec.origin.endswith(".py") else "compiled"
 
 
 def version_string() -> str:
@@ -12,7 +20,7 @@ def version_string() -> str:
 
 def version_line(prog: str = "mesh-proxy") -> str:
     """What --version prints."""
-    return f"{prog}  version: {version_string()}"
+    return f"{prog}  version: {version_string()} ({build_kind()})"
 
 
 def version_number() -> int:

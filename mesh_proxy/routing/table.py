@@ -149,8 +149,11 @@ class RouteTable:
         # The longest wildcard wins.
         self._suffixes = dict(sorted(self._suffixes.items(), reverse=True))
         self._prefixes = dict(sorted(self._prefixes.items(), reverse=True))
-        self._only: VirtualHost | None = self._wildcard if not (self._exact or self._suffixes or self._prefixes) else None
+        self._only: VirtualHost | None = self._only_host()
         """the host of every request, also of one without authority"""
+
+    def _only_host(self) -> VirtualHost | None:
+        return self._wildcard if not (self._exact or self._suffixes or self._prefixes) else None
 
     def _add_domain(self, domain: str, host: VirtualHost, path: str) -> None:
         text = domain.lower().encode()

@@ -16,6 +16,7 @@ from mesh_proxy.stats.group import sanitize
 from mesh_proxy.stats.http2_group import Http2Stats
 from mesh_proxy.upstream import localities
 from mesh_proxy.upstream.balancers import Choose, make_chooser, round_robin
+from mesh_proxy.upstream.circuit_stats import CircuitBreakerStats, RemainingStats
 from mesh_proxy.upstream.endpoint import Endpoint
 from mesh_proxy.upstream.hash_balancers import HASH_POLICIES, HashInput, MaglevBalancer, RingHashBalancer
 from mesh_proxy.upstream.health.checker import HealthChecker
@@ -25,7 +26,7 @@ from mesh_proxy.upstream.host_sets import HostSet, Loads, distribute, split
 from mesh_proxy.upstream.labels import LabelIndex, Labels
 from mesh_proxy.upstream.outlier import OutlierDetector
 from mesh_proxy.upstream.resource_table import SharedResources
-from mesh_proxy.upstream.resources import CircuitBreakerStats, RemainingStats, Resources
+from mesh_proxy.upstream.resources import Resources
 from mesh_proxy.upstream.subsets import SubsetIndex
 from mesh_proxy.upstream.transports import Transports
 

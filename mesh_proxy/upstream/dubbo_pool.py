@@ -89,7 +89,7 @@ class DubboPool:
         self.owner = owner
         """whose pinned connection this is; None: everybody's"""
         self.resources: Resources = cluster.default
-        self.memo = HeadMemo()
+        self.memo: HeadMemo = HeadMemo()
         self.current: DubboUpstreamConnection | None = None
         """takes the next call"""
         self.avoid = False

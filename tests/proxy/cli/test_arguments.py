@@ -96,7 +96,8 @@ def test_zero_workers_mean_one() -> None:
 
 def test_version_and_help_win_over_mistakes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--nonsense", "--version"]) == 0
-    assert re.search(r"  version: \w+/0\.\d+\.\d+/Clean/RELEASE/\w+", capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(r"  version: \w+/0\.\d+\.\d+/Clean/RELEASE/\w+ \((compiled|interpreted)\)\n$", printed)
     assert main(["--nonsense", "-h"]) == 0
     assert "hot restart" in capsys.readouterr().out
     assert main(["--hot-restart-version"]) == 0
