@@ -13,6 +13,7 @@ from mesh_codecs.dubbo import DubboCodec, DubboMessage, Refusal
 from mesh_codecs.dubbo.frame import FLAG_REQUEST, FLAG_TWO_WAY, HESSIAN2, MAGIC
 from mesh_codecs.hessian2.write import dumps
 from mesh_proxy.explain.candidates import candidates
+from mesh_proxy.explain.nobody import Consumer
 from mesh_proxy.explain.scratch import QuietFilterContext, dismiss, scratch_context, watch
 from mesh_proxy.network.filter_context import compile_filters
 from mesh_proxy.stats.dubbo_group import DubboStats
@@ -25,21 +26,6 @@ if TYPE_CHECKING:
     from mesh_proxy.network.dubbo_manager import DubboManager
     from mesh_proxy.stream.info import ConnectionInfo
     from mesh_proxy.upstream.cluster import LbContext
-
-
-class _Consumer:
-    """The connection of nobody."""
-
-    pinned = None
-    closed = False
-
-    def __init__(self, manager: DubboManager, info: ConnectionInfo, owner: Listener) -> None:
-        self.manager = manager
-        self.info = info
-        self.owner = owner
-
-    def answer(self, call: DubboCall, frame: bytes) -> None:
-        """Nobody waits for it."""
 
 
 class _Stream(DubboStream):
@@ -109,7 +95,7 @@ def explain(question: Question, manager: DubboManager, info: ConnectionInfo, lis
     (message,) = DubboCodec(manager.memo).receive_data(frame_of(question))
     assert isinstance(message, DubboMessage)
     now = monotonic()
-    call = ExplainedCall(_Consumer(quiet, info, listener), message, now)
+    call = ExplainedCall(Consumer(quiet, info, listener), message, now)
     call.start(message, now)
     stream = call.stream
     assert stream is not None

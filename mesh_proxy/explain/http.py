@@ -8,10 +8,11 @@ from collections.abc import Coroutine
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
-from mesh_codecs.events import Data, RequestHeaders, ResponseHeaders
+from mesh_codecs.events import RequestHeaders
 from mesh_codecs.headers import Headers
 from mesh_proxy.config.model.route import DirectResponseConfig, RedirectConfig
 from mesh_proxy.explain.candidates import candidates
+from mesh_proxy.explain.nobody import Caller
 from mesh_proxy.explain.scratch import QuietFilterContext, dismiss, scratch_context, watch
 from mesh_proxy.network.filter_context import compile_filters
 from mesh_proxy.stats.groups import HttpStats, ListenerHttpStats
@@ -24,30 +25,6 @@ if TYPE_CHECKING:
     from mesh_proxy.listener.listener import Listener
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.stream.info import ConnectionInfo
-
-
-class _Caller:
-    """The connection of nobody: keeps the answer that a real caller would get."""
-
-    def __init__(self, info: ConnectionInfo, owner: Listener) -> None:
-        self.info = info
-        self.owner = owner
-        self.write_blocked = False
-        self.status = 0
-        self.body = b""
-
-    def send(self, event: Any) -> None:
-        if isinstance(event, ResponseHeaders):
-            self.status = event.status
-            self.body = event.headers.first.get(b"grpc-message", b"") or event.headers.first.get(b"location", b"")
-        elif isinstance(event, Data):
-            self.body += event.data
-
-    def _nothing(self, *arguments: Any) -> None:
-        pass
-
-    pause_reading = resume_reading = reset_stream = measure = stream_done = _nothing
-    response_begins = response_precedes_request = close_after_response = tunnel_opened = _nothing
 
 
 class ExplainedStream(HttpStream):
@@ -119,7 +96,7 @@ def explain(question: Question, manager: HttpManager, info: ConnectionInfo, list
     """What became of the request."""
     notes: list[dict[str, Any]] = []
     quiet = _quiet(manager, notes)
-    caller = _Caller(info, listener)
+    caller = Caller(info, listener)
     now = monotonic()
     stream = ExplainedStream(caller, quiet, _request(question), now)
     stream.start(now)

@@ -7,7 +7,7 @@ both and calls `_finish` once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.dubbo import DubboMessage, MessageTooLarge, Refusal, error_response
 from mesh_codecs.dubbo.frame import FLAG_TWO_WAY, HEADER_SIZE, HESSIAN2, OK, SERIALIZATION_MASK, SERVER_ERROR
@@ -22,7 +22,7 @@ from mesh_proxy.upstream.dubbo_pool import POOL_KEY, pool_for
 
 if TYPE_CHECKING:
     from mesh_proxy.deadlines import DeadlineQueue
-    from mesh_proxy.network.dubbo_connection import DubboConnection
+    from mesh_proxy.network.dubbo_manager import DubboManager
     from mesh_proxy.routing.dubbo import DubboTarget
     from mesh_proxy.upstream.cluster import Cluster
     from mesh_proxy.upstream.dubbo_connection import DubboUpstreamConnection
@@ -66,9 +66,10 @@ class DubboCall:
         "upstream_id",
     )
 
-    def __init__(self, connection: DubboConnection, message: DubboMessage, now: float) -> None:
+    def __init__(self, connection: Any, message: DubboMessage, now: float) -> None:
         self.connection = connection
-        self.manager = connection.manager
+        """the DubboConnection; an explained call has another"""
+        self.manager: DubboManager = connection.manager
         self.message: DubboMessage | None = message
         """the request; let go once it is sent for good"""
         self.request_id = message.request_id

@@ -52,3 +52,25 @@ def test_the_classes_suit_a_compiler(module: str) -> None:
         if any("dataclass" in ast.unparse(decorator) for decorator in found.decorator_list):
             for field in (node for node in found.body if isinstance(node, ast.AnnAssign)):
                 assert ast.unparse(field.annotation) != "object", f"{found.name}.{ast.unparse(field.target)}"
+
+
+def test_nothing_interpreted_derives_from_compiled_classes() -> None:
+    """mypyc's classes refuse to be made as interpreted subclasses of them."""
+    compiled = {name.removesuffix(".py").replace("/", ".") for name in listed()}
+    wrong = []
+    for package, folder in FOLDERS.items():
+        for path in (ROOT / folder / package).rglob("*.py"):
+            module = str(path.relative_to(ROOT / folder)).removesuffix(".py").replace("/", ".")
+            if module in compiled:
+                continue
+            parsed = ast.parse(path.read_text())
+            origins = {
+                alias.asname or alias.name: node.module
+                for node in ast.walk(parsed)
+                if isinstance(node, ast.ImportFrom) and node.module is not None
+                for alias in node.names
+            }
+            for found in (node for node in ast.walk(parsed) if isinstance(node, ast.ClassDef)):
+                bases = [ast.unparse(base).partition("[")[0] for base in found.bases]
+                wrong += [f"{module}.{found.name}({base})" for base in bases if origins.get(base) in compiled]
+    assert wrong == []
