@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from upstream_support import Bench, cluster, endpoint
 
 from mesh_codecs.events import RequestHeaders, ResponseHeaders
 from mesh_codecs.headers import Headers
@@ -56,15 +57,13 @@ def http_info() -> StreamInfo:
     info.route_name = "uproute"
     info.virtual_host_name = "vh"
     info.cluster_name = "up"
-    info.cluster = SimpleNamespace(  # type: ignore[assignment]
-        config=SimpleNamespace(
-            alt_stat_name="altname",
-            metadata={"com.x": {"k": "val", "o": {"z": 1, "p": "q"}, "n": 5.0, "b": True, "nul": None, "lst": [1, "a"]}},
-        )
-    )
-    info.upstream = SimpleNamespace(  # type: ignore[assignment]
-        address_bytes=b"127.0.0.1:36027", hostname="ep.example:90", metadata={"envoy.lb": {"v": "1"}}
-    )
+    bench = Bench()
+    metadata = {"com.x": {"k": "val", "o": {"z": 1, "p": "q"}, "n": 5.0, "b": True, "nul": None, "lst": [1, "a"]}}
+    member = endpoint("127.0.0.1:36027", hostname="ep.example:90", metadata={"envoy.lb": {"v": "1"}})
+    bench.apply(cluster("up", member, alt_stat_name="altname", metadata=metadata))
+    found = info.cluster = bench.manager.get("up")
+    assert found is not None
+    (info.upstream,) = found.endpoints
     info.upstream_local_address = b"127.0.0.1:47100"
     info.upstream_protocol = b"HTTP/1.1"
     info.attempts = 1
