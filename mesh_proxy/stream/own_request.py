@@ -68,10 +68,13 @@ class OwnRequest:
         self._endpoint = endpoint
         self._started = monotonic()
         if timeout_s:
-            self._deadline = context.deadlines.queue(purpose, timeout_s)
-            self._deadline.add(self, self._started)
+            self._set_deadline(context, purpose, timeout_s, self._started)
         self._pool = pool_for(context, self.cluster, endpoint, high_priority=False, http_version=self.request.http_version)
         self._pool.acquire(self)
+
+    def _set_deadline(self, context: WorkerContext, purpose: str, seconds: float, now: float) -> None:
+        self._deadline = context.deadlines.queue(purpose, seconds)
+        self._deadline.add(self, now)
 
     def _settle(self) -> None:
         """Nothing more comes."""

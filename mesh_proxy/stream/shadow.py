@@ -8,7 +8,8 @@ holds the original back: a copy whose upstream takes too little is given up.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.errors import LocalProtocolError
 from mesh_codecs.events import Data, RequestHeaders, ResponseHeaders, Trailers
@@ -22,15 +23,20 @@ if TYPE_CHECKING:
     from mesh_proxy.upstream.endpoint import Endpoint
     from mesh_proxy.upstream.handle import UpstreamHandle
 
+RESPONSE_S: Final = 60.0
+"""How long a whole copy waits for its response where the route has no time-out: what nobody answers must not use up the circuit
+breaker of a cluster that others call. Envoy waits for ever."""
+
 
 class Shadow(OwnRequest):
     """One copy, an `UpstreamCallbacks`."""
 
-    __slots__ = ("_body", "_limit", "_size", "done")
+    __slots__ = ("_body", "_context", "_limit", "_size", "done")
 
     def __init__(self, request: RequestHeaders, cluster: Cluster, limit: int) -> None:
         super().__init__(cluster, request)
         self.done = False
+        self._context: WorkerContext
         self._body: list[Data | Trailers] = []
         """what came before there was a connection"""
         self._size = 0
@@ -38,6 +44,7 @@ class Shadow(OwnRequest):
 
     def start(self, context: WorkerContext, endpoint: Endpoint, timeout_s: float | None) -> None:
         """Ask for a connection."""
+        self._context = context
         self._acquire(context, endpoint, "shadow", timeout_s)
 
     # -- from the original
@@ -62,8 +69,16 @@ class Shadow(OwnRequest):
     def _send(self, handle: UpstreamHandle, event: Data | Trailers) -> None:
         if isinstance(event, Data):
             handle.send_data(event.data, event.end_stream)
+            if event.end_stream:
+                self._await_response()
         else:
             handle.send_trailers(event.headers)
+            self._await_response()
+
+    def _await_response(self) -> None:
+        """The copy is whole."""
+        if self._deadline is None and not self.done:
+            self._set_deadline(self._context, "shadow", RESPONSE_S, monotonic())
 
     def cancel(self) -> None:
         """Nobody needs it any more."""
@@ -85,6 +100,8 @@ class Shadow(OwnRequest):
         try:
             self.request.end_stream = self.request.end_stream and not body
             handle.send_request(self.request)
+            if self.request.end_stream:
+                self._await_response()
             for event in body:
                 self._send(handle, event)
         except LocalProtocolError:
