@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mesh_codecs.events import RequestHeaders, ResponseHeaders
 from mesh_codecs.headers import Headers
@@ -35,6 +35,8 @@ class CorsPolicyConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorsConfig:
     """`Cors` itself says nothing."""
+
+    idle: ClassVar[bool] = True
 
     def factory(self, context: FilterContext) -> FilterFactory:
         """A filter per stream: the response must know of the request's origin."""

@@ -193,7 +193,8 @@ class FilterConfig(Protocol):
     """What the frozen dataclass of a filter's configuration must have. It is pickled, so it belongs to a module.
 
     If it has a field `identity` (a str, not compared), that is filled in with the place of the configuration: what tells the
-    numbers that workers share for it from those of others.
+    numbers that workers share for it from those of others. If it has an attribute `idle`, that says that the filter does nothing
+    to requests whose routes have no configuration for it: where no route has one, the filter is left out.
     """
 
     def factory(self, context: FilterContext) -> FilterFactory:

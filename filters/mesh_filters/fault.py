@@ -77,6 +77,12 @@ class FaultConfig:
         return _Factory(_Shared(self, context), self.slows)
 
     @property
+    def idle(self) -> bool:
+        """No fault but those of routes."""
+        aborts = self.abort_status or self.abort_grpc_status is not None or self.abort_from_header
+        return not (self.delay_s is not None or self.delay_from_header or aborts or self.slows)
+
+    @property
     def slows(self) -> bool:
         """There may be slow responses."""
         return self.rate_kbps is not None or self.rate_from_header

@@ -68,6 +68,11 @@ class LocalRateLimitConfig:
     identity: str = field(default="", compare=False)
     """what tells this configuration's buckets from others, the same in all workers"""
 
+    @property
+    def idle(self) -> bool:
+        """No limit but those of routes."""
+        return self.enabled is None
+
     def factory(self, context: FilterContext) -> FilterFactory:
         """A filter per stream: the response may tell of the request's bucket."""
         shared = _Shared(self, context)

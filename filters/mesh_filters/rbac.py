@@ -39,6 +39,11 @@ class RbacConfig:
     shadow_prefix: str = ""
     per_rule_stats: bool = False
 
+    @property
+    def idle(self) -> bool:
+        """No rules but those of routes."""
+        return self.rules is None and self.shadow_rules is None
+
     def factory(self, context: FilterContext) -> FilterFactory:
         """One filter serves all streams."""
         return RbacFilter(self, context)

@@ -74,7 +74,12 @@ class DubboManager:
         """every call has a DubboStream"""
         self.plans: DubboPlans | None = None
         """of calls that need no DubboStream in the end"""
-        if self.filter_chains is not None and self.filter_chains.default.learns and not self.access_loggers:
+        if (
+            self.filter_chains is not None
+            and self.filter_chains.default.light
+            and self.filter_chains.default.learns
+            and not self.access_loggers
+        ):
             self.plans = DubboPlans(self, self.filter_chains.default)
         deadlines = context.deadlines
         idle, heartbeat = config.idle_timeout_s, config.heartbeat_interval_s

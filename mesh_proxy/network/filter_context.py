@@ -190,10 +190,13 @@ def compile_filters(
         ValueError: a filter cannot be made; the text names it.
     """
     made: list[tuple[str, FilterFactory, bool]] = []
+    busy: set[str] = set()
     for index, config in enumerate(filters):
         try:
             factory = config.config.factory(kind(worker, config.name, stat_prefix))
         except ValueError as error:
             raise ValueError(f"http_filters[{index}] ({config.name}): {error}") from error
         made.append((config.name, factory if watch is None else watch(config.name, factory), config.disabled))
-    return FilterChains(made) if made else None
+        if watch is not None or not getattr(config.config, "idle", False):
+            busy.add(config.name)
+    return FilterChains(made, frozenset(name for name, _, _ in made) - busy) if made else None

@@ -138,6 +138,8 @@ class HttpManager:
     def take_routes(self, table: RouteTable) -> None:
         """Requests that begin from now on are routed by this table; those in progress keep their routes."""
         self.route_table = table
+        if self.filter_chains is not None:
+            self.filter_chains.suit(table.configured_filters)
         self.plans = RequestPlans(self)
         internal_only = {name.encode() for name in table.config.internal_only_headers}
         edge = request_headers.EDGE_STRIPPED if self.config.use_remote_address else frozenset()

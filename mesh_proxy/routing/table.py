@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from mesh_codecs.events import RequestHeaders
 from mesh_codecs.headers import Headers
 from mesh_proxy.config.model.route import (
+    ClusterActionConfig,
     PathMatchKind,
     RedirectConfig,
     RouteConfig,
@@ -86,6 +87,17 @@ class _HttpsRedirectRoute(Route):
         """Envoy leaves this answer as it is."""
 
 
+def _configured_filters(config: RouteTableConfig) -> Iterator[str]:
+    yield from config.per_filter_config
+    for host in config.virtual_hosts:
+        yield from host.per_filter_config
+        for route in host.routes:
+            yield from route.per_filter_config
+            if isinstance(route.action, ClusterActionConfig):
+                for cluster in route.action.clusters:
+                    yield from cluster.per_filter_config
+
+
 class RouteTable:
     """A compiled `RouteConfiguration`.
 
@@ -112,6 +124,7 @@ class RouteTable:
         "_suffixes",
         "_wildcard",
         "config",
+        "configured_filters",
         "internal_only_headers",
         "keep_original",
         "name",
@@ -145,6 +158,8 @@ class RouteTable:
                 self._add_domain(domain, host, path)
         self.steady = not any(route.match.runtime_fraction for host in config.virtual_hosts for route in host.routes)
         """equal requests get the same route: none is drawn by lot"""
+        self.configured_filters = frozenset(_configured_filters(config))
+        """names of filters to which any route or host says something"""
         self._shared.clear()
         # The longest wildcard wins.
         self._suffixes = dict(sorted(self._suffixes.items(), reverse=True))

@@ -80,8 +80,8 @@ class FilterChain:
         long as none of them stops a request, it needs no `FilterRun`"""
         if heads_alone and self._shared is not None:
             self.light = tuple((position, self._shared[index], hook) for position, index, hook in self.request.headers)
-        self.learns = bool(self.light) and all(has(type(one), "learn") for _, one, _ in self.light)
-        """all of a light chain can say how to repeat what they did"""
+        self.learns = bool(self.light or not self.size) and all(has(type(one), "learn") for _, one, _ in self.light)
+        """all of a light chain, or of one without filters, can say how to repeat what they did"""
 
     def make(self) -> list[Filter]:
         """The filters of one stream."""
@@ -107,15 +107,26 @@ class FilterChains:
 
     Args:
         filters: name, factory and whether the filter is off unless a route says otherwise, in configured order.
+        idle: names of those that do nothing unless a route has a configuration for them.
     """
 
-    __slots__ = ("_by_config", "_by_factories", "_filters", "default")
+    __slots__ = ("_all", "_by_config", "_by_factories", "_filters", "_idle", "default")
 
-    def __init__(self, filters: Sequence[tuple[str, FilterFactory, bool]]) -> None:
-        self._filters = tuple(filters)
+    def __init__(self, filters: Sequence[tuple[str, FilterFactory, bool]], idle: frozenset[str] = frozenset()) -> None:
+        self._all = self._filters = tuple(filters)
+        self._idle = idle
         self._by_factories: dict[tuple[FilterFactory | None, ...], FilterChain] = {}
         self._by_config: dict[int, tuple[Mapping[str, Any], FilterChain]] = {}
         self.default = self._chain(tuple(None if disabled else factory for _, factory, disabled in self._filters))
+
+    def suit(self, configured: frozenset[str]) -> None:
+        """Leave out what does nothing with a route table that says something to these filters and no others."""
+        absent = self._idle - configured
+        filters = tuple([one for one in self._all if one[0] not in absent])
+        if filters != self._filters:
+            self._filters = filters
+            self._by_config.clear()
+            self.default = self._chain(tuple([None if disabled else factory for _, factory, disabled in filters]))
 
     def _chain(self, chosen: tuple[FilterFactory | None, ...]) -> FilterChain:
         """None: this filter is off."""

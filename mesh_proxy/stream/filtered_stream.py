@@ -48,11 +48,10 @@ class FilteredStream(UpstreamStream):
             per_filter = route.per_filter_config if self.choice is None else self.choice.per_filter_config
             if per_filter:
                 chain = chains.of(per_filter)
-        if chain.light:
-            if plan is None or plan.rest or not chain.learns:
-                self._walk_light(chain)
-            else:
-                self._walk_learning(chain, plan)
+        if chain.learns and plan is not None and not plan.rest:
+            self._walk_learning(chain, plan)
+        elif chain.light:
+            self._walk_light(chain)
         elif chain.size:
             self.run = FilterRun(self, chain, self.downstream.owner.buffer_limit)
             self.run.request_headers(self.request)

@@ -437,6 +437,61 @@ def test_plans_are_bounded(monkeypatch: pytest.MonkeyPatch, looks: Counter[str])
     assert looks["repeated"] == 12
 
 
+CORS = "{name: cors, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors}}"
+FAULT = "{name: fault, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault}}"
+POLICY = (
+    "typed_per_filter_config: {cors: {'@type': type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy, "
+    "allow_origin_string_match: [{exact: 'http://o'}]}}"
+)
+
+
+@pytest.mark.parametrize("part", ["table", "host", "route", "weighted"])
+def test_filters_that_no_route_configures_are_left_out(part: str, looks: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Istio puts them into every chain; a table that says something to them brings them back."""
+    managers: list[HttpManager] = []
+
+    class Kept(HttpManager):
+        __slots__ = ()
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            managers.append(self)
+
+    monkeypatch.setattr(data_plane, "HttpManager", Kept)
+    match = "match: {prefix: /}"
+    parts = {
+        "table": {"table": POLICY},
+        "host": {"host": POLICY},
+        "route": {"route": f"{match}, route: {{cluster: a}}, {POLICY}"},
+        "weighted": {"route": f"{match}, route: {{weighted_clusters: {{clusters: [{{name: a, weight: 1, {POLICY}}}]}}}}"},
+    }[part]
+
+    async def test() -> None:
+        async with AsyncExitStack() as stack:
+            filters = chain(CORS, FAULT, one_label(GRAY), router(""))
+            proxy, _ = await both(stack, filters)
+            await both(stack, filters, **parts)
+            ours, other = managers
+            reader, writer = await proxy.connect("web")
+            for source, allowed in ((ours, False), (other, True), (ours, False), (other, True)):
+                table = source.config.route_table
+                assert table is not None
+                ours.take_routes(ours.compile_routes(table))
+                for _ in range(TIMES):
+                    writer.write(b"GET /cors HTTP/1.1\r\nhost: a\r\nuser-id: 120\r\norigin: http://o\r\n\r\n")
+                    got = await head(reader)
+                    assert b"x-who: gray\r\n" in got
+                    assert (b"access-control-allow-origin: http://o\r\n" in got) == allowed
+                if source is ours:
+                    assert looks["repeated"] >= TIMES - 3
+                    looks["repeated"] = 0
+                else:
+                    assert not looks["repeated"]
+            writer.close()
+
+    run(test())
+
+
 def test_routes_that_differ_in_their_filters(looks: Counter[str]) -> None:
     """A filter of our own chain that cannot repeat what it does: all look at every head."""
     mutation = "{name: m, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3."
