@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from mesh_proxy.dates import http_date
 from mesh_proxy.deadlines import Deadlines
 from mesh_proxy.listener.connection_table import ConnectionTable
+from mesh_proxy.network.splice import Splices
 from mesh_proxy.tls.secrets import SecretStore
 from mesh_proxy.worker.route_tables import RouteTables
 from mesh_proxy.worker.shared_cells import SharedCells
@@ -66,6 +67,7 @@ class WorkerContext:
         "service_node",
         "shared_cells",
         "sockets_shared",
+        "splices",
         "tls_secrets",
         "total_connections",
         "trace_memory",
@@ -89,6 +91,8 @@ class WorkerContext:
         self.dirty_later: list[Flushable] = []
         """connections to flush when the loop has called back everyone who is ready now"""
         self.deadlines = Deadlines(loop, self.flush)
+        self.splices = Splices(loop)
+        """byte streams that the kernel moves"""
         self.runtime: Mapping[str, Any] = {}
         self.route_tables = RouteTables()
         """those that come apart from their listeners"""

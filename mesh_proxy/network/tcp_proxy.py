@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from mesh_proxy.access_log import AccessLogger
 from mesh_proxy.deadlines import DeadlineQueue
+from mesh_proxy.network.splice import DESCRIPTORS, LARGE, SIGNS, Splice
 from mesh_proxy.network.tcp_upstream import TcpUpstream
 from mesh_proxy.network.transport import address_of, set_limits
 from mesh_proxy.stats.group import sanitize
@@ -63,6 +64,7 @@ class TcpConnection(asyncio.Protocol):
     __slots__ = (
         "_choice",
         "_flush_timer",
+        "_paused",
         "closed",
         "cluster",
         "context",
@@ -74,6 +76,8 @@ class TcpConnection(asyncio.Protocol):
         "last_activity",
         "owner",
         "proxy",
+        "signs",
+        "splice",
         "task",
         "transport",
         "upstream",
@@ -96,6 +100,12 @@ class TcpConnection(asyncio.Protocol):
         self.last_activity = info.start_monotonic
         self.task: asyncio.Task[None] | None = None
         self._flush_timer: asyncio.TimerHandle | None = None
+        self._paused = False
+        """the caller reads too slowly"""
+        self.signs = 0
+        """large reads from the caller, one after the other"""
+        self.splice: Splice | None = None
+        """what takes the caller's bytes to the endpoint instead of the transports"""
 
     @property
     def connection_info(self) -> ConnectionInfo:
@@ -135,6 +145,12 @@ class TcpConnection(asyncio.Protocol):
         upstream = self.upstream
         if upstream is not None:
             upstream.write(data)
+            if len(data) >= LARGE:
+                self.signs += 1
+                if self.signs >= SIGNS:
+                    self.begin_splice(self, self.transport, upstream.transport, upstream.limit)
+            else:
+                self.signs = 0
             return
         self.early.append(data)
         self.early_size += len(data)
@@ -155,14 +171,67 @@ class TcpConnection(asyncio.Protocol):
         self.owner.connection_closed(self)
 
     def pause_writing(self) -> None:
-        if self.upstream is not None:
+        upstream = self.upstream
+        if upstream is not None and upstream.splice is None:
+            self._paused = True
             self.proxy.stats.downstream_flow_control_paused_reading_total += 1
-            self.upstream.transport.pause_reading()
+            upstream.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        if self.upstream is not None and not self.upstream.closed:
+        upstream = self.upstream
+        if upstream is None or upstream.closed:
+            return
+        if self._paused:
+            self._paused = False
             self.proxy.stats.downstream_flow_control_resumed_reading_total += 1
-            self.upstream.transport.resume_reading()
+        if upstream.splice is not None:
+            upstream.splice.sink_empty()
+        else:
+            upstream.transport.resume_reading()
+
+    # -- what is not read and written by transports
+
+    def begin_splice(
+        self, owner: TcpConnection | TcpUpstream, source: asyncio.Transport, sink: asyncio.Transport, limit: int
+    ) -> None:
+        """A direction carries much. If nothing can be done for it, it stays as it is."""
+        owner.signs = 0
+        if self.closed or owner.splice is not None or source.is_closing() or sink.is_closing():
+            return
+        splices = self.context.splices
+        if splices.can_take(source, sink, limit) and self.context.descriptors(DESCRIPTORS):
+            owner.splice = splice = Splice(splices, owner, source, sink, limit)
+            splice.want()
+
+    def bytes_moved(self, size: int) -> None:
+        """See SpliceOwner."""
+        upstream = self.upstream
+        assert upstream is not None
+        self.last_activity = monotonic()
+        self.proxy.stats.downstream_cx_rx_bytes_total += size
+        self.info.bytes_received += size
+        upstream.count_sent(size)
+
+    def sink_full(self, full: bool) -> None:
+        """See SpliceOwner."""
+        upstream = self.upstream
+        assert upstream is not None
+        if full:
+            upstream.cluster.stats.upstream_flow_control_backed_up_total += 1
+        else:
+            upstream.cluster.stats.upstream_flow_control_drained_total += 1
+
+    def splice_ended(self) -> None:
+        """See SpliceOwner."""
+        self.splice = None
+
+    def splice_failed(self, sink: bool) -> None:
+        """See SpliceOwner."""
+        self.splice = None
+        if sink and self.upstream is not None:
+            self.upstream.break_off()
+        else:
+            self.transport.abort()
 
     # -- towards the upstream
 
@@ -273,8 +342,13 @@ class TcpConnection(asyncio.Protocol):
         if self.task is not None:
             self.task.cancel()
             self.task = None
-        if self.upstream is not None and not self.upstream.closed:
-            self.upstream.transport.close()
+        upstream = self.upstream
+        for half in (self, upstream):
+            if half is not None and half.splice is not None:
+                half.splice.stop()
+                half.splice = None
+        if upstream is not None and not upstream.closed:
+            upstream.transport.close()
         self.transport.close()
         self.info.wire_bytes_received = self.info.bytes_received
         self.info.wire_bytes_sent = self.info.bytes_sent

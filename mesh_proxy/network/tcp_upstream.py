@@ -6,7 +6,9 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
+from mesh_proxy.network.splice import LARGE, SIGNS, Splice
 from mesh_proxy.network.transport import set_limits
+from mesh_proxy.stream import flags
 
 if TYPE_CHECKING:
     from mesh_proxy.network.tcp_proxy import TcpConnection
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 class TcpUpstream(asyncio.Protocol):
     """The upstream side of one proxied connection."""
 
-    __slots__ = ("closed", "cluster", "downstream", "ended", "started", "transport")
+    __slots__ = ("_paused", "closed", "cluster", "downstream", "ended", "limit", "signs", "splice", "started", "transport")
 
     def __init__(self, downstream: TcpConnection, cluster: Cluster) -> None:
         self.downstream = downstream
@@ -26,16 +28,27 @@ class TcpUpstream(asyncio.Protocol):
         """the endpoint closed its sending side"""
         self.closed = False
         self.started = monotonic()
+        self.limit = cluster.config.per_connection_buffer_limit_bytes
+        self._paused = False
+        """the endpoint reads too slowly"""
+        self.signs = 0
+        """large reads from the endpoint, one after the other"""
+        self.splice: Splice | None = None
+        """what takes the endpoint's bytes to the caller instead of the transports"""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
-        set_limits(transport, self.cluster.config.per_connection_buffer_limit_bytes)
+        set_limits(transport, self.limit)
 
     def write(self, data: bytes) -> None:
         """Send the caller's bytes."""
-        self.cluster.stats.upstream_cx_tx_bytes_total += len(data)
-        self.downstream.info.upstream_wire_bytes_sent += len(data)
+        self.count_sent(len(data))
         self.transport.write(data)
+
+    def count_sent(self, size: int) -> None:
+        """The caller's bytes."""
+        self.cluster.stats.upstream_cx_tx_bytes_total += size
+        self.downstream.info.upstream_wire_bytes_sent += size
 
     def write_eof(self) -> None:
         """Pass on that the caller will send no more."""
@@ -47,14 +60,51 @@ class TcpUpstream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         downstream = self.downstream
-        downstream.last_activity = monotonic()
-        self.cluster.stats.upstream_cx_rx_bytes_total += len(data)
-        downstream.proxy.stats.downstream_cx_tx_bytes_total += len(data)
-        info = downstream.info
-        info.bytes_sent += len(data)
-        info.upstream_wire_bytes_received += len(data)
+        size = len(data)
+        self.bytes_moved(size)
         if not downstream.closed:
             downstream.transport.write(data)
+            if size >= LARGE:
+                self.signs += 1
+                if self.signs >= SIGNS:
+                    sink = downstream.transport
+                    downstream.begin_splice(self, self.transport, sink, downstream.owner.buffer_limit)
+            else:
+                self.signs = 0
+
+    def bytes_moved(self, size: int) -> None:
+        """The endpoint's bytes; see SpliceOwner."""
+        downstream = self.downstream
+        downstream.last_activity = monotonic()
+        self.cluster.stats.upstream_cx_rx_bytes_total += size
+        downstream.proxy.stats.downstream_cx_tx_bytes_total += size
+        info = downstream.info
+        info.bytes_sent += size
+        info.upstream_wire_bytes_received += size
+
+    def sink_full(self, full: bool) -> None:
+        """See SpliceOwner."""
+        if full:
+            self.downstream.proxy.stats.downstream_flow_control_paused_reading_total += 1
+        else:
+            self.downstream.proxy.stats.downstream_flow_control_resumed_reading_total += 1
+
+    def splice_ended(self) -> None:
+        """See SpliceOwner."""
+        self.splice = None
+
+    def splice_failed(self, sink: bool) -> None:
+        """See SpliceOwner."""
+        self.splice = None
+        if sink:
+            self.downstream.transport.abort()
+        else:
+            self.break_off()
+
+    def break_off(self) -> None:
+        """The socket has an error."""
+        self.downstream.info.flags |= flags.UPSTREAM_CONNECTION_TERMINATION
+        self.transport.abort()
 
     def eof_received(self) -> bool:
         self.ended = True
@@ -90,11 +140,22 @@ class TcpUpstream(asyncio.Protocol):
         downstream.upstream_lost(exc)
 
     def pause_writing(self) -> None:
+        downstream = self.downstream
+        if downstream.splice is not None:
+            return
+        self._paused = True
         self.cluster.stats.upstream_flow_control_backed_up_total += 1
-        if not self.downstream.closed:
-            self.downstream.transport.pause_reading()
+        if not downstream.closed:
+            downstream.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self.cluster.stats.upstream_flow_control_drained_total += 1
-        if not self.downstream.closed:
-            self.downstream.transport.resume_reading()
+        downstream = self.downstream
+        if self._paused:
+            self._paused = False
+            self.cluster.stats.upstream_flow_control_drained_total += 1
+        if downstream.closed:
+            return
+        if downstream.splice is not None:
+            downstream.splice.sink_empty()
+        else:
+            downstream.transport.resume_reading()

@@ -308,6 +308,7 @@ class DataPlane:
                     pool.close()
         self._context.clusters.close()
         self._context.deadlines.close()
+        self._context.splices.close()
         self._sinks.close()
 
 
