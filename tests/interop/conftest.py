@@ -49,8 +49,8 @@ class Cast:
         self._peers.append(one)
         return one
 
-    def consumer(self, version: str) -> Consumer:
-        one = self._java.consumer(version)
+    def consumer(self, version: str, **options: object) -> Consumer:
+        one = self._java.consumer(version, **options)
         self._peers.append(one)
         return one
 

@@ -42,6 +42,8 @@ class JavaPeers:
             "-XX:TieredStopAtLevel=1",
             *opens,
             "-Djava.net.preferIPv4Stack=true",
+            # Dubbo 3.3 does not tell netty 4.2 whom it calls, so that no name could ever be right.
+            "-Dio.netty.handler.ssl.defaultEndpointVerificationAlgorithm=NONE",
             f"-Djava.util.logging.config.file={home}/classes/logging.properties",
             # Classes of exceptions and of generic calls need not be on a list.
             "-Ddubbo.application.serialize-check-status=DISABLE",
@@ -62,8 +64,9 @@ class JavaPeers:
         words = [f"{name}={value}" for name, value in options.items()]
         return Provider(self.start(version, "Provider", *words))
 
-    def consumer(self, version: str) -> Consumer:
-        return Consumer(self.start(version, "Consumer"))
+    def consumer(self, version: str, **options: object) -> Consumer:
+        words = [f"{name}={value}" for name, value in options.items()]
+        return Consumer(self.start(version, "Consumer", *words))
 
 
 class Provider:

@@ -27,16 +27,19 @@ import peers.api.Notifier;
  * <p>Each line of the input is a run: an id, the scenarios (a comma between two), and options: url (without the service; several with a
  * semicolon), serialization, group, version, timeout, retries, loadbalance, tag, registry (any
  * value: the addresses come from a registry), and what a scenario asks for. Each call prints one line: id, name of the
- * case, result; the run ends with a line of the id and "done".
+ * case, result; the run ends with a line of the id and "done". The command line may have the options of {@link Tls}.
  */
 public final class Consumer {
     private static final ApplicationConfig APPLICATION = new ApplicationConfig("consumer");
     private static final PrintStream OUT = new PrintStream(System.out, true, StandardCharsets.UTF_8);
 
+    private static boolean tls;
+
     private Consumer() {}
 
     public static void main(String[] words) throws Exception {
         APPLICATION.setQosEnable(false);
+        tls = Tls.prepare(new Options(words));
         BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         Traffic traffic = null;
         for (String line = in.readLine(); line != null; line = in.readLine()) {
@@ -147,6 +150,9 @@ public final class Consumer {
                     if (options.has(option)) {
                         url.append("&").append(option).append("=").append(options.get(option, ""));
                     }
+                }
+                if (tls) {
+                    url.append("&ssl-enabled=true");
                 }
                 // Only providers read this from the method's configuration; a consumer has it from the registry, which is not there.
                 url.append("&listen.2.callback=true&callbacks=1000&connections=").append(options.get("connections", "1"));

@@ -18,7 +18,7 @@ import peers.api.Notifier;
  * A provider of all services on one port.
  *
  * <p>Prints "port N" when it serves. A line "stop" or the end of the input ends it as Dubbo ends gracefully: by the shutdown hook.
- * Options: name, protocol (dubbo or tri), heartbeat (ms), tag, payload (bytes), port, host.
+ * Options: name, protocol (dubbo or tri), heartbeat (ms), tag, payload (bytes), port, host, and those of {@link Tls}.
  */
 public final class Provider {
     /** 127.0.0.1 as a number: Dubbo takes other spellings for a mistake and uses another address of the machine. */
@@ -40,6 +40,9 @@ public final class Provider {
         protocol.setPort(port);
         protocol.setThreads(64);
         protocol.setIothreads(2);
+        if (Tls.prepare(options)) {
+            protocol.setSslEnabled(true);
+        }
         if (options.has("heartbeat")) {
             protocol.setHeartbeat(options.number("heartbeat", 0));
         }
