@@ -15,7 +15,7 @@ from mesh_proxy.demo.denials import ATTEMPTS, Denials, answers, try_denials
 from mesh_proxy.demo.dubbo_traffic import send_calls
 from mesh_proxy.demo.grpc_traffic import send_grpc
 from mesh_proxy.demo.identities import WEB, Door, make_certificates, tls_context
-from mesh_proxy.demo.processes import Processes, free_port
+from mesh_proxy.demo.processes import AddressTaken, Processes, free_port
 from mesh_proxy.demo.scenario import DUBBO_RULES, GRPC_RULES, GUEST_HTTP, SIDECAR, Result, Rule
 from mesh_proxy.demo.shop_bootstrap import shop_bootstrap_yaml
 from mesh_proxy.demo.traffic import send
@@ -28,14 +28,14 @@ HIDDEN = (b"/cart", b"demo.Shop", b"not-for-the-wire", b"answered by", b"shop.de
 class Tap:
     """Passes connections on to a port, and keeps what went over them."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self) -> None:
+        self.port = 0
         self.seen: list[bytearray] = []
         """one for each connection and direction"""
 
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.port)
         except OSError:
             writer.close()
             return
@@ -65,6 +65,27 @@ def records(data: bytes) -> Counter[int]:
     return found
 
 
+async def started(processes: Processes, folder: Path, services: Ports, tap: Tap, tapped: int) -> Ports:
+    """Both sidecars; that of the caller takes the tap for that of the services. Raises AddressTaken."""
+    listen, admin, dubbo, shop, shop_admin = (free_port() for _ in range(5))
+    ports = replace(services, listen=listen, admin=admin, dubbo=dubbo, shop=shop, shop_admin=shop_admin)
+    tap.port = shop
+    files = folder / "web.yaml", folder / "shop.yaml"
+    files[0].write_text(bootstrap_yaml(replace(ports, shop=tapped), certs=f"{folder}/certs", access_log=f"{folder}/log"))
+    files[1].write_text(shop_bootstrap_yaml(ports, certs=f"{folder}/certs"))
+    found = await asyncio.gather(
+        processes.sidecar(files[0], admin, 1, "web"),
+        processes.sidecar(files[1], shop_admin, 1, "shop"),
+        return_exceptions=True,
+    )
+    for error in found:
+        if isinstance(error, BaseException):
+            await processes.stop("web")
+            await processes.stop("shop")
+            raise error
+    return ports
+
+
 @pytest.mark.slow
 def test_the_wire_and_the_denials(tmp_path: Path) -> None:
     """Both sidecars as processes; between them somebody who listens."""
@@ -76,17 +97,16 @@ def test_the_wire_and_the_denials(tmp_path: Path) -> None:
             v1, dubbo, grpc = await asyncio.gather(
                 processes.service("v1"), processes.provider("v1"), processes.grpc_service("v1")
             )
-            free = {name: free_port() for name in ("listen", "admin", "dubbo", "shop", "shop_admin")}
-            ports = Ports(v1=v1, v2=v1, flaky=v1, dubbo_v1=dubbo, dubbo_v2=dubbo, grpc_v1=grpc, grpc_v2=grpc, **free)
-            tap = Tap(ports.shop)
+            services = Ports(v1=v1, v2=v1, flaky=v1, dubbo_v1=dubbo, dubbo_v2=dubbo, grpc_v1=grpc, grpc_v2=grpc)
+            tap = Tap()
             server = await asyncio.start_server(tap.take, "127.0.0.1", 0)
-            tapped = replace(ports, shop=server.sockets[0].getsockname()[1])
-            web, shop = tmp_path / "web.yaml", tmp_path / "shop.yaml"
-            web.write_text(bootstrap_yaml(tapped, certs=str(certs), access_log=str(tmp_path / "log")))
-            shop.write_text(shop_bootstrap_yaml(ports, certs=str(certs)))
-            await asyncio.gather(
-                processes.sidecar(shop, ports.shop_admin, 1, "shop"), processes.sidecar(web, ports.admin, 1, "web")
-            )
+            tapped = server.sockets[0].getsockname()[1]
+            for attempt in range(3):
+                try:
+                    ports = await started(processes, tmp_path, services, tap, tapped)
+                    break
+                except AddressTaken:
+                    assert attempt < 2
             sidecar = Door(ports.listen)
             results = await send([TO_V1] * 50, sidecar, 2, known=[TO_V1])
             results |= await send_calls([DUBBO_RULES[1]] * 50, Door(ports.dubbo), 2)
