@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from mesh_codecs.errors import LocalProtocolError
 from mesh_codecs.events import Data, RequestHeaders, ResponseHeaders, Trailers
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mesh_proxy.upstream.endpoint import Endpoint
     from mesh_proxy.upstream.handle import UpstreamHandle
 
-RESPONSE_S: Final = 60.0
+RESPONSE_S = 60.0
 """How long a whole copy waits for its response where the route has no time-out: what nobody answers must not use up the circuit
 breaker of a cluster that others call. Envoy waits for ever."""
 
