@@ -13,7 +13,7 @@ from typing import Final, Protocol
 RACES: Final = 4
 """times that a bucket is looked at again because another worker was faster"""
 SPARE: Final = 16
-"""When another worker was stopped by the machine while it took from the bucket, requests pass uncounted as long as so many tokens
+"""When another worker was stopped by the machine while it took from the bucket, requests pass on credit as long as so many tokens
 are left, and none when there are fewer: the wait may be some milliseconds."""
 
 
@@ -55,7 +55,7 @@ class LocalCell:
 class TokenBucket:
     """Times are monotonic seconds."""
 
-    __slots__ = ("_cell", "_period", "_whole", "rate", "size")
+    __slots__ = ("_cell", "_period", "_whole", "owed", "rate", "size")
 
     def __init__(self, size: int, rate: float, cell: Cell) -> None:
         self.size = size
@@ -64,19 +64,29 @@ class TokenBucket:
         self._whole = size / rate
         """seconds that an empty bucket takes to fill"""
         self._cell = cell
+        self.owed = 0
+        """tokens that were given out while another worker had its turn, and are taken from the bucket at the next opportunity"""
 
     def take(self, now: float, tokens: int = 1) -> bool:
         """Take tokens, if there are so many."""
         cell = self._cell
         full = now - self._whole
+        owed = self.owed
         for _ in range(RACES):
             found = cell.get()
-            after = (found if found > full else full) + tokens * self._period
+            before = (found if found > full else full) + owed * self._period
+            after = before + tokens * self._period
             if after > now + 1e-9:  # what a sum of binary fractions may lack of a whole token
+                if owed and cell.replace(found, before):
+                    self.owed = 0
                 return False
             if cell.replace(found, after):
+                self.owed = 0
                 return True
-        return now - after >= min(SPARE, self.size - tokens) * self._period
+        if now - after < min(SPARE, self.size - tokens) * self._period:
+            return False
+        self.owed = owed + tokens
+        return True
 
     def remaining(self, now: float) -> int:
         """Whole tokens in the bucket."""
