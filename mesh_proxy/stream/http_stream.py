@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from random import random
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mesh_codecs.events import Data, InformationalHeaders, RequestHeaders, Trailers
 from mesh_codecs.grpc import is_grpc_content_type
@@ -100,7 +100,7 @@ class HttpStream(FilteredStream):
             place = self.connection.place
             if place is None:
                 place = self.connection.place = manager.plans.place(self.connection)
-            plan: RequestPlan | None = known.note.get(place) if known.note is not None else None
+            plan: RequestPlan | Literal[False] | None = known.note.get(place) if known.note is not None else None
             if plan and plan.table is manager.route_table:
                 self._start_as_planned(plan, now)
                 return

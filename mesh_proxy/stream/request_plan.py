@@ -12,7 +12,7 @@ Whatever may turn out differently for equal heads has no plan: see `_plain` and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mesh_proxy.stream.router_headers import ROUTER_HEADERS
 
@@ -204,7 +204,7 @@ class RequestPlans:
     def routed(self, stream: HttpStream, known: KnownHead) -> None:
         """Add the router's part to the plan, if it always comes out the same. To be called when the router is done with the
         head, and no filter has seen it or all of them can repeat what they did."""
-        plan: RequestPlan | None = known.note.get(stream.connection.place) if known.note is not None else None
+        plan: RequestPlan | Literal[False] | None = known.note.get(stream.connection.place) if known.note is not None else None
         if not plan:
             return
         if self._manager.filter_chains is None:

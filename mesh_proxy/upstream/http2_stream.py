@@ -14,7 +14,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections import deque
 from hashlib import sha1
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.errors import LocalProtocolError, ResetReason
 from mesh_codecs.events import RequestHeaders, ResponseHeaders
@@ -61,8 +61,8 @@ class Http2UpstreamStream:
     """bytes in the queue"""
     _offset: int = 0
     """bytes of its first piece that are sent"""
-    _trailers: Headers | bool | None = None
-    """what follows the queue: trailers, the bare end (True), or more data (None)"""
+    _trailers: Any = None
+    """what follows the queue: trailers (Headers), the bare end (True), or more data (None)"""
     _blocked: bool = False
     """the router was told to wait"""
     _moves: int = 0
