@@ -5,7 +5,7 @@
 #
 # Needs root, debootstrap and the network (a Debian mirror and a Python package index), and the same minor version of Python outside as
 # Debian has inside, for the wheels: PYTHON is the one to build with [python3.11]. An existing DIRECTORY is used as it is. The data path
-# is compiled with COMPILED=true (a C compiler outside, some minutes).
+# is compiled, which needs a C compiler outside and some minutes; COMPILED=false leaves it interpreted.
 set -eu
 root=${1:?usage: docker/rootfs.sh DIRECTORY [PYTHON]}
 python=${2:-python3.11}
@@ -24,7 +24,7 @@ rm -rf "$wheels"
 source=$(mktemp -d)
 (cd "$top" && cp -r pyproject.toml compiled.toml hatch_build.py README.md LICENSE mesh_proxy codecs filters hotrestart "$source"/)
 find "$source" -name '*.so' -o -name __pycache__ -prune -exec rm -rf {} +
-HATCH_BUILD_HOOK_ENABLE_CUSTOM=${COMPILED:-false} "$python" -m pip wheel --quiet --disable-pip-version-check --wheel-dir "$wheels" "$source"
+HATCH_BUILD_HOOK_ENABLE_CUSTOM=${COMPILED:-true} "$python" -m pip wheel --quiet --disable-pip-version-check --wheel-dir "$wheels" "$source"
 rm -rf "$source"
 
 say "stage base: installed where it will be"
