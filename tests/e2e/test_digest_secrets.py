@@ -33,7 +33,12 @@ def everything_said(proxy: Proxy) -> str:
 
 
 def resource(proxy: Proxy, kind: str) -> str:
-    return str(next(one["digest"] for one in proxy.json("/config_digest")["resources"] if one["type"].endswith(kind)))
+    """Its digest. A worker serves with a resource before the supervisor has heard that all do."""
+
+    def find() -> Any:
+        return next((one["digest"] for one in proxy.json("/config_digest")["resources"] if one["type"].endswith(kind)), None)
+
+    return str(until(f"the digest of a {kind}", find))
 
 
 def test_a_private_key_is_nowhere_to_be_seen(tmp_path: Path) -> None:
