@@ -170,11 +170,12 @@ class PageWriter:
 
     def _write(self, batch: list[_RegionWriter]) -> None:
         memory = self._memory
-        _SEQUENCE.pack_into(memory, 8, self._sequence + 1)
+        # `pack_into` clears the place before it writes: a reader might see no bytes in use, with an even sequence.
+        memory[8:16] = _SEQUENCE.pack(self._sequence + 1)
         for region in batch:
             region.write(memory)
         self._sequence += 2
-        HEADER.pack_into(memory, 0, MAGIC, self._sequence, self._used)
+        memory[8:24] = _SEQUENCE.pack(self._sequence) + _SEQUENCE.pack(self._used)
 
     def _find_regions(self) -> list[_RegionWriter]:
         registry = self._registry

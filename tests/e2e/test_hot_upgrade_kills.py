@@ -94,6 +94,7 @@ def test_the_new_process_is_killed(chain: Chain, tmp_path: Path) -> None:
             answers(proxy)
             assert old.process.poll() is None, step
         until("all of the killed are gone", lambda: not left_over(dead), 60)
+        load.wait_for(60, 60)  # and whoever was with them has noticed
         seen = len(load.failed())
         proxy.upgrade()
         load.wait_for(60, 60)
@@ -124,6 +125,7 @@ def test_the_old_process_is_killed(chain: Chain, tmp_path: Path) -> None:
             answers(proxy)
             print(f"{step}: {len(load.failed())} requests failed so far")
         until("all of the killed are gone", lambda: not left_over(dead), 60)  # and with them what they had not given away
+        load.wait_for(60, 60)
         before = len(load.failed())
         proxy.upgrade()
         load.wait_for(60, 60)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from parity.proxy import free_port
 
 ECHO_PROXY = Path(__file__).with_name("echo_proxy.py")
 DEADLINE_S = 20.0
@@ -33,12 +34,6 @@ def tcp_listener(name: str, address: dict[str, Any], **extra: Any) -> dict[str, 
 
 def socket_address(port: int, host: str = "127.0.0.1") -> dict[str, Any]:
     return {"socket_address": {"address": host, "port_value": port}}
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Connection:

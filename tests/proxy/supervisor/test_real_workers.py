@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,17 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from parity.proxy import free_port
 
 pytestmark = pytest.mark.slow
 
 CONNECTIONS = 16
 REQUEST = b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Proxy:

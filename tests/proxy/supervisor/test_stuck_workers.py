@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from parity.proxy import free_port
 
-from .conftest import ProxyProcess, free_port, socket_address, tcp_listener
+from .conftest import ProxyProcess, socket_address, tcp_listener
 
 pytestmark = pytest.mark.slow
 Start = Callable[..., ProxyProcess]
