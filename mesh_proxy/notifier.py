@@ -5,6 +5,9 @@ he wants to hear of, and decides himself what is new and whether it is whole.
 
 Two things that inotify does not do: a directory that was deleted, or moved away, is looked for again by its path, and counts as
 changed when it is there; and when the kernel's queue has overflowed everything counts as changed.
+
+The four calls go to libc directly: `inotify_simple` looks for libc by running programs (`ctypes.util.find_library`), which blocks
+the supervisor and needs what a small image does not have.
 """
 
 from __future__ import annotations

@@ -7,19 +7,16 @@ ended.
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from mesh_proxy.cli.sidecarset import VERSION, VERSION_ALT, role_of
+from mesh_proxy.interception.admin_client import DEFAULT_ADMIN, AdminError, address, ask
 
-DEFAULT_ADMIN: Final = "127.0.0.1:15000"
 DEFAULT_TIMEOUT_S: Final = 300.0
 POLL_S: Final = 0.1
 FAILED: Final = 1
@@ -73,29 +70,7 @@ def migrate(arguments: Sequence[str], prog: str) -> int:
 def _server_info(admin: str, path: str) -> dict[str, Any] | None:
     """What the serving process says of itself; None when it does not answer (yet)."""
     try:
-        address = admin or (Path(path).read_text().strip() if path else DEFAULT_ADMIN)
-        connection: http.client.HTTPConnection
-        if address.startswith(("/", "@")):
-            connection = _UnixConnection(address)
-        else:
-            host, _, port = address.rpartition(":")
-            connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=5)
-        try:
-            connection.request("GET", "/server_info", headers={"host": "localhost"})
-            found = json.loads(connection.getresponse().read())
-        finally:
-            connection.close()
-    except (OSError, ValueError, http.client.HTTPException):
+        found = json.loads(ask(address(admin, path), "GET", "/server_info")[1])
+    except (AdminError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=5)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(5)
-        self.sock.connect("\0" + self._path[1:] if self._path.startswith("@") else self._path)

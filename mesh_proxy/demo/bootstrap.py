@@ -129,75 +129,39 @@ static_resources:
       endpoints:
       - lb_endpoints:
         - &shop {endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $shop_port}}}}   # of all, see sni
-  - name: shop-v2
+$more_clusters""")
+
+
+_CLUSTER: Final = Template("""\
+  - name: $name
     type: STATIC
     connect_timeout: 1s
-    transport_socket:
+$settings    transport_socket:
       name: envoy.transport_sockets.tls
       typed_config:
         "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-        sni: shop-v2
+        sni: $name
         common_tls_context: *web
-    load_assignment: {cluster_name: shop-v2, endpoints: [{lb_endpoints: [*shop]}]}
-  - name: flaky
-    type: STATIC
-    connect_timeout: 1s
+    load_assignment: {cluster_name: $name, endpoints: [{lb_endpoints: [*shop]}]}
+""")
+_RETRIES: Final = """\
     circuit_breakers: {thresholds: [{max_retries: 256}]}   # at once; the default of 3 is too few for a storm of callers
-    transport_socket:
-      name: envoy.transport_sockets.tls
-      typed_config:
-        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-        sni: flaky
-        common_tls_context: *web
-    load_assignment: {cluster_name: flaky, endpoints: [{lb_endpoints: [*shop]}]}
-  - name: grpc-v1
-    type: STATIC
-    connect_timeout: 1s
+"""
+_CHECKS: Final = """\
+    health_checks:                                  # grpc.health.v1 for a service that has it; here a connection is enough
+    - {timeout: 1s, interval: 5s, unhealthy_threshold: 2, healthy_threshold: 1, tcp_health_check: {}}
+"""
+HTTP2: Final = """\
     typed_extension_protocol_options: &http2
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
         explicit_http_config: {http2_protocol_options: {}}
-    health_checks:                                  # grpc.health.v1 for a service that has it; here a connection is enough
-    - {timeout: 1s, interval: 5s, unhealthy_threshold: 2, healthy_threshold: 1, tcp_health_check: {}}
-    transport_socket:
-      name: envoy.transport_sockets.tls
-      typed_config:
-        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-        sni: grpc-v1
-        common_tls_context: *web
-    load_assignment: {cluster_name: grpc-v1, endpoints: [{lb_endpoints: [*shop]}]}
-  - name: grpc-v2
-    type: STATIC
-    connect_timeout: 1s
-    typed_extension_protocol_options: *http2
-    transport_socket:
-      name: envoy.transport_sockets.tls
-      typed_config:
-        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-        sni: grpc-v2
-        common_tls_context: *web
-    load_assignment: {cluster_name: grpc-v2, endpoints: [{lb_endpoints: [*shop]}]}
-  - name: dubbo-v1
-    type: STATIC
-    connect_timeout: 1s
-    transport_socket:
-      name: envoy.transport_sockets.tls
-      typed_config:
-        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-        sni: dubbo-v1
-        common_tls_context: *web
-    load_assignment: {cluster_name: dubbo-v1, endpoints: [{lb_endpoints: [*shop]}]}
-  - name: dubbo-v2
-    type: STATIC
-    connect_timeout: 1s
-    transport_socket:
-      name: envoy.transport_sockets.tls
-      typed_config:
-        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-        sni: dubbo-v2
-        common_tls_context: *web
-    load_assignment: {cluster_name: dubbo-v2, endpoints: [{lb_endpoints: [*shop]}]}
-""")
+"""
+HTTP2_AGAIN: Final = "    typed_extension_protocol_options: *http2\n"
+_MORE: Final = {
+    "shop-v2": "", "flaky": _RETRIES, "grpc-v1": HTTP2 + _CHECKS, "grpc-v2": HTTP2_AGAIN, "dubbo-v1": "", "dubbo-v2": "",
+}  # fmt: skip
+"""the other clusters, and their settings"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,4 +200,5 @@ def bootstrap_yaml(
         shop_port=ports.shop,
         weight_v1=100 - SHARE_OF_V2,
         weight_v2=SHARE_OF_V2,
+        more_clusters="".join([_CLUSTER.substitute(name=name, settings=settings) for name, settings in _MORE.items()]),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from string import Template
 from typing import Final
 
-from mesh_proxy.demo.bootstrap import Ports
+from mesh_proxy.demo.bootstrap import HTTP2, HTTP2_AGAIN, Ports
 from mesh_proxy.demo.identities import TRUST_DOMAIN, WEB, identity
 
 _TEMPLATE: Final = Template("""\
@@ -57,51 +57,7 @@ static_resources:
           - name: envoy.filters.http.router
             typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
           route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: shop-v1}}]}]}
-    - filter_chain_match: {server_names: [shop-v2]}
-      transport_socket: *mutual
-      filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: shop-v2
-          forward_client_cert_details: SANITIZE_SET
-          set_current_client_cert_details: {uri: true}
-          http_filters: *only-web
-          route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: shop-v2}}]}]}
-    - filter_chain_match: {server_names: [flaky]}
-      transport_socket: *mutual
-      filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: flaky
-          forward_client_cert_details: SANITIZE_SET
-          set_current_client_cert_details: {uri: true}
-          http_filters: *only-web
-          route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: flaky}}]}]}
-    - filter_chain_match: {server_names: [grpc-v1]}
-      transport_socket: *mutual
-      filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: grpc-v1
-          forward_client_cert_details: SANITIZE_SET
-          set_current_client_cert_details: {uri: true}
-          http_filters: *only-web
-          route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: grpc-v1}}]}]}
-    - filter_chain_match: {server_names: [grpc-v2]}
-      transport_socket: *mutual
-      filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: grpc-v2
-          forward_client_cert_details: SANITIZE_SET
-          set_current_client_cert_details: {uri: true}
-          http_filters: *only-web
-          route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: grpc-v2}}]}]}
-    - filter_chain_match: {server_names: [dubbo-v1]}
+$more_chains    - filter_chain_match: {server_names: [dubbo-v1]}
       transport_socket: *mutual
       filters:
       - name: envoy.filters.network.dubbo_proxy
@@ -126,58 +82,42 @@ static_resources:
           dubbo_filters: *only-web-dubbo
 
   clusters:                                         # the services, beside their sidecar and therefore in plain text
-  - name: shop-v1
+$clusters""")
+
+_CHAIN: Final = Template("""\
+    - filter_chain_match: {server_names: [$name]}
+      transport_socket: *mutual
+      filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: $name
+          forward_client_cert_details: SANITIZE_SET
+          set_current_client_cert_details: {uri: true}
+          http_filters: *only-web
+          route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: $name}}]}]}
+""")
+_CLUSTER: Final = Template("""\
+  - name: $name
     type: STATIC
     connect_timeout: 1s
-    load_assignment:
-      cluster_name: shop-v1
-      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $v1_port}}}}]}]
-  - name: shop-v2
-    type: STATIC
-    connect_timeout: 1s
-    load_assignment:
-      cluster_name: shop-v2
-      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $v2_port}}}}]}]
-  - name: flaky
-    type: STATIC
-    connect_timeout: 1s
-    load_assignment:
-      cluster_name: flaky
-      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $flaky_port}}}}]}]
-  - name: grpc-v1
-    type: STATIC
-    connect_timeout: 1s
-    typed_extension_protocol_options: &http2
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {http2_protocol_options: {}}
-    load_assignment:
-      cluster_name: grpc-v1
-      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $grpc_v1_port}}}}]}]
-  - name: grpc-v2
-    type: STATIC
-    connect_timeout: 1s
-    typed_extension_protocol_options: *http2
-    load_assignment:
-      cluster_name: grpc-v2
-      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $grpc_v2_port}}}}]}]
-  - name: dubbo-v1
-    type: STATIC
-    connect_timeout: 1s
-    load_assignment:
-      cluster_name: dubbo-v1
-      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $dubbo_v1_port}}}}]}]
-  - name: dubbo-v2
-    type: STATIC
-    connect_timeout: 1s
-    load_assignment:
-      cluster_name: dubbo-v2
-      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $dubbo_v2_port}}}}]}]
+$settings    load_assignment:
+      cluster_name: $name
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: $port}}}}]}]
 """)
 
 
 def shop_bootstrap_yaml(ports: Ports, *, certs: str = "certs", command: str = "mesh-proxy -c demo-shop.yaml --base-id 1") -> str:
     """The bootstrap as text; `certs` is the folder of the certificates."""
+    clusters = {
+        "shop-v1": (ports.v1, ""),
+        "shop-v2": (ports.v2, ""),
+        "flaky": (ports.flaky, ""),
+        "grpc-v1": (ports.grpc_v1, HTTP2),
+        "grpc-v2": (ports.grpc_v2, HTTP2_AGAIN),
+        "dubbo-v1": (ports.dubbo_v1, ""),
+        "dubbo-v2": (ports.dubbo_v2, ""),
+    }
     return _TEMPLATE.substitute(
         command=command,
         certs=certs,
@@ -185,11 +125,8 @@ def shop_bootstrap_yaml(ports: Ports, *, certs: str = "certs", command: str = "m
         web_identity=identity(WEB),
         admin_port=ports.shop_admin,
         shop_port=ports.shop,
-        v1_port=ports.v1,
-        v2_port=ports.v2,
-        flaky_port=ports.flaky,
-        dubbo_v1_port=ports.dubbo_v1,
-        dubbo_v2_port=ports.dubbo_v2,
-        grpc_v1_port=ports.grpc_v1,
-        grpc_v2_port=ports.grpc_v2,
+        more_chains="".join([_CHAIN.substitute(name=name) for name in ("shop-v2", "flaky", "grpc-v1", "grpc-v2")]),
+        clusters="".join(
+            [_CLUSTER.substitute(name=name, port=port, settings=settings) for name, (port, settings) in clusters.items()]
+        ),
     )

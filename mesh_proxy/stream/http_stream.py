@@ -25,9 +25,10 @@ from mesh_proxy.stream.upstream_stream import expected_ms
 
 if TYPE_CHECKING:
     from mesh_proxy.network.http_manager import HttpManager
-    from mesh_proxy.routing import Route
+    from mesh_proxy.routing import ClusterChoice, Route
     from mesh_proxy.stream.downstream import Downstream
     from mesh_proxy.stream.request_plan import RequestPlan
+    from mesh_proxy.upstream.cluster import Cluster
 
 
 class HttpStream(FilteredStream):
@@ -164,13 +165,17 @@ class HttpStream(FilteredStream):
         if choice is None or cluster is None:
             self.route_request()
             return
-        manager.stats.rq_total += 1
+        self._leave_as_planned(plan, choice, cluster, now)
+
+    def _leave_as_planned(self, plan: RequestPlan, choice: ClusterChoice, cluster: Cluster, now: float) -> None:
+        """With the plan's head, which is the request's by now."""
+        self.manager.stats.rq_total += 1
         self.choice = choice
         self.cluster = cluster
         self.cluster_name = choice.name
         self.is_grpc = plan.is_grpc
         self.timeout_s = plan.timeout_s
-        request.likeness = plan.likeness
+        self.request.likeness = plan.likeness
         if self.request_done and self.timeout_s:
             self._start_timeout(now)
         self._attempt()
@@ -200,22 +205,12 @@ class HttpStream(FilteredStream):
         cluster = None if choice is None or context.runtime else context.clusters.get(choice.name)
         if choice is None or cluster is None:
             return False
-        request = self.request
-        headers = request.headers
+        headers = self.request.headers
         request_id = headers.first.get(b"x-request-id")
         headers.first = through.first.copy()
         if request_id is not None:
             headers.first[b"x-request-id"] = request_id
-        self.manager.stats.rq_total += 1
-        self.choice = choice
-        self.cluster = cluster
-        self.cluster_name = choice.name
-        self.is_grpc = through.is_grpc
-        self.timeout_s = through.timeout_s
-        request.likeness = through.likeness
-        if self.request_done and self.timeout_s:
-            self._start_timeout(monotonic())
-        self._attempt()
+        self._leave_as_planned(through, choice, cluster, monotonic())
         return True
 
     def _may_tunnel(self, request: RequestHeaders) -> bool:

@@ -22,6 +22,20 @@ def tree(module: str) -> ast.Module:
     return ast.parse((ROOT / (FOLDERS[module.partition("/")[0]] + module)).read_text())
 
 
+def dotted(path: str) -> str:
+    return path.removesuffix(".py").replace("/", ".")
+
+
+def imported(parsed: ast.Module) -> dict[str, str]:
+    """Name -> the module that it is imported from."""
+    return {
+        alias.asname or alias.name: node.module
+        for node in ast.walk(parsed)
+        if isinstance(node, ast.ImportFrom) and node.module is not None
+        for alias in node.names
+    }
+
+
 def test_every_listed_module_is_there_once() -> None:
     modules = listed()
     assert len(modules) > 100
@@ -33,14 +47,9 @@ def test_every_listed_module_is_there_once() -> None:
 def test_the_classes_suit_a_compiler(module: str) -> None:
     """A compiled class cannot take over the `__slots__` of an interpreted one. And mypyc looks for the type of a dataclass field
     among the names of the module, where `object` is not: a field that can be anything is `Any`."""
-    compiled = {name.removesuffix(".py").replace("/", ".") for name in listed()}
+    compiled = {dotted(name) for name in listed()}
     parsed = tree(module)
-    origins = {
-        alias.asname or alias.name: node.module
-        for node in ast.walk(parsed)
-        if isinstance(node, ast.ImportFrom) and node.module is not None
-        for alias in node.names
-    }
+    origins = imported(parsed)
     for found in (node for node in ast.walk(parsed) if isinstance(node, ast.ClassDef)):
         for base in found.bases:
             name = ast.unparse(base).partition("[")[0]
@@ -56,20 +65,15 @@ def test_the_classes_suit_a_compiler(module: str) -> None:
 
 def test_nothing_interpreted_derives_from_compiled_classes() -> None:
     """mypyc's classes refuse to be made as interpreted subclasses of them."""
-    compiled = {name.removesuffix(".py").replace("/", ".") for name in listed()}
+    compiled = {dotted(name) for name in listed()}
     wrong = []
     for package, folder in FOLDERS.items():
         for path in (ROOT / folder / package).rglob("*.py"):
-            module = str(path.relative_to(ROOT / folder)).removesuffix(".py").replace("/", ".")
+            module = dotted(str(path.relative_to(ROOT / folder)))
             if module in compiled:
                 continue
             parsed = ast.parse(path.read_text())
-            origins = {
-                alias.asname or alias.name: node.module
-                for node in ast.walk(parsed)
-                if isinstance(node, ast.ImportFrom) and node.module is not None
-                for alias in node.names
-            }
+            origins = imported(parsed)
             for found in (node for node in ast.walk(parsed) if isinstance(node, ast.ClassDef)):
                 bases = [ast.unparse(base).partition("[")[0] for base in found.bases]
                 wrong += [f"{module}.{found.name}({base})" for base in bases if origins.get(base) in compiled]

@@ -33,6 +33,22 @@ _ID = re.compile(rb"x-request-id: ([0-9a-f-]{36})\r\n")
 
 
 @pytest.fixture
+def managers(monkeypatch: pytest.MonkeyPatch) -> list[HttpManager]:
+    """Those that the test's proxies make, in their order."""
+    made: list[HttpManager] = []
+
+    class Kept(HttpManager):
+        __slots__ = ()
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr(data_plane, "HttpManager", Kept)
+    return made
+
+
+@pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often filters looked at a head, by name, and how often they repeated what they did (`repeated`)."""
     seen: Counter[str] = Counter()
@@ -372,18 +388,8 @@ def test_certificates_with_equal_heads_keep_their_own_labels(looks: Counter[str]
     assert looks["repeated"] > TIMES
 
 
-def test_new_routes_count_at_once_and_are_planned_again(looks: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_routes_count_at_once_and_are_planned_again(looks: Counter[str], managers: list[HttpManager]) -> None:
     """As they come by RDS, on a connection that stays; the label decides about the route."""
-    managers: list[HttpManager] = []
-
-    class Kept(HttpManager):
-        __slots__ = ()
-
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            managers.append(self)
-
-    monkeypatch.setattr(data_plane, "HttpManager", Kept)
 
     def routes(value: str) -> str:
         return (
@@ -446,18 +452,8 @@ POLICY = (
 
 
 @pytest.mark.parametrize("part", ["table", "host", "route", "weighted"])
-def test_filters_that_no_route_configures_are_left_out(part: str, looks: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filters_that_no_route_configures_are_left_out(part: str, looks: Counter[str], managers: list[HttpManager]) -> None:
     """As Istio puts them into every chain; a table that says something to them brings them back."""
-    managers: list[HttpManager] = []
-
-    class Kept(HttpManager):
-        __slots__ = ()
-
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            managers.append(self)
-
-    monkeypatch.setattr(data_plane, "HttpManager", Kept)
     match = "match: {prefix: /}"
     parts = {
         "table": {"table": POLICY},
