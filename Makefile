@@ -44,8 +44,9 @@ $(COMPILED_STAMP): pyproject.toml compiled.toml hatch_build.py $(SOURCES) | $(ST
 	test -x $(COMPILED_VENV)/bin/python || $(PYTHON) -m venv $(COMPILED_VENV)
 	$(COMPILED_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(COMPILED_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --group dev
-	$(COMPILED_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps \
-		"$$(ls -t dist/mesh_proxy-*-cp*.whl | head -n 1)"
+	wheel="$$(ls -t dist/mesh_proxy-*-cp*.whl | head -n 1)"; \
+		$(COMPILED_VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$$wheel" \
+		&& $(COMPILED_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps "$$wheel"
 	@touch $@
 
 venv-compiled: $(COMPILED_STAMP)  ## .venv-compiled with the compiled wheel; the benchmarks measure it where it is there
