@@ -20,6 +20,8 @@ from mesh_codecs.grpc.status import INVALID
         (b"1000u", 1),
         (b"1001u", 2),
         (b"1n", 1),
+        (b"1000001n", 2),
+        (b"99999999n", 100),
         (b"0m", 0),
         (b"99999999m", 99_999_999),
         (b"100000000m", None),
