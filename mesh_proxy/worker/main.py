@@ -25,6 +25,7 @@ from mesh_proxy.tasks import create_task
 from mesh_proxy.worker import messages as m
 from mesh_proxy.worker.channel import Channel
 from mesh_proxy.worker.interface import DataPlaneApi, DataPlaneFactory, SocketKey
+from mesh_proxy.worker.memory import keep_freed_memory
 from mesh_proxy.worker.options import WorkerOptions
 from mesh_proxy.worker.shared import SharedTables
 
@@ -58,6 +59,7 @@ def run_worker(
     """The whole life of a worker process; its exit code."""
     configure_logging(options)
     gc.set_threshold(*GC_THRESHOLDS)
+    keep_freed_memory()
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     worker = _Worker(loop, index, control, page_fd, options, shared, factory)
