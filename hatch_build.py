@@ -12,9 +12,11 @@ MESH_PROXY_BUILD_SYMBOLS=1 keep the names of the C functions, for profilers
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 import tomllib
@@ -48,6 +50,15 @@ def clean_copy(root: Path, to: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
     (to / "mypy.ini").write_text(MYPY_INI)
+
+
+def what_is_missing() -> str | None:
+    """What a compiler of C extensions for this Python needs and this machine has not."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+    if shutil.which(compiler) is None:
+        return f"no C compiler: there is no `{compiler}` on the PATH (the variable CC names another)"
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    return None if header.exists() else f"the headers of this Python are not installed: there is no {header}"
 
 
 def compile_modules(files: list[str], out: Path) -> None:
@@ -116,6 +127,8 @@ else:
             """Called before the wheel is put together."""
             if version == "editable":
                 return
+            if missing := what_is_missing():
+                sys.exit(f"The compiled wheel cannot be built: {missing}")
             root = Path(self.root)
             work = root / "build" / f"compiled-{sys.version_info.major}.{sys.version_info.minor}"
             source, out = work / "source", work / "lib"

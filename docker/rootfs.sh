@@ -23,7 +23,7 @@ wheels=$root/wheels
 rm -rf "$wheels"
 source=$(mktemp -d)
 (cd "$top" && cp -r pyproject.toml compiled.toml hatch_build.py README.md LICENSE mesh_proxy codecs filters hotrestart "$source"/)
-find "$source" -name '*.so' -o -name __pycache__ -prune -exec rm -rf {} +
+find "$source" \( -name '*.so' -o -name __pycache__ \) -prune -exec rm -rf {} +
 HATCH_BUILD_HOOK_ENABLE_CUSTOM=${COMPILED:-true} "$python" -m pip wheel --quiet --disable-pip-version-check --wheel-dir "$wheels" "$source"
 rm -rf "$source"
 

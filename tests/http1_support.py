@@ -7,9 +7,16 @@ from collections.abc import Iterator
 
 from mesh_codecs.events import ConnectionFailed, Data, Event, RequestHeaders, ResponseHeaders, Trailers
 from mesh_codecs.headers import Headers
-from mesh_codecs.http1 import DownstreamHttp1, Http1Settings, UpstreamHttp1
+from mesh_codecs.http1 import DownstreamHttp1, Http1Settings, UpstreamHttp1, requests
 
 SETTINGS = Http1Settings()
+
+
+def forget_heads() -> None:
+    """No request has been seen yet in this process."""
+    table = requests._table
+    table.entries.clear()
+    table.hits = table.resting = 0
 
 
 def cuttings(payload: bytes, seed: int = 0) -> Iterator[list[bytes]]:

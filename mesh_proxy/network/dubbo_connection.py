@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dubbo")
 
-DRAIN_QUIET_S: Final = 1.0
+DRAIN_QUIET_S = 1.0
 """A draining connection is closed when it carried no call for so long: READONLY is a hint, and the consumer may be sending."""
 MAX_REVERSE: Final = 1024
 """Calls from providers that wait for the consumer; the oldest is forgotten beyond, its provider has its own time-out."""

@@ -21,7 +21,7 @@ LONGEST_PAUSE_S: Final = 4.0
 """what a caller may take for a slow network"""
 RETRY_S: Final = 0.1
 """between two looks while streams need the caller"""
-ENDLESS_S: Final = 3.0
+ENDLESS_S = 3.0
 """a request that is still incomplete then may never end"""
 PATIENCE_S: Final = 30.0
 """after that the connection is drained instead"""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dubbo")
 
-STALL_S: Final = 1.0
+STALL_S = 1.0
 """An endpoint that took nothing of a full send buffer for so long no longer holds back its consumers."""
 FORGOTTEN_S: Final = 3600.0
 """A call that nobody answered for so long is given up, so that lost answers do not use up the circuit breaker."""

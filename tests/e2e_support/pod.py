@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from bootstraps import EXT
+from build_support import of_this_build
 from netns_support import Cable, Namespace, need_program, readable_by_all
 from parity.proxy import command
 
@@ -299,6 +300,8 @@ class Pod:
             )
         try:
             until("the sidecar is live", self._live, START_S)
+            if kind != "envoy":
+                of_this_build(self.process.pid)
         except BaseException:
             self.close()
             raise

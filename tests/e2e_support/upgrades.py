@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from build_support import of_this_build
 from parity.proxy import ROOT
 
 from mesh_hotrestart import socket_name
@@ -63,6 +64,7 @@ class Generation:
 
     def wait_live(self, line: str = "all workers are live") -> Generation:
         self.wait_log(line)
+        of_this_build(self.pid)
         return self
 
     def wait_exit(self, timeout: float = DEADLINE_S) -> int:

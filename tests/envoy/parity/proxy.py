@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from build_support import of_this_build
+
 from .config import render
 from .providers import Providers
 from .upstream import Upstream
@@ -196,12 +198,14 @@ class Side:
                 raise StartError(f"{self.label} ended with {self._process.returncode} at the start:\n{self.output()}")
             try:
                 if self.admin("/ready").status == 200:
-                    return
+                    break
             except (OSError, http.client.HTTPException):
                 pass  # it does not listen yet
             if time.monotonic() > deadline:
                 raise StartError(f"{self.label} was not ready in {START_SECONDS} s:\n{self.output()}")
             time.sleep(0.02)
+        if self.kind != "envoy":
+            of_this_build(self._process.pid)
 
     def stop(self, keep: bool = False) -> None:
         process = self._process

@@ -215,4 +215,7 @@ def test_the_image_is_made_of_what_is_there() -> None:
         for source in sources:
             assert (ROOT / source).exists(), source
             assert f"!{source}\n" in ignored
+    assert "ARG COMPILED=true\n" in text
+    assert "HATCH_BUILD_HOOK_ENABLE_CUSTOM=$COMPILED " in text
+    assert "HATCH_BUILD_HOOK_ENABLE_CUSTOM=${COMPILED:-true} " in (DOCKER / "rootfs.sh").read_text()
     assert "USER 1337:1337" in text

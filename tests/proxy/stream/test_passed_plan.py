@@ -11,12 +11,11 @@ from typing import Any, ClassVar
 
 import pytest
 from bootstraps import web
+from http1_support import forget_heads
 from label_support import chain, endpoints, lb
 from plane_support import Plane, head, plane, run, upstream
 
 from mesh_codecs.events import RequestHeaders, ResponseHeaders
-from mesh_codecs.http1 import requests
-from mesh_codecs.http1.head_table import HeadTable
 from mesh_filters.async_filter import AsyncFilter
 from mesh_filters.definition import FilterContext, FilterDefinition
 from mesh_filters.filter import Filter, FilterStatus, Stream
@@ -141,7 +140,7 @@ async def outcome(name: str, body: bytes, script: list[str]) -> list[tuple[str, 
 @pytest.mark.parametrize("name", ["Changes", "Waits"])
 def test_with_plans_and_without_all_is_the_same(name: str, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A filter that does something else to each of many equal requests."""
-    monkeypatch.setattr(requests, "_table", HeadTable())
+    forget_heads()
     # An answer before the end of the request ends the connection.
     actions = [one for one in ACTIONS if one != "answer" or (name == "Changes" and not body)]
     script = [NOTHING] * 4 + [step for one in (*actions, *actions) for step in (one, one, NOTHING)]

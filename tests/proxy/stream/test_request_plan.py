@@ -8,11 +8,11 @@ from contextlib import suppress
 
 import pytest
 from bootstraps import web
+from build_support import COMPILED
+from http1_support import forget_heads
 from http2_support.caller import Caller
 from plane_support import ANSWER, at, head, plane, run, upstream
 
-from mesh_codecs.http1 import requests
-from mesh_codecs.http1.head_table import HeadTable
 from mesh_proxy.stream.http_stream import HttpStream
 
 TIMES = 8
@@ -38,8 +38,11 @@ class Heads:
 
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The paths of the requests that went as planned."""
+    """The paths of the requests that went as planned, which compiled code does not tell."""
+    forget_heads()
     seen: list[bytes] = []
+    if COMPILED:
+        return seen
     whole = HttpStream._start_as_planned
 
     def counted(stream: HttpStream, *arguments: object) -> None:
@@ -94,7 +97,7 @@ def test_an_endpoint_sees_no_difference(
     assert len(plain) == 1
     ids = [found.group() for one in heads.raw if (found := _ID.search(one)) is not None]
     assert len(set(ids)) == len(ids)
-    assert bool(planned) == ("max_stream_duration" not in str(parts))
+    assert COMPILED or bool(planned) == ("max_stream_duration" not in str(parts))
 
 
 @pytest.mark.parametrize(
@@ -127,9 +130,8 @@ POST = b"POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi"
 
 
 @pytest.mark.parametrize("sent", [GET, POST], ids=["get", "post"])
-def test_connection_managers_share_heads_but_no_plans(sent: bytes, planned: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_managers_share_heads_but_no_plans(sent: bytes, planned: list[bytes]) -> None:
     """HTTP/1 heads are known by their bytes in the whole process."""
-    monkeypatch.setattr(requests, "_table", HeadTable())
     seen: dict[str, set[bytes]] = {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -156,7 +158,7 @@ def test_connection_managers_share_heads_but_no_plans(sent: bytes, planned: list
         run(body(hcm))
     assert [len(heads) for heads in seen.values()] == [1, 1, 1, 1]
     assert len(set().union(*seen.values())) == 4
-    assert len(planned) == 6 * 8 - 6 - 1  # the first of all is not known, the first of each manager not planned
+    assert COMPILED or len(planned) == 6 * 8 - 6 - 1  # the first of all is not known, the first of each manager not planned
 
 
 def test_a_lot_is_drawn_each_time(planned: list[bytes]) -> None:
@@ -185,7 +187,7 @@ def test_a_cluster_may_change_under_a_plan(planned: list[bytes]) -> None:
             caller = Caller(*await one.connect("web"))
             for _ in range(TIMES):
                 assert (await caller.answer(caller.request())).status == 200
-            assert planned
+            assert COMPILED or planned
             await one.apply(web(endpoint="health_status: UNHEALTHY", cluster="common_lb_config: {healthy_panic_threshold: {}}"))
             assert (await caller.answer(caller.request())).status == 503
             caller.writer.close()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from build_support import of_this_build
 from parity.proxy import free_port
 
 ECHO_PROXY = Path(__file__).with_name("echo_proxy.py")
@@ -99,6 +100,7 @@ class ProxyProcess:
     def wait_live(self) -> ProxyProcess:
         self.until("live", lambda: "all workers are live" in self.log or self.process.poll() is not None)
         assert self.process.poll() is None, self.log
+        of_this_build(self.process.pid)
         return self
 
     def wait_exit(self, deadline_s: float = DEADLINE_S) -> int:

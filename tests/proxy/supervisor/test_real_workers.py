@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from build_support import of_this_build
 from parity.proxy import free_port
 
 pytestmark = pytest.mark.slow
@@ -76,7 +77,7 @@ class Proxy:
             assert self.process.poll() is None, self.log_path.read_text()
             with contextlib.suppress(OSError):
                 if self.ask("/ready") == "LIVE\n":
-                    return
+                    return of_this_build(self.process.pid)
             time.sleep(0.02)
         raise AssertionError(self.log_path.read_text())
 
