@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from mesh_proxy.dates import http_date
 from mesh_proxy.deadlines import Deadlines
 from mesh_proxy.listener.connection_table import ConnectionTable
+from mesh_proxy.network.http2_hold import HeldResponses
 from mesh_proxy.network.splice import Splices
 from mesh_proxy.tls.secrets import SecretStore
 from mesh_proxy.worker.route_tables import RouteTables
@@ -55,6 +56,7 @@ class WorkerContext:
         "draining",
         "fd_budget",
         "health_check_failed",
+        "held_responses",
         "local_ip",
         "loop",
         "max_connections",
@@ -91,6 +93,7 @@ class WorkerContext:
         self.dirty_later: list[Flushable] = []
         """connections to flush when the loop has called back everyone who is ready now"""
         self.deadlines = Deadlines(loop, self.flush)
+        self.held_responses = HeldResponses(loop)
         self.splices = Splices(loop)
         """byte streams that the kernel moves"""
         self.runtime: Mapping[str, Any] = {}

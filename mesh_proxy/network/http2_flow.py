@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.errors import LocalProtocolError, ResetReason
 from mesh_codecs.events import Data, InformationalHeaders, ResponseHeaders, StreamReset, Trailers
+from mesh_codecs.http2.heads import Head
+from mesh_proxy.network.http2_hold import ENOUGH_CALLS, HELD_BYTES
 from mesh_proxy.network.http_shell import HttpShell
 from mesh_proxy.network.outbox import Outbox
 from mesh_proxy.network.transport import set_limits, write_all
@@ -31,7 +33,18 @@ TURN_BYTES: Final = 65_536
 class Http2Flow(HttpShell):
     """Abstract: `Http2Clock` adds the time-outs."""
 
-    __slots__ = ("_draining", "_held", "_holds", "_outboxes", "codec", "codec_stats", "requests", "streams")
+    __slots__ = (
+        "_draining",
+        "_held",
+        "_holds",
+        "_outboxes",
+        "_waiting_bytes",
+        "_waits",
+        "codec",
+        "codec_stats",
+        "requests",
+        "streams",
+    )
 
     def __init__(self, manager: HttpManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
         super().__init__(manager, info, owner)
@@ -47,6 +60,10 @@ class Http2Flow(HttpShell):
         """responses that wait for credit"""
         self._holds: dict[int, list[int]] = {}
         """requests that nobody takes now -> [by how many they are held, bytes whose credit is kept back]"""
+        self._waits = 0
+        """the stream whose response waits in the codec for its end (`HeldResponses`); 0: none"""
+        self._waiting_bytes = 0
+        """of its body"""
 
     def pause_writing(self) -> None:
         self.write_blocked = True
@@ -70,6 +87,7 @@ class Http2Flow(HttpShell):
     def flush(self) -> None:
         """Write what the codec gathered; while the transport takes nothing it stays there and its frames are counted."""
         self._dirty = False
+        self._waits = 0
         if self.closed or (self.write_blocked and not self._closing):
             if not self.closed:
                 self._held = self.codec_stats.count_held(self._held, self.codec.held)
@@ -94,10 +112,20 @@ class Http2Flow(HttpShell):
                 if error.code != "http2.beyond_send_window":
                     raise
                 self._wait_for_credit(event)
+            else:
+                if self._waits and event.stream_id == self._waits and not event.end_stream and not self._dirty:
+                    self._waiting_bytes += len(event.data)
+                    if self._waiting_bytes <= HELD_BYTES:
+                        return
         elif isinstance(event, ResponseHeaders):
             codec.send_response(event)
+            if not event.end_stream and not self._dirty and len(self.streams) == 1 and self._end_is_near(event.stream_id):
+                return
         elif isinstance(event, Trailers):
             codec.send_trailers(event.stream_id, event.headers)
+            stream = self.streams.get(event.stream_id)
+            if stream is not None and stream.is_grpc and isinstance(stream.request.known, Head):
+                self.context.held_responses.learn(stream.request.known, stream)
         else:
             codec.send(event)
         if not self._dirty:
@@ -107,6 +135,24 @@ class Http2Flow(HttpShell):
                 self.context.flush_later(self)
             else:
                 self.context.dirty.append(self)
+
+    def _end_is_near(self, stream_id: int) -> bool:
+        """The rest of this response will probably come at once: its head waits for it."""
+        stream = self.streams.get(stream_id)
+        if stream is None or not stream.is_grpc:
+            return False
+        known = stream.request.known
+        if not isinstance(known, Head) or known.brief < ENOUGH_CALLS:
+            return False
+        self._waits = stream_id
+        self._waiting_bytes = 0
+        self.context.held_responses.add(self)
+        return True
+
+    def release(self) -> None:
+        """What waits has waited long enough."""
+        if self._waits:
+            self.flush()
 
     def _send_reset(self, stream_id: int, error_code: int = 0) -> None:
         self.codec.send(StreamReset(stream_id, ResetReason.LOCAL_RESET, None, error_code))

@@ -51,7 +51,7 @@ class Malformed(Exception):
 class Head(KnownHead):
     """A checked header block: of a request, a response, or trailers."""
 
-    __slots__ = ("authority", "content_length", "first", "method", "more", "path", "protocol", "scheme", "status")
+    __slots__ = ("authority", "brief", "content_length", "first", "method", "more", "path", "protocol", "scheme", "status")
 
     def __init__(self) -> None:
         self.note = None
@@ -65,6 +65,8 @@ class Head(KnownHead):
         """bytes announced, -1 when absent"""
         self.first: dict[bytes, bytes] = {}
         self.more: Pairs | None = None
+        self.brief = 0
+        """of a request, for its receiver: how many calls with this head were answered at one go, see `HeldResponses`"""
 
     def headers(self) -> Headers:
         """A header map of its own for one message."""
