@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from mesh_codecs.events import (
     ConnectionFailed,
@@ -17,6 +17,7 @@ from mesh_codecs.events import (
 )
 from mesh_codecs.headers import Headers
 from mesh_codecs.http1 import DownstreamHttp1
+from mesh_codecs.http1.requests import KnownRequest, known_event
 from mesh_codecs.http1.serialise import reason
 from mesh_proxy.deadlines import DeadlineQueue
 from mesh_proxy.listener.mover import MovingState
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.stream.downstream_stream import DownstreamStream
     from mesh_proxy.stream.info import ConnectionInfo
+    from mesh_proxy.stream.request_plan import RequestPlan
 
 
 MAX_RECHECK_S: Final = 86_400.0
@@ -60,8 +62,13 @@ class HttpConnection(HttpShell):
         if self._closing:
             # A delayed close: what still comes is read and dropped, so that our last answer is not lost to a reset.
             return
-        self._dispatch(self.codec.receive_data(data), now)
-        self.context.flush()
+        known = self.codec.receive_known(data)
+        if known is None:
+            self._dispatch(self.codec.receive_data(data), now)
+        else:
+            self._begin_known(known, now)
+        if self.context.dirty:
+            self.context.flush()
 
     def eof_received(self) -> bool:
         self._remote_closed = True
@@ -150,11 +157,50 @@ class HttpConnection(HttpShell):
                 else:
                     queue.discard(self)
 
+    def _begin_known(self, known: KnownRequest, now: float) -> None:
+        """A whole request of a known head: by its plan, if it has one that says all."""
+        codec = self.codec
+        manager = self.manager
+        plan: RequestPlan | Literal[False] | None = known.note.get(self.info.place) if known.note is not None else None
+        choice = plan.choice if plan and plan.table is manager.route_table and manager.plain else None
+        context = self.context
+        cluster = None if choice is None or context.runtime else context.clusters.get(choice.name)
+        if not plan or choice is None or cluster is None:
+            self._begin_stream(known_event(codec.stream, known), now)
+        else:
+            if self._head_pending:
+                self._head_complete()
+            self._count_request()
+            first = plan.first.copy()
+            if plan.makes_id:
+                first[b"x-request-id"] = context.request_id()
+            headers = Headers.of(first)
+            request = RequestHeaders(
+                codec.stream,
+                known.method,
+                plan.scheme,
+                plan.authority,
+                known.path,
+                headers,
+                True,
+                b"",
+                b"HTTP/1.1",
+                known,
+                plan.likeness,
+            )
+            stream = self.stream = HttpStream(self, manager, request, now)
+            stream.start_at_once(self, plan, choice, cluster, now)
+        if self.stream is None:
+            self._dispatch([], now)
+
+    def _head_complete(self) -> None:
+        self._head_pending = False
+        assert self.manager.head_queue is not None
+        self.manager.head_queue.discard(self)
+
     def _begin_stream(self, request: RequestHeaders, now: float) -> None:
         if self._head_pending:
-            self._head_pending = False
-            assert self.manager.head_queue is not None
-            self.manager.head_queue.discard(self)
+            self._head_complete()
         self._count_request()
         stream = self.stream = HttpStream(self, self.manager, request, now)
         if self.manager.access_loggers:
@@ -222,6 +268,26 @@ class HttpConnection(HttpShell):
         if not self._dirty:
             self._dirty = True
             self.context.dirty.append(self)
+
+    def send_whole(self, head: bytes, body: bytes) -> bool:
+        """Write a whole response now, and end the request of the codec with it. False: nothing has happened, it has to go by
+        `send`, which also says whether it is to be the last."""
+        context = self.context
+        if (
+            self._dirty
+            or self.closed
+            or self._closing
+            or context.draining
+            or self.owner.draining
+            or context.health_check_failed
+            or not self.codec.send_whole(len(head))
+        ):
+            return False
+        data = head + body
+        self.transport.write(data)
+        self.manager.stats.downstream_cx_tx_bytes_total += len(data)
+        self.sent += len(data)
+        return True
 
     def pause_reading(self, stream: DownstreamStream) -> None:
         """One stream at a time: its request waits in the kernel."""

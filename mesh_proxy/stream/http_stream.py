@@ -17,13 +17,14 @@ from mesh_codecs.headers import Headers
 from mesh_proxy.network import request_headers
 from mesh_proxy.network.paths import check_path
 from mesh_proxy.stream import flags, retry
-from mesh_proxy.stream.filtered_stream import FilteredStream
 from mesh_proxy.stream.grpc_deadline import limit_duration, route_timeout_s
 from mesh_proxy.stream.info import StreamInfo
+from mesh_proxy.stream.planned_stream import PlannedStream
 from mesh_proxy.stream.router_headers import ROUTER_HEADERS, ROUTER_ONLY
 from mesh_proxy.stream.upstream_stream import expected_ms
 
 if TYPE_CHECKING:
+    from mesh_proxy.network.http_connection import HttpConnection
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.routing import ClusterChoice, Route
     from mesh_proxy.stream.downstream import Downstream
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from mesh_proxy.upstream.cluster import Cluster
 
 
-class HttpStream(FilteredStream):
+class HttpStream(PlannedStream):
     """One request and its response."""
 
     __slots__ = ()
@@ -139,6 +140,28 @@ class HttpStream(FilteredStream):
             self.route_request()
         else:
             self._start_filters(manager.filter_chains)
+
+    def start_at_once(self, caller: HttpConnection, plan: RequestPlan, choice: ClusterChoice, cluster: Cluster, now: float) -> None:
+        """The head arrived, it is all of the request, and what becomes of it is planned: `request` has the plan's head already."""
+        self.caller = caller
+        self.request_end_time = now
+        if plan.remote_address:
+            self.remote_address = plan.remote_address
+        if plan.is_internal:
+            self.is_internal = True
+        route = self.route = plan.route
+        self.route_name = route.name
+        self.virtual_host_name = route.virtual_host_name
+        self.manager.stats.rq_total += 1
+        self.choice = choice
+        self.cluster = cluster
+        self.cluster_name = choice.name
+        if plan.is_grpc:
+            self.is_grpc = True
+        self.timeout_s = plan.timeout_s
+        if plan.timeout_s:
+            self._start_timeout(now)
+        self._attempt_at_once(plan, cluster)
 
     def _start_as_planned(self, plan: RequestPlan, now: float) -> None:
         """Equal heads came before."""

@@ -59,6 +59,7 @@ class RequestPlan:
         "metadata",
         "method",
         "path",
+        "pool",
         "remote_address",
         "rest",
         "route",
@@ -89,6 +90,8 @@ class RequestPlan:
         """whether it can be planned was looked at"""
         self.timeout_s: float | None = None
         self.is_grpc = False
+        self.pool = ""
+        """the kind of pool over HTTP/1, where all else is always the same (`planned_stream.py`); empty otherwise"""
         self.likeness: object = None
         """see `RequestHeaders.likeness`"""
         self.rest = 0
@@ -267,4 +270,7 @@ class RequestPlans:
             likeness = self._likenesses[key] = object()
         plan.likeness = likeness
         plan.choice = choice
+        alone = not plan.is_grpc and not route.mutates_response and not route.include_attempt_count_in_response
+        if alone and self._manager.alpn is None:
+            plan.pool = "http1 high" if action.priority == "HIGH" else "http1"
         return True

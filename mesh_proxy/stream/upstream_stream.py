@@ -51,6 +51,12 @@ class UpstreamStream(TimedStream):
             endpoint = cluster.pick_labelled(self.labels)
         else:
             endpoint = cluster.pick()
+        self._attempt_at(endpoint)
+
+    def _attempt_at(self, endpoint: Endpoint | None) -> None:
+        """An attempt at the endpoint that was chosen."""
+        cluster = self.cluster
+        assert cluster is not None
         if endpoint is None:
             self._charge(503)
             self.send_local_reply(503, b"no healthy upstream", details="no_healthy_upstream", flag=flags.NO_HEALTHY_UPSTREAM)
@@ -280,7 +286,7 @@ class UpstreamStream(TimedStream):
         self.details = "via_upstream"
         if not self.manager.suppress_envoy_headers and self.request_end_time:
             took = int((now - self.request_end_time) * 1000)
-            value = _MILLISECONDS[took] if 0 <= took < len(_MILLISECONDS) else b"%d" % took
+            value = MILLISECONDS[took] if 0 <= took < len(MILLISECONDS) else b"%d" % took
             if headers.more is None:
                 first[b"x-envoy-upstream-service-time"] = value
             else:
@@ -415,7 +421,7 @@ class UpstreamStream(TimedStream):
             self.manager.context.flush()
 
 
-_MILLISECONDS: Final = [b"%d" % number for number in range(1024)]
+MILLISECONDS: Final = [b"%d" % number for number in range(1024)]
 
 
 def expected_ms(seconds: float) -> bytes:

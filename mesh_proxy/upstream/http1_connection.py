@@ -24,7 +24,9 @@ from mesh_proxy.network.transport import address_of, set_limits, write_all
 from mesh_proxy.upstream.pool import PooledConnection
 
 if TYPE_CHECKING:
+    from mesh_codecs.http1.upstream import KnownResponse
     from mesh_proxy.deadlines import DeadlineQueue
+    from mesh_proxy.stream.planned_stream import PlannedStream
     from mesh_proxy.upstream.handle import UpstreamCallbacks
     from mesh_proxy.upstream.http1_pool import Http1Pool
 
@@ -53,6 +55,7 @@ class Http1UpstreamConnection(PooledConnection):
         "endpoint",
         "last_used",
         "pool",
+        "planned",
         "protocol",
         "requests",
         "started",
@@ -69,6 +72,8 @@ class Http1UpstreamConnection(PooledConnection):
         self.transport: asyncio.Transport
         self.callbacks: UpstreamCallbacks | None = None
         """the request that has this connection, until its response is complete"""
+        self.planned: PlannedStream | None = None
+        """the same, if it takes a whole response at once"""
         self.protocol = b"HTTP/1.1"
         self.requests = 0
         self.started = self.last_used = monotonic()
@@ -101,6 +106,12 @@ class Http1UpstreamConnection(PooledConnection):
 
     def data_received(self, data: bytes) -> None:
         self.stats.upstream_cx_rx_bytes_total += len(data)
+        planned = self.planned
+        if planned is not None:
+            known = self.codec.receive_whole(data)
+            if known is not None:
+                self._whole_response(planned, known, data)
+                return
         if self.callbacks is not None:
             self.callbacks.upstream_wire_bytes_received += len(data)
         self._dispatch(self.codec.receive_data(data))
@@ -145,6 +156,20 @@ class Http1UpstreamConnection(PooledConnection):
         self.context.flush()
 
     # -- events of the codec
+
+    def _whole_response(self, planned: PlannedStream, known: KnownResponse, data: bytes) -> None:
+        now = monotonic()
+        if planned.on_upstream_whole(known, data, now):
+            if self._response_complete() and not self.closed:
+                self.last_used = now
+                self.pool.release(self)
+        else:
+            body = data[known.size :]
+            planned.upstream_wire_bytes_received += len(data)
+            head = ResponseHeaders(self._stream_id, known.status, Headers.of(known.first.copy()), False)
+            self._dispatch([head, Data(self._stream_id, body, True, len(body))])
+        if self.context.dirty:
+            self.context.flush()
 
     def _dispatch(self, events: list[Event]) -> None:
         now = monotonic()
@@ -222,7 +247,7 @@ class Http1UpstreamConnection(PooledConnection):
         endpoint_stats.rq_active += 1
 
     def _end_request(self) -> None:
-        self.callbacks = None
+        self.callbacks = self.planned = None
         self.pool.resources.remove_request()
         self.stats.upstream_rq_active -= 1
         self.endpoint.stats.rq_active -= 1
@@ -230,6 +255,21 @@ class Http1UpstreamConnection(PooledConnection):
             # Who held it goes with the request.
             self._read_pauses = 1
             self.resume_reading()
+
+    def send_known(self, request: RequestHeaders, planned: PlannedStream) -> bool:
+        """Write a request that is all head and like one before now. False: nothing has happened, use `send_request`."""
+        if self._dirty or self.closed:
+            return False
+        head = self.codec.send_known(request)
+        if head is None:
+            return False
+        self._stream_id = request.stream_id
+        self._request_ended = True
+        self.planned = planned
+        self.stats.upstream_cx_tx_bytes_total += len(head)
+        planned.upstream_wire_bytes_sent += len(head)
+        self.transport.write(head)
+        return True
 
     def send_request(self, request: RequestHeaders) -> None:
         """Send the head."""

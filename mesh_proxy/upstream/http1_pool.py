@@ -49,6 +49,15 @@ class Http1Pool(ConnectionPool[Http1UpstreamConnection]):
             self._try_connect()
         self._wait(callbacks)
 
+    def take(self, callbacks: UpstreamCallbacks) -> Http1UpstreamConnection | None:
+        """An idle connection, begun for this request; None: ask `acquire`."""
+        idle = self.idle
+        if not idle or not self.resources.can_create_request():
+            return None
+        connection = idle.pop()
+        connection.begin(callbacks)
+        return connection
+
     def _new_connection(self) -> Http1UpstreamConnection:
         return Http1UpstreamConnection(self)
 

@@ -29,8 +29,9 @@ from mesh_codecs.events import (
 from mesh_codecs.http1.body import BodyReader, BodyWriter
 from mesh_codecs.http1.fields import LENGTH, NO_BODY, RAW
 from mesh_codecs.http1.grammar import REQUEST_HEAD, HeadBuffer
+from mesh_codecs.http1.head_table import UNKNOWN
 from mesh_codecs.http1.heads import farewell, informational_head, response_head, tunnel_head
-from mesh_codecs.http1.requests import read_request_head
+from mesh_codecs.http1.requests import KnownRequest, known_request, read_request_head
 from mesh_codecs.http1.serialise import reason
 from mesh_codecs.http1.settings import UNLIMITED_WINDOW, Http1Settings
 
@@ -71,6 +72,7 @@ class DownstreamHttp1:
         "_settings",
         "_stream",
         "_streams",
+        "_unknown",
         "_writer",
         "head_bytes",
         "head_bytes_sent",
@@ -96,6 +98,8 @@ class DownstreamHttp1:
         self._streams = 0
         self._stream = 0
         """the stream in progress, or 0"""
+        self._unknown = 0
+        """heads in a row that did not come before"""
         self._method = b""
         self._protocol = b""
         self._minor = 1
@@ -111,6 +115,11 @@ class DownstreamHttp1:
     def __repr__(self) -> str:
         state = "CLOSED" if self._closed else ("HEAD", "BODY", "HOLD")[self._input]
         return f"<DownstreamHttp1 {state} stream={self._stream} pending={self.pending_bytes}>"
+
+    @property
+    def stream(self) -> int:
+        """Id of the request in progress, or 0."""
+        return self._stream
 
     @property
     def closed(self) -> bool:
@@ -130,6 +139,33 @@ class DownstreamHttp1:
         return self._input == _HEAD and len(self._buffer) > 0
 
     # Receiving
+
+    def receive_known(self, data: bytes) -> KnownRequest | None:
+        """The shortest way for the commonest read: one request that is all head, and a head that came before. Then the request is
+        complete and `stream` its id. None: nothing has happened, and the read is for `receive_data`."""
+        if (
+            self._input != _HEAD
+            or self._unknown > UNKNOWN
+            or not data.endswith(_HEAD_END)
+            or self._resumable
+            or self._partial
+            or self._closed
+            or len(data) > self._max_head
+        ):
+            return None
+        known = known_request(data[:-4], self._settings)
+        if known is None:
+            self._unknown += 1
+            return None
+        self._unknown = 0
+        self._streams = self._stream = self._streams + 1
+        self._method = known.method
+        self._protocol = b""
+        self._minor = 1
+        self._keep_alive = known.keep
+        self.head_bytes = len(data)
+        self._input = _HOLD
+        return known
 
     def receive_data(self, data: bytes) -> list[Event]:
         """See `Codec`. Call it with `b""` after a response was finished while `pending_bytes` was positive."""
@@ -202,6 +238,8 @@ class DownstreamHttp1:
         self._streams = self._stream = stream
         self._method = head.method
         self._protocol = head.protocol
+        if head.known is not None:
+            self._unknown = 0
         self._minor = 0 if head.http_version == b"HTTP/1.0" else 1
         self._keep_alive = keep
         self.head_bytes = end + 4 - pos
@@ -247,6 +285,29 @@ class DownstreamHttp1:
         return [StreamReset(self._stream, ResetReason.CONNECTION_TERMINATION)]
 
     # Sending
+
+    def send_whole(self, size: int) -> bool:
+        """A whole response is about to be written, made by `plain_response_head`, whose head has `size` bytes: the request in
+        progress ends with it. False: nothing has happened, it has to go by `send`."""
+        if (
+            self._input != _HOLD
+            or not self._keep_alive
+            or self._draining
+            or not self._minor
+            or self._head_sent
+            or not self._stream
+            or self._closed
+            or self._out
+            or self._method == b"HEAD"
+            or self._method == b"CONNECT"
+            or self._protocol
+        ):
+            return False
+        self.head_bytes_sent = size
+        self._input = _HEAD
+        self._stream = 0
+        self._resumable = len(self._held) > self._pos or len(self._later) > 0
+        return True
 
     def send(self, event: Event) -> None:
         """See `Codec`. Once `closed`, events are dropped: the stream above may not know yet."""

@@ -16,6 +16,8 @@ ENTRIES: Final = 256
 """heads kept; with HEAD_BYTES that is at most about half a megabyte"""
 HEAD_BYTES: Final = 1024
 """longer heads are rare and vary"""
+UNKNOWN: Final = 16
+"""heads in a row that no table knew, after which a connection no longer asks before it parses, until one is known again"""
 REST: Final = 8192
 """heads that pass by before a table that did not help is tried again"""
 

@@ -93,6 +93,18 @@ def request_head(event: RequestHeaders) -> tuple[bytes, bytes, int, int]:
     return head, method, mode, length
 
 
+def known_head(event: RequestHeaders) -> bytes | None:
+    """The head of a request without a body that is like one before it; None: ask `request_head`."""
+    known = _known_heads.get((event.likeness, True))
+    if known is None or known[3] != NO_BODY:
+        return None
+    after = known[1]
+    if not after:
+        return known[0]
+    request_id = event.headers.first[_ID]
+    return known[0] + request_id + after if not request_id.translate(None, _VISIBLE) else None
+
+
 def _remember(event: RequestHeaders, head: bytes, method: bytes, mode: int, length: int) -> None:
     """Keep a head for those that are like it but for their request id."""
     after = b""
@@ -158,6 +170,19 @@ def response_head(
     elif not minor:
         extra += b"\r\nconnection: keep-alive"
     return _head(status_line(status, minor), headers, extra), mode, length, keep
+
+
+def plain_response_head(event: ResponseHeaders) -> bytes:
+    """The head of a response with a body and its length to an HTTP/1.1 request other than HEAD and CONNECT, on a connection that
+    persists.
+
+    Raises:
+        LocalProtocolError: it cannot be written, or it is no such response.
+    """
+    head, mode, _, keep = response_head(event, b"GET", 1, True, False)
+    if mode != LENGTH or not keep:
+        raise LocalProtocolError("http1.wrong_state", 500, "not a plain response")
+    return head
 
 
 def tunnel_head(event: ResponseHeaders, protocol: bytes, minor: int) -> bytes:

@@ -16,9 +16,56 @@ from mesh_codecs.http1.grammar import LOW_VERSION, NOT_KEPT, check_count, parse_
 from mesh_codecs.http1.head_table import HeadTable
 from mesh_codecs.http1.settings import Http1Settings, UnderscoreAction
 
-_table: Final = HeadTable[tuple[bytes, bytes, bytes, dict[bytes, bytes], int, int, bool, int, KnownHead]]()
-"""method, authority, path, fields, how the body ends, its length, whether the connection persists, number of fields, and what
-stands for the head"""
+
+class KnownRequest(KnownHead):
+    """A request head that came before, with what it says: HTTP/1.1, no upgrade, no CONNECT."""
+
+    __slots__ = ("authority", "count", "first", "keep", "length", "method", "mode", "path")
+
+    def __init__(
+        self,
+        method: bytes,
+        authority: bytes,
+        path: bytes,
+        first: dict[bytes, bytes],
+        mode: int,
+        length: int,
+        keep: bool,
+        count: int,
+    ) -> None:
+        super().__init__()
+        self.method = method
+        self.authority = authority
+        self.path = path
+        self.first = first
+        """the fields; to be copied, not changed"""
+        self.mode = mode
+        """how the body ends"""
+        self.length = length
+        """of the body, if the mode is LENGTH"""
+        self.keep = keep
+        """whether the connection persists"""
+        self.count = count
+        """number of fields"""
+
+
+_table: Final = HeadTable[KnownRequest]()
+
+
+def known_request(head: bytes, settings: Http1Settings) -> KnownRequest | None:
+    """What a head without a body says, if it came before."""
+    known = _table.entries.get(head)
+    if known is None or known.mode != NO_BODY or known.count > settings.max_header_count:
+        return None
+    _table.hits += 1
+    return known
+
+
+def known_event(stream: int, known: KnownRequest) -> RequestHeaders:
+    """The event of a known head."""
+    headers = Headers.of(known.first.copy())
+    no_body = known.mode == NO_BODY
+    return RequestHeaders(stream, known.method, b"", known.authority, known.path, headers, no_body, b"", b"HTTP/1.1", known)
 
 
 def read_request_head(stream: int, head: bytes, settings: Http1Settings) -> tuple[RequestHeaders, int, int, bool]:
@@ -33,12 +80,9 @@ def read_request_head(stream: int, head: bytes, settings: Http1Settings) -> tupl
         RemoteProtocolError: the request must be refused.
     """
     known = _table.entries.get(head)
-    if known is not None and known[7] <= settings.max_header_count:
+    if known is not None and known.count <= settings.max_header_count:
         _table.hits += 1
-        method, authority, path, known_first, mode, length, keep, _, known_head = known
-        headers = Headers.of(known_first.copy())
-        event = RequestHeaders(stream, method, b"", authority, path, headers, mode == NO_BODY, b"", b"HTTP/1.1", known_head)
-        return event, mode, length, keep
+        return known_event(stream, known), known.mode, known.length, known.keep
     lines = head.split(b"\r\n")
     method, target, minor = parse_request_line(lines.pop(0))
     if len(lines) > settings.max_header_count:
@@ -97,7 +141,7 @@ def read_request_head(stream: int, head: bytes, settings: Http1Settings) -> tupl
     # A head in which nothing depends on the settings, save the number of fields.
     plain = minor and not scheme and not protocol and method != b"CONNECT" and authority and headers.more is None
     if plain and b"?" not in path and b"_" not in head and NOT_KEPT.isdisjoint(first):
-        _table.store(head, (method, authority, path, first.copy(), mode, length, keep, len(lines), KnownHead()))
+        _table.store(head, KnownRequest(method, authority, path, first.copy(), mode, length, keep, len(lines)))
     event = RequestHeaders(stream, method, scheme, authority, path, headers, end_stream, protocol, version)
     return event, mode, length, keep
 

@@ -12,7 +12,7 @@ the upstream will not read the rest as what it is.
 
 from __future__ import annotations
 
-from typing import Final, final
+from typing import Any, Final, final
 
 from mesh_codecs.errors import LocalProtocolError, RemoteProtocolError, ResetReason
 from mesh_codecs.events import (
@@ -32,8 +32,8 @@ from mesh_codecs.http1 import fields
 from mesh_codecs.http1.body import BodyReader, BodyWriter
 from mesh_codecs.http1.fields import CHUNKS, LENGTH, NO_BODY, RAW
 from mesh_codecs.http1.grammar import NOT_KEPT, RESPONSE_HEAD, HeadBuffer, check_count, parse_fields, parse_status_line
-from mesh_codecs.http1.head_table import HeadTable
-from mesh_codecs.http1.heads import request_head
+from mesh_codecs.http1.head_table import UNKNOWN, HeadTable
+from mesh_codecs.http1.heads import known_head, request_head
 from mesh_codecs.http1.settings import (
     MAX_EARLY_TUNNEL_BYTES,
     MAX_INFORMATIONAL,
@@ -48,8 +48,28 @@ _BODY: Final = 2
 
 UNIQUE: Final = NOT_KEPT - {b"date", b"last-modified", b"etag", b"expires", b"location"}
 """fields that are new with every response, or secret; `date` holds for a second, the others for one resource"""
-_table: Final = HeadTable[tuple[int, dict[bytes, bytes], int, int]]()
-"""status, fields, content-length, number of fields"""
+
+
+class KnownResponse:
+    """A response head that came before, byte for byte, on any connection: final, HTTP/1.1, persistent, with a content-length."""
+
+    __slots__ = ("count", "first", "length", "note", "size", "status")
+
+    def __init__(self, status: int, first: dict[bytes, bytes], length: int, count: int, size: int) -> None:
+        self.status = status
+        self.first = first
+        """the fields; to be copied, not changed"""
+        self.length = length
+        """content-length"""
+        self.count = count
+        """number of fields"""
+        self.size = size
+        """bytes of the head with the empty line: where the body begins"""
+        self.note: dict[object, Any] | None = None
+        """what receivers worked out of it, for the next time: each under a key of its own"""
+
+
+_table: Final = HeadTable[KnownResponse]()
 
 
 @final
@@ -78,6 +98,7 @@ class UpstreamHttp1:
         "_streams",
         "_tunnel_asked",
         "_tunnel_refused",
+        "_unknown",
         "_writer",
     )
 
@@ -105,6 +126,8 @@ class UpstreamHttp1:
         self._early_end = False
         self._request_done = True
         self._informational = 0
+        self._unknown = 0
+        """heads in a row that did not come before"""
         self._keep_alive = True
         self._eof_wanted = False
         self._closed = False
@@ -147,6 +170,40 @@ class UpstreamHttp1:
             self._fail(RemoteProtocolError(error.code, 502, error.detail), events)
         return events
 
+    def receive_whole(self, data: bytes) -> KnownResponse | None:
+        """The shortest way for the commonest read: all of one response, which has a body and whose head is known. Then the
+        response is complete, the connection can be reused, and the body is what follows the head in `data`. None: nothing has
+        happened, and the read is for `receive_data`."""
+        if (
+            self._input != _HEAD
+            or self._unknown > UNKNOWN
+            or self._partial
+            or self._tunnel_asked
+            or not (self._keep_alive and self._request_done)
+        ):
+            return None
+        end = data.find(b"\r\n\r\n")
+        known = _table.entries.get(data[:end])
+        if known is None:
+            self._unknown += 1
+            return None
+        if (
+            not known.length
+            or known.size + known.length != len(data)
+            or known.count > self._max_count
+            or known.size > self._max_head
+            or known.status == 204
+            or known.status == 304
+            or self._method == b"HEAD"
+            or self._closed
+        ):
+            return None
+        _table.hits += 1
+        self._unknown = 0
+        self._input = _IDLE
+        self._stream = 0
+        return known
+
     def _receive(self, data: bytes, events: list[Event]) -> None:
         pos = 0
         while self._input == _HEAD:
@@ -173,10 +230,10 @@ class UpstreamHttp1:
         """One event, two if a short body follows at once; returns where the rest of `data` begins."""
         head = data[pos:end]
         known = _table.entries.get(head)
-        if known is not None and known[3] <= self._max_count and not self._tunnel_asked:
+        if known is not None and known.count <= self._max_count and not self._tunnel_asked:
             _table.hits += 1
-            status, known_first, length, _ = known
-            return self._plain_response(status, Headers.of(known_first.copy()), length, data, end + 4, events)
+            self._unknown = 0
+            return self._plain_response(known.status, Headers.of(known.first.copy()), known.length, data, end + 4, events)
         lines = head.split(b"\r\n")
         status, minor = parse_status_line(lines.pop(0))
         if len(lines) > self._max_count:
@@ -217,7 +274,7 @@ class UpstreamHttp1:
             self._keep_alive = False
         length = -1 if b"content-length" not in first else fields.parse_content_length(first[b"content-length"])
         if length >= 0 and minor and not flags & ~fields.KEEP_ALIVE and headers.more is None and UNIQUE.isdisjoint(first):
-            _table.store(head, (status, first.copy(), length, len(lines)))
+            _table.store(head, KnownResponse(status, first.copy(), length, len(lines), len(head) + 4))
         if self._method == b"HEAD" or status == 204 or status == 304 or length == 0:
             events.append(ResponseHeaders(stream, status, headers, True, version))
             self._finish()
@@ -329,6 +386,23 @@ class UpstreamHttp1:
                 self._closed = True
         else:
             raise LocalProtocolError("http1.wrong_state", 500, f"{type(event).__name__} does not fit here")
+
+    def send_known(self, event: RequestHeaders) -> bytes | None:
+        """Open a stream and send a request that is all head, and like one that was sent before: what to write. None: nothing has
+        happened, and the request is for `open_stream` and `send`."""
+        if self._stream or not self._keep_alive or self._closed or self._out:
+            return None
+        known = known_head(event)
+        if known is None:
+            return None
+        self._streams = self._stream = event.stream_id = self._streams + 1
+        self._method = event.method
+        self._protocol = b""
+        self._tunnel_asked = self._tunnel_refused = False
+        self._informational = 0
+        self._input = _HEAD
+        self._request_done = True
+        return known
 
     def _send_body(self, event: Data | Trailers) -> None:
         if self._tunnel_asked:

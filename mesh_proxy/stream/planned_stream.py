@@ -1,0 +1,110 @@
+"""The shortest way of a request whose head and response are as they always are.
+
+Most requests of a mesh are like one before, have no body, find an idle connection, and are answered by one read whose head is
+known as well. For these nothing needs to be decided: the plans (`request_plan.py`, `response_plan.py`) say what is to be written.
+What is counted is what the long way counts. Whatever is not as usual, at any step, goes on by the long way from there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mesh_proxy.stream.filtered_stream import FilteredStream
+from mesh_proxy.stream.response_plan import plan_of
+from mesh_proxy.stream.upstream_stream import MILLISECONDS
+from mesh_proxy.upstream.http1_pool import Http1Pool
+
+if TYPE_CHECKING:
+    from mesh_codecs.http1.upstream import KnownResponse
+    from mesh_proxy.network.http_connection import HttpConnection
+    from mesh_proxy.stream.request_plan import RequestPlan
+    from mesh_proxy.upstream.cluster import Cluster
+
+
+class PlannedStream(FilteredStream):
+    """Abstract: `HttpStream` adds the way in."""
+
+    __slots__ = ("caller",)
+
+    caller: HttpConnection
+    """the same as `downstream`; set for requests that go this way from the beginning"""
+
+    def _attempt_at_once(self, plan: RequestPlan, cluster: Cluster) -> None:
+        """The first attempt of a request that is all head and whose response nobody looks at on its way."""
+        config = cluster.config
+        if (
+            not plan.pool
+            or cluster.needs_context
+            or config.upstream_protocol == "HTTP2"
+            or config.max_stream_duration_s
+            or self.caller.write_blocked
+        ):
+            self._attempt()
+            return
+        endpoint = cluster.pick()
+        self.attempts = 1
+        pool = None if endpoint is None else endpoint.pools.get(plan.pool)
+        if not isinstance(pool, Http1Pool):
+            self._attempt_at(endpoint)
+            return
+        self.upstream = endpoint
+        connection = pool.take(self)
+        if connection is None:
+            self.pool = pool
+            pool.acquire(self)
+        elif connection.send_known(self.request, self):
+            self.handle = connection
+        else:
+            self.on_pool_ready(connection)
+
+    def on_upstream_whole(self, known: KnownResponse, data: bytes, now: float) -> bool:
+        """The whole response came in one read. False: nothing has happened; it comes again as events."""
+        manager = self.manager
+        cluster = self.cluster
+        endpoint = self.upstream
+        assert cluster is not None
+        assert endpoint is not None
+        if cluster.health is not None:
+            return False
+        plan = plan_of(known, manager)
+        if plan is None:
+            return False
+        if plan.after:
+            took = int((now - self.request_end_time) * 1000)
+            time = MILLISECONDS[took] if 0 <= took < len(MILLISECONDS) else b"%d" % took
+            head = plan.before + time + plan.after
+        else:
+            head = plan.before
+        caller = self.caller
+        if not caller.send_whole(head, data[known.size :]):
+            return False
+        status = known.status
+        if cluster.tracks_results:
+            cluster.on_result(endpoint, status)
+        if status >= 500:
+            endpoint.stats.rq_error += 1
+        else:
+            endpoint.stats.rq_success += 1
+        self._charge(status)
+        self.handle = None
+        if self._deadline is not None:
+            self._deadline.discard(self)
+            self._deadline = None
+        took_ms = (now - self.start_time) * 1000
+        cluster.stats.upstream_rq_time.record(took_ms)
+        stats = manager.stats
+        codes = stats.codes
+        codes[status] = codes.get(status, 0) + 1
+        stats.downstream_rq_completed += 1
+        listener_stats = manager.listener_stats
+        codes = listener_stats.codes
+        codes[status] = codes.get(status, 0) + 1
+        listener_stats.downstream_rq_completed += 1
+        # The end of the stream, as in `finish`.
+        self.done = True
+        stats.downstream_rq_active -= 1
+        stats.downstream_rq_time.record(took_ms)
+        while self._read_blocked:
+            self._unblock_reading()
+        caller.stream_done(self)
+        return True

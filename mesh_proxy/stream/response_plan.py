@@ -1,0 +1,75 @@
+"""What the connection manager makes of a response head that the codec knows, ready to be written: the counterpart of
+`request_plan.py`.
+
+Services answer with the same few heads, and what comes of one differs by nothing but `x-envoy-upstream-service-time`. So the bytes
+on its two sides are kept, with the known head, under the connection manager.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mesh_codecs.errors import LocalProtocolError
+from mesh_codecs.events import ResponseHeaders
+from mesh_codecs.headers import Headers
+from mesh_codecs.http1.heads import plain_response_head
+
+if TYPE_CHECKING:
+    from mesh_codecs.http1.upstream import KnownResponse
+    from mesh_proxy.network.http_manager import HttpManager
+
+PLACES: Final = 64
+"""kept for one head"""
+_TIME: Final = b"x-envoy-upstream-service-time"
+_MARK: Final = b"<milliseconds>"
+"""holds the place of the time"""
+
+
+class ResponsePlan:
+    """The bytes of one head."""
+
+    __slots__ = ("after", "before", "date")
+
+    def __init__(self, before: bytes, after: bytes, date: bytes | None) -> None:
+        self.before = before
+        """up to the value of the time; the whole head if it has none"""
+        self.after = after
+        """from there to the end, empty if it has none"""
+        self.date = date
+        """the `date` of ours that is in it: the plan holds for that second; None: it has the endpoint's"""
+
+
+def plan_of(known: KnownResponse, manager: HttpManager) -> ResponsePlan | None:
+    """The plan for a known head; None when it has none and `encode_headers` is to see it."""
+    notes = known.note
+    if notes is None:
+        notes = known.note = {}
+    plan: ResponsePlan | None = notes.get(manager)
+    if plan is not None and plan.date is not None and plan.date is not manager.context.date():
+        plan = None
+    if plan is None and notes.get(manager, True) is not False:
+        plan = _make(known, manager)
+        if len(notes) >= PLACES:
+            notes.clear()
+        notes[manager] = plan or False
+    return plan or None
+
+
+def _make(known: KnownResponse, manager: HttpManager) -> ResponsePlan | None:
+    """What `UpstreamStream.on_upstream_headers` and `DownstreamStream.encode_headers` do to the head, in their order."""
+    first = known.first.copy()
+    if not manager.suppress_envoy_headers:
+        first[_TIME] = _MARK
+    if manager.overwrite_server or not (manager.pass_server or b"server" in first):
+        first[b"server"] = manager.server_name
+    date: bytes | None = None
+    if b"date" not in first:
+        date = first[b"date"] = manager.context.date()
+    try:
+        head = plain_response_head(ResponseHeaders(0, known.status, Headers.of(first), False))
+    except LocalProtocolError:
+        return None  # it is said where the response is sent
+    before, mark, after = head.partition(_MARK)
+    if mark and (_MARK in after or not before.endswith(b"\r\n" + _TIME + b": ")):
+        return None
+    return ResponsePlan(before, after, date)
