@@ -141,8 +141,10 @@ class HttpStream(PlannedStream):
         else:
             self._start_filters(manager.filter_chains)
 
-    def start_at_once(self, caller: HttpConnection, plan: RequestPlan, choice: ClusterChoice, cluster: Cluster, now: float) -> None:
-        """The head arrived, it is all of the request, and what becomes of it is planned: `request` has the plan's head already."""
+    def start_at_once(
+        self, caller: HttpConnection, plan: RequestPlan, choice: ClusterChoice, cluster: Cluster, now: float
+    ) -> None:
+        """The head arrived, is all of the request, and what becomes of it is planned: `request` has the plan's head already."""
         self.caller = caller
         self.request_end_time = now
         if plan.remote_address:

@@ -1,13 +1,13 @@
 """What the connection manager makes of a response head that the codec knows, ready to be written: the counterpart of
 `request_plan.py`.
 
-Services answer with the same few heads, and what comes of one differs by nothing but `x-envoy-upstream-service-time`. So the bytes
-on its two sides are kept, with the known head, under the connection manager.
+Services answer with the same few heads, and what comes of one differs by nothing but `x-envoy-upstream-service-time`. So the
+bytes on its two sides are kept, with the known head, under the connection manager.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from mesh_codecs.errors import LocalProtocolError
 from mesh_codecs.events import ResponseHeaders
@@ -44,14 +44,11 @@ def plan_of(known: KnownResponse, manager: HttpManager) -> ResponsePlan | None:
     notes = known.note
     if notes is None:
         notes = known.note = {}
-    plan: ResponsePlan | None = notes.get(manager)
-    if plan is not None and plan.date is not None and plan.date is not manager.context.date():
-        plan = None
-    if plan is None and notes.get(manager, True) is not False:
-        plan = _make(known, manager)
+    plan: ResponsePlan | Literal[False] | None = notes.get(manager)
+    if plan is None or (plan and plan.date is not None and plan.date is not manager.context.date()):
         if len(notes) >= PLACES:
             notes.clear()
-        notes[manager] = plan or False
+        plan = notes[manager] = _make(known, manager) or False
     return plan or None
 
 

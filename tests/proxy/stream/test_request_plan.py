@@ -50,6 +50,13 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         whole(stream, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(HttpStream, "_start_as_planned", counted)
+    at_once = HttpStream.start_at_once
+
+    def counted_too(stream: HttpStream, *arguments: object) -> None:
+        seen.append(stream.request.path)
+        at_once(stream, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(HttpStream, "start_at_once", counted_too)
     return seen
 
 
