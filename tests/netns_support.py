@@ -60,13 +60,16 @@ class Namespace:
         finally:
             os.close(home)
 
-    def command(self, *words: str, user: str = "", capabilities: str = "") -> list[str]:
-        """The words as a command that runs inside, perhaps as another user."""
+    def command(self, *words: str, user: str = "", group: str = "", capabilities: str = "") -> list[str]:
+        """The words as a command that runs inside, perhaps as another user, of the group with the user's number or of another
+        one. `capabilities`: those that it has beside none, `-all,+net_admin` for root."""
         prefix = ["nsenter", f"--net=/proc/{self.pid}/ns/net"]
         if user:
-            prefix += ["setpriv", "--reuid", user, "--regid", user, "--clear-groups"]
+            prefix += ["setpriv", "--reuid", user, "--regid", group or user, "--clear-groups"]
             if capabilities:
-                prefix += ["--inh-caps", capabilities, "--ambient-caps", capabilities]
+                ambient = capabilities.removeprefix("-all,")
+                bounds = ["--bounding-set", capabilities] if ambient != capabilities else []
+                prefix += ["--inh-caps", capabilities, "--ambient-caps", ambient, *bounds]
         return [*prefix, *words]
 
     def run(self, *words: str, text: str = "", check: bool = True) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-LISTENER_FILTERS: Final[set[str]] = {"http_inspector", "original_dst", "tls_inspector"}
-"""listener filters that run, of `original_dst`, `tls_inspector`, `http_inspector`, `proxy_protocol`"""
+LISTENER_FILTERS: Final[set[str]] = {"http_inspector", "original_dst", "original_src", "tls_inspector"}
+"""listener filters that run, of `original_dst`, `original_src`, `tls_inspector`, `http_inspector`, `proxy_protocol`"""
 
 UPSTREAM_PROTOCOLS: Final[set[str]] = {"HTTP1", "HTTP2", "DOWNSTREAM"}
 """of `HTTP1`, `HTTP2`, `DOWNSTREAM`, `AUTO`"""

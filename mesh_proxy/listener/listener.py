@@ -15,6 +15,7 @@ from mesh_proxy.listener.destination import Destination, Directory, original_des
 from mesh_proxy.listener.inspection import UNINSPECTED, Inspection, Inspector, InspectorKind
 from mesh_proxy.listener.match import FilterChainMatcher, facts_of
 from mesh_proxy.listener.predicate import compile_predicate
+from mesh_proxy.network.original_source import keeper_of
 from mesh_proxy.network.successors import successor
 from mesh_proxy.network.transport import address_of
 from mesh_proxy.stats.group import sanitize
@@ -49,6 +50,7 @@ class Listener(Accepting):
         "_directory",
         "_factories",
         "_inspectors",
+        "_keeper",
         "_matcher",
         "_restores",
         "buffer_limit",
@@ -90,6 +92,12 @@ class Listener(Accepting):
         self._restores = config.use_original_dst or any(one.type_url.endswith(".OriginalDst") for one in config.listener_filters)
         """looks where connections were going before they were redirected here"""
         self._directory = directory if config.use_original_dst else None
+        self._keeper = keeper_of(config)
+        """has upstream connections come from the caller's address (`original_src`)"""
+        if self._keeper is not None and context.worker_index == 0:
+            missing = self._keeper.missing()
+            if missing:
+                _log.warning("listener %s: original_src: %s. Until then its connections to endpoints fail", config.name, missing)
 
     # -- accepted connections
 
@@ -189,6 +197,8 @@ class Listener(Accepting):
             info.remote_ip = peer[0].encode()
             info.remote_port = peer[1]
         info.remote_address = info.direct_remote_address = address_of(peer)
+        if self._keeper is not None:
+            info.source = self._keeper.source_of(peer, info.local_port)
         return info
 
     def _log(self, info: ConnectionInfo, flag: int = 0, details: str = "") -> None:

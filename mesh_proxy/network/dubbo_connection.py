@@ -67,8 +67,9 @@ class DubboConnection(DubboShell):
         super().__init__(manager, info, owner)
         self.calls: dict[int, DubboCall] = {}
         """two-way calls in flight, by the consumer's id"""
-        self.pinned: dict[str, DubboPool] | None = None
-        """by cluster: upstream connections of this consumer alone"""
+        self.pinned: dict[str, DubboPool] | None = None if info.source is None else {}
+        """by cluster: upstream connections of this consumer alone. None where all others are everybody's: those of a consumer
+        with a source are not"""
         self.last_call = info.start_monotonic
         self.draining = False
         self._ending = False
@@ -160,7 +161,7 @@ class DubboConnection(DubboShell):
             queue.discard(self)
         if self._drain_timer is not None:
             self._drain_timer.cancel()
-        pinned, self.pinned = self.pinned, None
+        pinned, self.pinned = self.pinned, None if self.info.source is None else {}
         for pool in (pinned or {}).values():
             pool.forget()
             pool.close()
@@ -278,7 +279,9 @@ class DubboConnection(DubboShell):
         """From now on this connection has an upstream connection of its own for the cluster."""
         if self.pinned is None:
             self.pinned = {}
-        pool = self.pinned[cluster.name] = pinned_pool(self.context, cluster, endpoint, self.manager.stats, self)
+        pool = self.pinned[cluster.name] = pinned_pool(
+            self.context, cluster, endpoint, self.manager.stats, self, self.info.source
+        )
         return pool
 
     def on_upstream_request(self, upstream: DubboUpstreamConnection, message: DubboMessage) -> None:

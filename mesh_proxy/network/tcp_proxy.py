@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from mesh_proxy.access_log import AccessLogger
 from mesh_proxy.deadlines import DeadlineQueue
+from mesh_proxy.network.original_source import LocalConnectFailed
 from mesh_proxy.network.splice import DESCRIPTORS, LARGE, SIGNS, Splice
 from mesh_proxy.network.tcp_upstream import TcpUpstream
 from mesh_proxy.network.transport import address_of, set_limits
@@ -260,14 +261,23 @@ class TcpConnection(asyncio.Protocol):
             self.count_connection(cluster, endpoint, 1)
             try:
                 async with asyncio.timeout(cluster.config.connect_timeout_s):
-                    upstream = await dial(self.context.loop, endpoint, cluster.config, lambda: TcpUpstream(self, cluster))
+                    upstream = await dial(
+                        self.context.loop,
+                        endpoint,
+                        cluster.config,
+                        lambda: TcpUpstream(self, cluster),
+                        source=self.info.connection.source,
+                    )
             except TimeoutError:
                 stats.upstream_cx_connect_timeout += 1
                 stats.upstream_cx_destroy_local += 1
                 failure = "connection timeout"
             except OSError as error:
                 failure = plain_error(error)
-                stats.upstream_cx_destroy_remote += 1
+                if isinstance(error, LocalConnectFailed):
+                    stats.upstream_cx_destroy_local += 1
+                else:
+                    stats.upstream_cx_destroy_remote += 1
             except asyncio.CancelledError:
                 self.count_connection(cluster, endpoint, -1)
                 raise

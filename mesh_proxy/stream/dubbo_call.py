@@ -18,7 +18,7 @@ from mesh_proxy.stream.dubbo_mirror import mirror
 from mesh_proxy.stream.dubbo_stream import DubboStream
 from mesh_proxy.stream.dubbo_timeout import asked_timeout
 from mesh_proxy.upstream.cluster import LbContext
-from mesh_proxy.upstream.dubbo_pool import POOL_KEY, pool_for
+from mesh_proxy.upstream.dubbo_pool import POOL_KEY, pool_for, source_pool
 
 if TYPE_CHECKING:
     from mesh_proxy.deadlines import DeadlineQueue
@@ -194,7 +194,15 @@ class DubboCall:
                     self.refuse(Refusal.NO_ENDPOINT, name, now)
                 return
             endpoint = found
-            pool = endpoint.pools.get(POOL_KEY) or pool_for(manager.context, cluster, endpoint, manager.stats)
+            if pinned is None:
+                pool = endpoint.pools.get(POOL_KEY) or pool_for(manager.context, cluster, endpoint, manager.stats)
+            else:
+                own = self._pool_of(cluster, endpoint)
+                if own is None:
+                    self.endpoint = endpoint
+                    self.refuse(Refusal.OVERFLOW, "", now)
+                    return
+                pool = own
             pinning = pool.config.pinning
             if (
                 pinning is DubboPinning.ALWAYS
@@ -236,15 +244,22 @@ class DubboCall:
             context.attempts = LOOKS_ELSEWHERE
         return context
 
+    def _pool_of(self, cluster: Cluster, endpoint: Endpoint) -> DubboPool | None:
+        """The pool of an endpoint for this consumer; None when there may be none."""
+        manager = self.manager
+        source = self.connection.info.source
+        if source is not None:
+            return source_pool(manager.context, cluster, endpoint, manager.stats, source)
+        return endpoint.pools.get(POOL_KEY) or pool_for(manager.context, cluster, endpoint, manager.stats)
+
     def _elsewhere(self, cluster: Cluster, pool: DubboPool, context: LbContext | None) -> DubboPool:
         """Another endpoint than one that is about to stop or takes nothing; that one if all are alike."""
-        manager = self.manager
         for _ in range(LOOKS_ELSEWHERE):
             endpoint = cluster.pick(context)
             if endpoint is None:
                 break
-            other: DubboPool = endpoint.pools.get(POOL_KEY) or pool_for(manager.context, cluster, endpoint, manager.stats)
-            if not other.avoid:
+            other = self._pool_of(cluster, endpoint)
+            if other is not None and not other.avoid:
                 return other
         return pool
 

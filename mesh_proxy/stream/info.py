@@ -9,6 +9,7 @@ from mesh_codecs.headers import Headers
 
 if TYPE_CHECKING:
     from mesh_codecs.dubbo import DubboMessage
+    from mesh_proxy.network.original_source import OriginalSource
     from mesh_proxy.upstream.cluster import Cluster
     from mesh_proxy.upstream.endpoint import Endpoint
 
@@ -32,6 +33,7 @@ class ConnectionInfo:
         "remote_ip",
         "remote_port",
         "requested_server_name",
+        "source",
         "start_monotonic",
         "start_wall",
         "termination_details",
@@ -56,6 +58,8 @@ class ConnectionInfo:
         """of the socket's peer"""
         self.original_destination: tuple[str, int] | None = None
         """where the connection was going before it was redirected to us"""
+        self.source: OriginalSource | None = None
+        """what upstream connections for it are bound to; None: our own address (`original_src`)"""
         self.place: object = None
         """see `mesh_proxy.stream.request_plan`"""
         self.requested_server_name = b""

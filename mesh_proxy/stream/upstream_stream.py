@@ -64,28 +64,30 @@ class UpstreamStream(TimedStream):
         self.upstream = endpoint
         route = self.route
         assert route is not None
-        assert route.action is not None
-        if route.action.auto_host_rewrite and endpoint.hostname:
+        action = route.action
+        assert action is not None
+        if action.auto_host_rewrite and endpoint.hostname:
             route.rewrite_host(self.request, endpoint.hostname.encode())
         if self.attempts > 1:
             self.request.likeness = None
-        if self.attempts > 1 and self.timeout_s:
-            self.set_expected_timeout(max(self.timeout_s - (monotonic() - self.request_end_time), 0.001))
+            if self.timeout_s:
+                self.set_expected_timeout(max(self.timeout_s - (monotonic() - self.request_end_time), 0.001))
         if route.include_request_attempt_count:
             self.request.headers.set(b"x-envoy-attempt-count", b"%d" % self.attempts)
         if self.retry is not None:
             self.retry.tried.add(endpoint)
         pool: ConnectionPool[Any] | TunnelPool
         if self.request.method == b"CONNECT" and self._terminates_connect():
-            pool = TunnelPool(self.manager.context, cluster, endpoint)
+            pool = TunnelPool(self.manager.context, cluster, endpoint, self.connection.source)
         else:
             pool = pool_for(
                 self.manager.context,
                 cluster,
                 endpoint,
-                high_priority=route.action.priority == "HIGH",
+                high_priority=action.priority == "HIGH",
                 http_version=self.request.http_version,
                 alpn=self.manager.alpn,
+                source=self.connection.source,
             )
         self.pool = pool
         pool.acquire(self)

@@ -289,7 +289,7 @@ class Cluster:
         """Health checks changed their mind about some endpoints. Connections to those that failed are given up when they are
         idle, as in Envoy: perhaps it was the connections' way that is broken, and new ones find another."""
         for endpoint in failed:
-            for pool in endpoint.pools.values():
+            for pool in tuple(endpoint.pools.values()):
                 pool.drain()
         leaving = [endpoint for endpoint in self.endpoints if endpoint.health & REMOVAL and endpoint.health & FAILED]
         if leaving:

@@ -18,13 +18,16 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from mesh_codecs.dubbo import HeadMemo, Refusal
+from mesh_proxy.network.original_source import LocalConnectFailed
 from mesh_proxy.tasks import create_task
 from mesh_proxy.upstream.dial import dial, plain_error
 from mesh_proxy.upstream.dubbo_connection import STALL_S, DubboUpstreamConnection
+from mesh_proxy.upstream.source_pools import make_room
 
 if TYPE_CHECKING:
     from mesh_proxy.config.model.dubbo import DubboClusterConfig
     from mesh_proxy.context import WorkerContext
+    from mesh_proxy.network.original_source import OriginalSource
     from mesh_proxy.stats.dubbo_group import DubboStats
     from mesh_proxy.upstream.cluster import Cluster
     from mesh_proxy.upstream.dubbo_calls import Blocking, UpstreamCall
@@ -64,6 +67,7 @@ class DubboPool:
         "queues",
         "resources",
         "size",
+        "source",
         "spread",
         "stall_queue",
     )
@@ -77,6 +81,7 @@ class DubboPool:
         dubbo_stats: DubboStats,
         key: str,
         owner: Blocking | None = None,
+        source: OriginalSource | None = None,
     ) -> None:
         self.context = context
         self.cluster = cluster
@@ -88,6 +93,8 @@ class DubboPool:
         """in `endpoint.pools`"""
         self.owner = owner
         """whose pinned connection this is; None: everybody's"""
+        self.source = source
+        """what its connections are bound to; None: what the cluster says"""
         self.resources: Resources = cluster.default
         self.memo: HeadMemo = HeadMemo()
         self.current: DubboUpstreamConnection | None = None
@@ -171,6 +178,7 @@ class DubboPool:
             self._left_line(size)
             self.cluster.stats.upstream_rq_pending_failure_eject += 1
             call.on_pool_failure(reason, why, self.endpoint)
+        self._leave_if_empty()
 
     # -- connections
 
@@ -228,13 +236,18 @@ class DubboPool:
         connection: DubboUpstreamConnection | None = None
         try:
             async with asyncio.timeout(self.cluster.config.connect_timeout_s):
-                connection = await dial(self.context.loop, self.endpoint, self.cluster.config, lambda: made)
+                connection = await dial(
+                    self.context.loop, self.endpoint, self.cluster.config, lambda: made, source=self.source
+                )
         except TimeoutError:
             self.cluster.stats.upstream_cx_connect_timeout += 1
             self.cluster.stats.upstream_cx_destroy_local += 1
             failure = "connection timeout"
         except OSError as error:
-            self.cluster.stats.upstream_cx_destroy_remote += 1
+            if isinstance(error, LocalConnectFailed):
+                self.cluster.stats.upstream_cx_destroy_local += 1
+            else:
+                self.cluster.stats.upstream_cx_destroy_remote += 1
             failure = plain_error(error)
         finally:
             self.connecting.discard(cast("asyncio.Task[Any]", task))
@@ -269,6 +282,7 @@ class DubboPool:
         self.endpoint.stats.cx_active -= 1
         self.resources.remove_connection()
         self.context.upstream_connections -= 1
+        self._leave_if_empty()
 
     def withdraw(self, connection: DubboUpstreamConnection) -> None:
         """A connection takes no further call."""
@@ -301,8 +315,24 @@ class DubboPool:
         for connection in self.connections:
             connection.resume_reading()
 
+    @property
+    def unused(self) -> bool:
+        """A pool for one caller's address with nothing in progress. A pinned one is its consumer's."""
+        if self.owner is not None or self.pending or self.connecting:
+            return False
+        return not any(connection.calls for connection in self.connections)
+
+    def _leave_if_empty(self) -> None:
+        if self.source is not None and not (self.connections or self.connecting or self.pending):
+            self.forget()
+
+    def dismiss(self) -> None:
+        """The endpoint need not know it any more. It has nothing in progress."""
+        self.forget()
+        self.drain()
+
     def forget(self) -> None:
-        """The endpoint need not know this pinned pool any more."""
+        """The endpoint need not know this pool of one consumer, or for one address, any more."""
         if self.endpoint.pools.get(self.key) is self:
             del self.endpoint.pools[self.key]
 
@@ -335,12 +365,33 @@ def pool_for(context: WorkerContext, cluster: Cluster, endpoint: Endpoint, dubbo
     return pool
 
 
+def source_pool(
+    context: WorkerContext, cluster: Cluster, endpoint: Endpoint, dubbo_stats: DubboStats, source: OriginalSource
+) -> DubboPool | None:
+    """The pool of an endpoint for a caller's address; None when it has too many."""
+    key = f"{POOL_KEY} {source.key}"
+    pool: DubboPool | None = endpoint.pools.get(key)
+    if pool is None:
+        if not make_room(context, endpoint):
+            cluster.stats.upstream_cx_pool_overflow += 1
+            return None
+        pool = DubboPool(context, cluster, endpoint, cluster.config.dubbo, dubbo_stats, key, source=source)
+        endpoint.pools[key] = pool
+    return pool
+
+
 def pinned_pool(
-    context: WorkerContext, cluster: Cluster, endpoint: Endpoint, dubbo_stats: DubboStats, owner: Blocking
+    context: WorkerContext,
+    cluster: Cluster,
+    endpoint: Endpoint,
+    dubbo_stats: DubboStats,
+    owner: Blocking,
+    source: OriginalSource | None,
 ) -> DubboPool:
     """A pool for one downstream connection alone."""
     key = f"dubbo pinned {id(owner):x}"
-    pool = endpoint.pools[key] = DubboPool(context, cluster, endpoint, cluster.config.dubbo, dubbo_stats, key, owner)
+    pool = DubboPool(context, cluster, endpoint, cluster.config.dubbo, dubbo_stats, key, owner, source)
+    endpoint.pools[key] = pool
     return pool
 
 

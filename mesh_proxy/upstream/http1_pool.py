@@ -94,6 +94,11 @@ class Http1Pool(ConnectionPool[Http1UpstreamConnection]):
         if idle:
             self._sweep = self.context.loop.call_later(idle[0].last_used + limit - now, self._sweep_idle)
 
+    @property
+    def unused(self) -> bool:
+        """Nothing is in progress."""
+        return not self.pending and not self.connecting and len(self.idle) == len(self.connections)
+
     def withdraw(self, connection: Http1UpstreamConnection) -> None:
         """A connection is not to be used again."""
         if connection in self.idle:

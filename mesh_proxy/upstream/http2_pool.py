@@ -172,6 +172,16 @@ class Http2Pool(ConnectionPool[Http2UpstreamConnection]):
             else:
                 self._open_for_line()
 
+    @property
+    def unused(self) -> bool:
+        """Nothing is in progress."""
+        if self.pending or self.connecting or self.moved:
+            return False
+        return all(one.idle for one in self.connections)
+
+    def _is_empty(self) -> bool:
+        return not self.moved and super()._is_empty()
+
     def watch_idle(self) -> None:
         """A connection has nothing to do: see to it that somebody looks at it when idle_timeout is over."""
         limit = self.cluster.config.idle_timeout_s

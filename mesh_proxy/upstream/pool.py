@@ -13,11 +13,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from mesh_codecs.errors import ResetReason
+from mesh_proxy.network.original_source import LocalConnectFailed
 from mesh_proxy.tasks import create_task
 from mesh_proxy.upstream.dial import dial, plain_error
 
 if TYPE_CHECKING:
     from mesh_proxy.context import WorkerContext
+    from mesh_proxy.network.original_source import OriginalSource
     from mesh_proxy.upstream.cluster import Cluster
     from mesh_proxy.upstream.endpoint import Endpoint
     from mesh_proxy.upstream.handle import UpstreamCallbacks
@@ -49,8 +51,10 @@ class ConnectionPool(Generic[C]):
         "context",
         "duration_queue",
         "endpoint",
+        "key",
         "pending",
         "resources",
+        "source",
     )
 
     def __init__(self, context: WorkerContext, cluster: Cluster, endpoint: Endpoint, resources: Resources) -> None:
@@ -60,6 +64,10 @@ class ConnectionPool(Generic[C]):
         self.resources = resources
         self.alpn: tuple[str, ...] = ()
         """what TLS offers to the endpoint; empty: what the cluster says"""
+        self.source: OriginalSource | None = None
+        """what its connections are bound to; None: what the cluster says"""
+        self.key = ""
+        """in `endpoint.pools`, if there is a source"""
         self._sweep: asyncio.TimerHandle | None = None
         """closes connections that nobody uses: one timer per pool"""
         duration = cluster.config.max_connection_duration_s
@@ -126,6 +134,7 @@ class ConnectionPool(Generic[C]):
         else:
             self.cluster.stats.upstream_rq_pending_overflow += 1
         callbacks.on_pool_failure(ResetReason.OVERFLOW, "", self.endpoint)
+        self._leave_if_empty()
 
     def _fail_pending(self, reason: ResetReason, transport_failure: str) -> None:
         line = tuple(self.pending)
@@ -136,6 +145,7 @@ class ConnectionPool(Generic[C]):
             stats.upstream_rq_pending_active -= 1
             stats.upstream_rq_pending_failure_eject += 1
             callbacks.on_pool_failure(reason, transport_failure, self.endpoint)
+        self._leave_if_empty()
 
     # -- opening connections
 
@@ -178,10 +188,13 @@ class ConnectionPool(Generic[C]):
                     self.cluster.config,
                     lambda: made,
                     self.alpn,
+                    self.source,
                 )
         except TimeoutError:
             self.cluster.stats.upstream_cx_connect_timeout += 1
             failure = (ResetReason.CONNECTION_TIMEOUT, "")
+        except LocalConnectFailed as error:
+            failure = (ResetReason.LOCAL_CONNECTION_FAILURE, plain_error(error))
         except OSError as error:
             failure = (ResetReason.REMOTE_CONNECTION_FAILURE, plain_error(error))
         finally:
@@ -190,10 +203,10 @@ class ConnectionPool(Generic[C]):
                 # Given up after it was made, it is counted by its own end.
                 self.connection_gone()
         if connection is None:
-            if failure is not None and failure[0] is ResetReason.CONNECTION_TIMEOUT:
-                self.cluster.stats.upstream_cx_destroy_local += 1
-            else:
+            if failure is not None and failure[0] is ResetReason.REMOTE_CONNECTION_FAILURE:
                 self.cluster.stats.upstream_cx_destroy_remote += 1
+            else:
+                self.cluster.stats.upstream_cx_destroy_local += 1
             self.cluster.stats.upstream_cx_connect_fail += 1
             self.endpoint.stats.cx_connect_fail += 1
             assert failure is not None
@@ -214,6 +227,35 @@ class ConnectionPool(Generic[C]):
         self.endpoint.stats.cx_active -= 1
         self.resources.remove_connection()
         self.context.upstream_connections -= 1
+        self._leave_if_empty()
+
+    # -- pools for one caller's address
+
+    def belongs_to(self, source: OriginalSource, key: str) -> None:
+        """Its connections are bound to this; it stands in `endpoint.pools` under the key."""
+        self.source = source
+        self.key = key
+
+    @property
+    def unused(self) -> bool:
+        """Nothing is in progress."""
+        raise NotImplementedError
+
+    def _is_empty(self) -> bool:
+        return not (self.connections or self.connecting or self.pending)
+
+    def _leave_if_empty(self) -> None:
+        if self.source is not None and self._is_empty():
+            self.dismiss()
+
+    def dismiss(self) -> None:
+        """The endpoint need not know it any more. It has nothing in progress."""
+        if self.endpoint.pools.get(self.key) is self:
+            del self.endpoint.pools[self.key]
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        self.drain()
 
     def lost(self, connection: C) -> None:
         """An established connection ended."""

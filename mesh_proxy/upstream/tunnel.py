@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, cast
 from mesh_codecs.errors import ResetReason
 from mesh_codecs.events import Data, RequestHeaders, ResponseHeaders
 from mesh_codecs.headers import Headers
+from mesh_proxy.network.original_source import LocalConnectFailed
 from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW, address_of
 from mesh_proxy.tasks import create_task
 from mesh_proxy.upstream.dial import dial, plain_error
 
 if TYPE_CHECKING:
     from mesh_proxy.context import WorkerContext
+    from mesh_proxy.network.original_source import OriginalSource
     from mesh_proxy.upstream.cluster import Cluster
     from mesh_proxy.upstream.endpoint import Endpoint
     from mesh_proxy.upstream.handle import UpstreamCallbacks
@@ -23,9 +25,12 @@ if TYPE_CHECKING:
 class TunnelPool:
     """Opens one connection for one tunnel; nothing is kept."""
 
-    __slots__ = ("_task", "cluster", "context", "endpoint")
+    __slots__ = ("_source", "_task", "cluster", "context", "endpoint")
 
-    def __init__(self, context: WorkerContext, cluster: Cluster, endpoint: Endpoint) -> None:
+    def __init__(
+        self, context: WorkerContext, cluster: Cluster, endpoint: Endpoint, source: OriginalSource | None = None
+    ) -> None:
+        self._source = source
         self.context = context
         self.cluster = cluster
         self.endpoint = endpoint
@@ -65,7 +70,7 @@ class TunnelPool:
         self.count(1)  # here, as a task that is cancelled before it began never gets to the end
         try:
             async with asyncio.timeout(self.cluster.config.connect_timeout_s):
-                await dial(self.context.loop, self.endpoint, self.cluster.config, lambda: tunnel)
+                await dial(self.context.loop, self.endpoint, self.cluster.config, lambda: tunnel, source=self._source)
             connected = True
         except TimeoutError:
             stats.upstream_cx_connect_timeout += 1
@@ -73,7 +78,10 @@ class TunnelPool:
         except OSError as error:
             stats.upstream_cx_connect_fail += 1
             self.endpoint.stats.cx_connect_fail += 1
-            callbacks.on_pool_failure(ResetReason.REMOTE_CONNECTION_FAILURE, plain_error(error), self.endpoint)
+            reason = ResetReason.REMOTE_CONNECTION_FAILURE
+            if isinstance(error, LocalConnectFailed):
+                reason = ResetReason.LOCAL_CONNECTION_FAILURE
+            callbacks.on_pool_failure(reason, plain_error(error), self.endpoint)
         else:
             callbacks.on_pool_ready(tunnel)
         finally:

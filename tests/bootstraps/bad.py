@@ -783,10 +783,13 @@ UNSUPPORTED = [
         "this condition is not supported",
     ),
     unsupported(
-        "original_src",
-        web(listener=f"listener_filters: [{typed('a', 'filters.listener.original_src.v3.OriginalSrc', 'mark: 1337')}]"),
+        "original_src on a listener that hands over",
+        web(
+            listener="use_original_dst: true, listener_filters: "
+            f"[{typed('a', 'filters.listener.original_src.v3.OriginalSrc', 'mark: 1337')}]"
+        ),
         f"{LISTENER}.listener_filters[0]",
-        "endpoints see the sidecar's address",
+        "use_original_dst",
     ),
     Bad(
         "somebody's wasm",

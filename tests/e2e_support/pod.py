@@ -268,6 +268,7 @@ class Pod:
         cable: Cable,
         config: Tree,
         *,
+        user: str = UID,
         capabilities: str = "",
         environment: dict[str, str] | None = None,
         flags: tuple[str, ...] = ("--disable-hot-restart",),
@@ -284,6 +285,7 @@ class Pod:
         python = [sys.executable, "-c", "import mesh_proxy.supervisor.run"]
         if subprocess.run(self.host.command(*python, user=UID), capture_output=True, check=False).returncode:
             pytest.skip(f"user {UID} cannot read this installation")
+        # As Istio's injector has it: the group is the one that the rules know, whatever the user.
         self.log = path / "output.log"
         with self.log.open("wb") as sink:
             self.process = subprocess.Popen(
@@ -291,7 +293,8 @@ class Pod:
                     *command(kind),
                     *("-c", str(self.file), "--concurrency", "1"),
                     *("--log-level", "warning", *flags),
-                    user=UID,
+                    user=user,
+                    group=UID,
                     capabilities=capabilities,
                 ),
                 stdout=sink,

@@ -42,6 +42,12 @@ def _listener(reader: Reader, context: Context) -> ListenerConfig:
         raise reader.error("needs filter_chains or default_filter_chain")
     default_chain = _filter_chain(default, context) if default is not None else None
     _check_matches(reader, chains)
+    filters = reader.each("listener_filters", _listener_filter)
+    use_original_dst = reader.flag("use_original_dst")
+    for i, one in enumerate(filters):
+        if use_original_dst and one.type_url.endswith(".OriginalSrc"):
+            why = "original_src is not supported with use_original_dst: a connection may be handed to a listener without it"
+            reader.problems.extend(reader.error(why, f"listener_filters[{i}]"))
     old = reader.sub("deprecated_v1")
     bind = old.flag("bind_to_port", True) if old is not None else True
     timeout = reader.seconds("listener_filters_timeout", 15.0)
@@ -53,10 +59,10 @@ def _listener(reader: Reader, context: Context) -> ListenerConfig:
         stat_prefix=reader.text("stat_prefix"),
         filter_chains=chains,
         default_filter_chain=default_chain,
-        listener_filters=reader.each("listener_filters", _listener_filter),
+        listener_filters=filters,
         listener_filters_timeout_s=timeout or None,
         continue_on_listener_filters_timeout=reader.flag("continue_on_listener_filters_timeout"),
-        use_original_dst=reader.flag("use_original_dst"),
+        use_original_dst=use_original_dst,
         transparent=reader.flag("transparent"),
         per_connection_buffer_limit_bytes=reader.number("per_connection_buffer_limit_bytes", 1_048_576),
         tcp_backlog_size=reader.optional_number("tcp_backlog_size"),
@@ -157,8 +163,6 @@ def _listener_filter(reader: Reader) -> ListenerFilterConfig:
             raise reader.error("filters by discovery are not supported", "config_discovery")
         raise reader.error(f"{name} needs typed_config")
     short = _FILTER_TYPES.get(extension.type)
-    if extension.type == f"{_LISTENER_FILTERS}.original_src.v3.OriginalSrc":
-        raise reader.error("original_src is not supported: endpoints see the sidecar's address, or that of upstream_bind_config")
     if short is None:
         raise extension.unsupported("listener filter")
     if short not in features.LISTENER_FILTERS:
@@ -194,6 +198,7 @@ def _port_predicate(reader: Reader) -> PortPredicateConfig:
 
 _FILTER_TYPES = {
     f"{_LISTENER_FILTERS}.original_dst.v3.OriginalDst": "original_dst",
+    f"{_LISTENER_FILTERS}.original_src.v3.OriginalSrc": "original_src",
     f"{_LISTENER_FILTERS}.tls_inspector.v3.TlsInspector": "tls_inspector",
     f"{_LISTENER_FILTERS}.http_inspector.v3.HttpInspector": "http_inspector",
     f"{_LISTENER_FILTERS}.proxy_protocol.v3.ProxyProtocol": "proxy_protocol",
@@ -201,9 +206,11 @@ _FILTER_TYPES = {
 
 
 def _filter_options(short: str, extension: Extension) -> dict[str, int] | None:
+    reader = extension.reader
+    if short == "original_src":
+        return {"mark": reader.number("mark", 0), "bind_port": reader.flag("bind_port")}
     if short != "tls_inspector":
         return None
-    reader = extension.reader
     return {
         "initial_read_buffer_size": reader.number("initial_read_buffer_size", 16384),
         "max_client_hello_size": reader.number("max_client_hello_size", 16384),
