@@ -57,7 +57,7 @@ IGNORED: Final[dict[str, str]] = {
     "envoy.config.cluster.v3.Cluster.use_tcp_for_dns_lookups": "TCP is used when an answer does not fit into UDP",
     "envoy.config.cluster.v3.Cluster.CommonLbConfig.update_merge_window": "an update is one message, whatever it holds",
     "envoy.config.cluster.v3.Cluster.CommonLbConfig.zone_aware_lb_config": "without a local cluster Envoy ignores it too",
-    "envoy.config.cluster.v3.CircuitBreakers.Thresholds.max_connection_pools": "a cluster has one pool for each endpoint",
+    "envoy.config.cluster.v3.CircuitBreakers.Thresholds.max_connection_pools": "an endpoint has one pool for each source",
     "envoy.config.cluster.v3.UpstreamConnectionOptions.happy_eyeballs_config": "addresses are tried in the resolver's order",
     "envoy.config.endpoint.v3.LocalityLbEndpoints.proximity": "Envoy ignores it too",
     "envoy.config.endpoint.v3.LocalityLbEndpoints.metadata": _INFORMATION,

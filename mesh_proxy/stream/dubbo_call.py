@@ -185,7 +185,13 @@ class DubboCall:
             target = self.target
             assert target is not None
             context = None
-            if cluster.needs_context or self.avoid is not None or target.metadata_match is not None or self._asks():
+            stream = self.stream
+            if (
+                cluster.needs_context
+                or self.avoid is not None
+                or target.metadata_match is not None
+                or (stream is not None and (stream.labels is not None or stream.dynamic_metadata is not None))
+            ):
                 context = self._lb_context(target)
             labels = self.labels
             found = cluster.pick(context) if labels is None or context is not None else cluster.pick_labelled(labels)
@@ -222,10 +228,6 @@ class DubboCall:
             self.on_pool_ready(upstream, now)
         else:
             pool.acquire(self, len(message.frame), now)
-
-    def _asks(self) -> bool:
-        stream = self.stream
-        return stream is not None and (stream.labels is not None or stream.dynamic_metadata is not None)
 
     def _lb_context(self, target: DubboTarget) -> LbContext:
         context = LbContext()

@@ -107,4 +107,4 @@ def everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "OTHER", {"local_reply", "outlier_detection"})
     monkeypatch.setattr(features, "UPSTREAM_PROTOCOLS", {"HTTP1", "HTTP2", "DOWNSTREAM", "AUTO"})
     monkeypatch.setattr(features, "DOWNSTREAM_CODECS", {"AUTO", "HTTP1", "HTTP2"})
-    monkeypatch.setattr(features, "LISTENER_FILTERS", {"original_dst", "tls_inspector", "http_inspector"})
+    monkeypatch.setattr(features, "LISTENER_FILTERS", {"original_dst", "original_src", "tls_inspector", "http_inspector"})

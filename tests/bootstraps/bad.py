@@ -785,7 +785,7 @@ UNSUPPORTED = [
     unsupported(
         "original_src on a listener that hands over",
         web(
-            listener="use_original_dst: true, listener_filters: "
+            listener="use_original_dst: true\nlistener_filters: "
             f"[{typed('a', 'filters.listener.original_src.v3.OriginalSrc', 'mark: 1337')}]"
         ),
         f"{LISTENER}.listener_filters[0]",

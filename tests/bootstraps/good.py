@@ -241,6 +241,7 @@ LISTENERS = [
                         "initial_read_buffer_size: 512, max_client_hello_size: 1024",
                     ),
                     typed("h", "filters.listener.http_inspector.v3.HttpInspector"),
+                    typed("s", "filters.listener.original_src.v3.OriginalSrc", "mark: 1337, bind_port: true"),
                 )
             )
             + "]"
@@ -250,6 +251,7 @@ LISTENERS = [
             f"{L}.listener_filters.1.type_url": "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
             f"{L}.listener_filters.1.config": {"initial_read_buffer_size": 512, "max_client_hello_size": 1024},
             f"{L}.listener_filters.2.config": None,
+            f"{L}.listener_filters.3.config": {"mark": 1337, "bind_port": True},
         },
     ),
     Good(

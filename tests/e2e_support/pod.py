@@ -152,8 +152,9 @@ def _http_inspector(*without: int) -> Tree:
 HTTP_MATCH = {"transport_protocol": "raw_buffer", "application_protocols": ["http/1.1", "h2c"]}
 
 
-def configuration(*, transparent: bool = False, admin: int = 15000) -> Tree:
+def configuration(*, transparent: bool = False, original_src: bool = False, admin: int = 15000) -> Tree:
     """virtualInbound and virtualOutbound as istiod lays them out, the plain-text part."""
+    sources = [_typed("envoy.filters.listener.original_src", "filters.listener.original_src.v3.OriginalSrc", mark=1337)]
     inbound = {
         "name": "virtualInbound",
         **_both(15006),
@@ -163,6 +164,7 @@ def configuration(*, transparent: bool = False, admin: int = 15000) -> Tree:
         "listener_filters_timeout": "0s",
         "listener_filters": [
             _typed("original_dst", "filters.listener.original_dst.v3.OriginalDst"),
+            *(sources if original_src else []),
             _http_inspector(PORTS["first"], PORTS["dubbo"], PORTS["bytes"], 15006),
         ],
         "filter_chains": [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from e2e_support.pod import PORTS, Host, Pod, configuration
+from e2e_support.pod import PORTS, UID, Host, Pod, configuration
 from e2e_support.pod_calls import called, echoed, get, greeted, streamed
 from netns_support import Cable, cable
 from parity import envoy_binary
@@ -12,13 +12,16 @@ pytestmark = pytest.mark.envoy
 FLAGS = ("-b", "*", "-d", "15020,15021", "-i", "*", "--ipv6", "on")
 
 
-def observed(kind: str, mode: str) -> dict[str, object]:
+def observed(kind: str, mode: str, *, original_src: bool = False) -> dict[str, object]:
     """What is seen of all calls, in both directions, over both IP versions."""
     transparent = mode == "TPROXY"
     with cable() as one:
         here, there = Host(one.here), Host(one.there)
         try:
-            pod = Pod(one, configuration(transparent=transparent), capabilities="+net_admin" if transparent else "", kind=kind)
+            config = configuration(transparent=transparent, original_src=original_src)
+            # Istio's rules for TPROXY know the proxy by its group when connections are made in the callers' names.
+            user, rights = ("0", "-all,+net_admin") if original_src else (UID, "+net_admin" if transparent else "")
+            pod = Pod(one, config, user=user, capabilities=rights, kind=kind)
             try:
                 pod.iptables("apply", "-m", mode, *FLAGS)
                 for host, addresses in ((one.there, (Cable.HERE, Cable.HERE6)), (one.here, (Cable.THERE, Cable.THERE6))):
@@ -65,3 +68,16 @@ def test_as_envoy(mode: str) -> None:
     if envoy_binary() is None:
         pytest.skip("Envoy is not installed: `make envoy` installs it, or MESH_PROXY_ENVOY names a binary")
     assert observed("mesh-proxy", mode) == observed("envoy", mode)
+
+
+def test_original_src_as_envoy() -> None:
+    """In the callers' names: the application sees the other host, through as many connections as behind Envoy."""
+    if envoy_binary() is None:
+        pytest.skip("Envoy is not installed: `make envoy` installs it, or MESH_PROXY_ENVOY names a binary")
+    ours = observed("mesh-proxy", "TPROXY", original_src=True)
+    assert ours == observed("envoy", "TPROXY", original_src=True)
+    seen = ours["application"]
+    assert isinstance(seen, dict)
+    assert {kind: peers for kind, peers in seen.items() if kind != "excluded"} == {
+        kind: sorted((Cable.THERE, Cable.THERE6)) for kind in ("http", "grpc", "dubbo", "bytes", "first")
+    }
