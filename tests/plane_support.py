@@ -14,7 +14,7 @@ from mesh_proxy.config.model import AddressConfig, WorkerSnapshot
 from mesh_proxy.worker.data_plane import DataPlane
 from mesh_proxy.worker.options import WorkerOptions
 
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -65,8 +65,10 @@ async def plane(yaml: str, **options: Any) -> AsyncIterator[Plane]:
         yield one
     finally:
         one.data.close()
-        for _ in range(20):
-            await asyncio.sleep(0)
+        for turn in range(500):
+            await asyncio.sleep(0 if turn < 20 else 0.01)
+            if turn >= 20 and not (one.data.active_connections or one.data._context.upstream_connections):
+                break
     assert one.data.active_connections == 0
     assert one.data._context.upstream_connections == 0
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from mesh_proxy.notifier import Notifier
     from mesh_proxy.tls.rotation import SecretRotation
 
-FLUSH_TIMEOUT_S: Final = 0.2
+FLUSH_TIMEOUT_S: Final = 2.0
 """how long a look at the statistics waits for workers; their pages are at most a second old anyhow"""
 SYNC_TIMEOUT_S: Final = 1.0
 """how long a mutation waits until workers have acted on it"""

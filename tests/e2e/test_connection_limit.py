@@ -29,7 +29,7 @@ def test_the_limit_of_a_listener_is_shared_by_the_workers(start: Start) -> None:
     with ExitStack() as stack:
         callers = []
         for _ in range(4 * LIMIT):
-            caller = stack.enter_context(socket.create_connection(("127.0.0.1", sidecar.port("in")), timeout=5))
+            caller = stack.enter_context(socket.create_connection(("127.0.0.1", sidecar.port("in")), timeout=30))
             callers.append(caller)
             if len(callers) <= LIMIT:
                 # Workers that accept at the same time may exceed a limit: one after the other up to it.

@@ -73,7 +73,7 @@ def idle(sidecar: Sidecar) -> None:
         return found
 
     try:
-        until("everything back at zero", lambda: not left(), 5.0, 0.05)
+        until("everything back at zero", lambda: not left(), interval=0.05)
     except AssertionError:
         pytest.fail(f"left over: {left()}")
 
@@ -99,7 +99,7 @@ def still_serves(sidecar: Sidecar, *listeners: str) -> None:
     for listener in listeners:
         with connect(sidecar.port(listener)) as sock:
             sock.sendall(REQUEST)
-            answer = read_response(Stream(sock, 5.0), "POST")
+            answer = read_response(Stream(sock, 30.0), "POST")
             assert (answer.status, answer.body, answer.error) == (200, b"hello world", ""), listener
 
 
@@ -139,7 +139,7 @@ def test_caller_ends_within_the_answer(start: Start, listener: str) -> None:
         port = sidecar.port(listener)
         with connect(port) as sock:
             sock.sendall(REQUEST)
-            stream = Stream(sock, 5.0)
+            stream = Stream(sock, 30.0)
             assert read_response(stream, "POST").status == 200
 
         def crash(offset: int) -> None:
@@ -188,7 +188,7 @@ def test_upstream_ends_within_the_request(start: Start, listener: str, end: str)
                     sock.sendall(request[half:])
                 except ConnectionError:
                     pass  # answered and closed meanwhile
-                answer = read_response(Stream(sock, 5.0), "POST")
+                answer = read_response(Stream(sock, 30.0), "POST")
                 statuses.append(answer.status)
 
         for_every(range(0, len(REQUEST) + 300, 2), ask)
@@ -225,7 +225,7 @@ def test_upstream_ends_within_the_answer(start: Start, listener: str, end: str) 
         def ask(offset: int) -> None:
             with connect(port) as sock:
                 sock.sendall(REQUEST.replace(b"/up", b"/%d" % offset))
-                answer = read_response(Stream(sock, 5.0), "POST")
+                answer = read_response(Stream(sock, 30.0), "POST")
                 whole = (answer.status, answer.body, answer.error) == (200, b"hello world", "")
                 if offset == len(RESPONSE) and end == "close":
                     good = whole
@@ -310,7 +310,7 @@ def test_upstream_refuses(start: Start) -> None:
             for listener in ("plain", "retried", "tunnel"):
                 with connect(sidecar.port(listener)) as sock:
                     sock.sendall(REQUEST)
-                    statuses.append(read_response(Stream(sock, 5.0), "POST").status)
+                    statuses.append(read_response(Stream(sock, 30.0), "POST").status)
             with connect(sidecar.port("bytes")) as sock:
                 sock.sendall(b"hello")
                 assert drain(sock) == b""

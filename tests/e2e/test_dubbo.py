@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 Start = Callable[..., Sidecar]
 MIB = 1024 * 1024
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 _ID = Struct(">q").unpack_from
 
 
@@ -36,7 +36,7 @@ def config(*ports: int, extra: str = "") -> dict[str, Any]:
     cluster = {
         "name": "back",
         "type": "STATIC",
-        "connect_timeout": "5s",
+        "connect_timeout": "20s",
         "load_assignment": {
             "cluster_name": "back",
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": at(port)}} for port in ports]}],
@@ -111,7 +111,11 @@ def more(outcomes: Counter[str], count: int = 300) -> None:
 
 def settle(sidecar: Sidecar) -> None:
     """Nothing is left in progress."""
-    until("no call in flight", lambda: sidecar.settled({"dubbo.in.request_active": 0, "cluster.back.upstream_rq_active": 0}), 20)
+    until(
+        "no call in flight",
+        lambda: sidecar.settled({"dubbo.in.request_active": 0, "cluster.back.upstream_rq_active": 0}),
+        DEADLINE_S,
+    )
 
 
 def test_a_provider_dies_under_load(start: Start) -> None:
@@ -165,7 +169,7 @@ def test_a_worker_dies_under_load(start: Start, workers: int) -> None:
         def during(outcomes: Counter[str]) -> None:
             more(outcomes)
             os.kill(sidecar.workers()[0], signal.SIGKILL)
-            until("a new worker", lambda: len(sidecar.workers()) == workers, 20)
+            until("a new worker", lambda: len(sidecar.workers()) == workers, DEADLINE_S)
             more(outcomes)
 
         outcomes = asyncio.run(load(sidecar.port("in"), 16, during))
@@ -178,7 +182,7 @@ def test_a_worker_dies_under_load(start: Start, workers: int) -> None:
 def test_terminated_under_load(start: Start) -> None:
     """SIGTERM: READONLY for everybody, answers for what is asked, then the end; exit code 0."""
     with ProviderProcess("one") as one:
-        sidecar = start(config(one.port), flags=("--drain-time-s", "2"))
+        sidecar = start(config(one.port), flags=("--drain-time-s", "30"))
 
         def during(outcomes: Counter[str]) -> None:
             more(outcomes)
@@ -266,7 +270,7 @@ def test_too_large_again_and_again(start: Start) -> None:
 
 def test_garbage_beside_load(start: Start) -> None:
     """Connections that send anything disturb nobody."""
-    seed = random.randrange(1 << 30)
+    seed = 1 if os.environ.get("MESH_PROXY_SAME_EXAMPLES") else random.randrange(1 << 30)
     print(f"seed {seed}")
     dice = random.Random(seed)
     with ProviderProcess("one") as one:
@@ -288,7 +292,7 @@ def test_garbage_beside_load(start: Start) -> None:
                 spoiled = bytearray(whole)
                 spoiled[dice.randrange(len(spoiled))] ^= 1 << dice.randrange(8)
                 return bytes(spoiled)
-            return wire.frame(0xC2, 0, 1, b"\x05" + dice.randbytes(300)) * dice.randrange(1, 20)
+            return wire.frame(0xC2, 0, 1, b"\x05" + dice.randbytes(300)) * dice.randrange(1, DEADLINE_S)
 
         def during(outcomes: Counter[str]) -> None:
             for _ in range(300):
@@ -301,7 +305,9 @@ def test_garbage_beside_load(start: Start) -> None:
         outcomes = asyncio.run(load(port, 4, during))
         print(outcomes)
         assert set(outcomes) == {"ok"}
-        until("the end of all others", lambda: sidecar.settled({"dubbo.in.cx_active": 0, "dubbo.in.request_active": 0}), 20)
+        until(
+            "the end of all others", lambda: sidecar.settled({"dubbo.in.cx_active": 0, "dubbo.in.request_active": 0}), DEADLINE_S
+        )
 
 
 def test_a_thousand_connections(start: Start) -> None:
@@ -325,7 +331,7 @@ def test_a_thousand_connections(start: Start) -> None:
         assert asyncio.run(asyncio.wait_for(test(), DEADLINE_S)) == {"ok": 3000}
         stats = sidecar.stats()
         assert stats["cluster.back.upstream_cx_total"] == 1
-        until("the end of all connections", lambda: sidecar.settled({"dubbo.in.cx_active": 0}), 20)
+        until("the end of all connections", lambda: sidecar.settled({"dubbo.in.cx_active": 0}), DEADLINE_S)
 
 
 def test_a_consumer_that_stops_reading(start: Start) -> None:

@@ -69,7 +69,7 @@ def test_all_workers_follow_the_one_that_checks(start: Start) -> None:
         assert flags(sidecar) == "healthy"
         patient.well = False
         until("every worker refuses", lambda: agrees(sidecar, 503), WAIT_S)
-        assert flags(sidecar) == "/failed_active_hc"
+        until("the admin interface says so", lambda: flags(sidecar) == "/failed_active_hc", WAIT_S)
         host = json.loads(sidecar.admin("/clusters?format=json").body)["cluster_statuses"][0]["host_statuses"][0]
         assert host["health_status"]["failed_active_health_check"] is True
         # Whichever worker checks: after the death of each in turn, checks go on and verdicts stand.

@@ -18,6 +18,8 @@ RATE = 300
 SECONDS = 10.0
 CONNECTIONS = 24
 """enough that the kernel gives some of them to each worker"""
+STOPPED_S = 1.0
+"""So long this process may have been stopped while the first or the last refusal was on its way to it."""
 AHEAD = 5
 """seconds of tokens that the bucket holds: so long the load may stand still on a busy machine and lose nothing"""
 
@@ -75,7 +77,7 @@ def test_two_workers_keep_the_rate_together(start: Start, chain: Callable[[int],
     passed, refused, seconds = asyncio.run(drive(sidecar.port("in"), SECONDS))
     print(f"{passed} of {passed + refused} requests in {seconds:.2f} s: {passed / seconds:.1f}/s of {RATE}/s")
     assert seconds >= SECONDS
-    assert abs(passed - RATE * seconds) <= 0.02 * RATE * seconds
+    assert abs(passed - RATE * seconds) <= 0.02 * RATE * seconds + RATE * STOPPED_S
     counter = "rl.http_local_rate_limit.enforced" if chain is token_bucket else "http.in.hot_parameters.refused"
     until("the last ones are counted", lambda: sidecar.stats().get(counter, 0) >= refused)
     stats = sidecar.stats()

@@ -67,7 +67,7 @@ def test_nginx_on_both_sides(start: Start, nginx: Callable[..., Nginx]) -> None:
     sidecar = start(one_listener(origin.port), concurrency=2)
     front = nginx(FRONT, target=sidecar.port("in"))
     with Load(front.port, kept=16, fresh=4) as load:
-        load.wait_for(1000, 20)
+        load.wait_for(1000, 120)
     print(load.summary())
     assert not load.failed()
     stats = sidecar.stats()

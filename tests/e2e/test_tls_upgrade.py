@@ -208,13 +208,13 @@ def test_nothing_is_lost_over_tls(backends: Backends, chain: Chain) -> None:
     """Eight kinds of load over mutual TLS: connections are made anew, as sessions cannot move, but no request fails."""
     proxy = chain(secured(backends.ports))
     with MixedLoad({name: proxy.port(name) for name in LISTENERS}, tls=client(MESH.pem, pair=CALLER)) as load:
-        load.wait_for(300, 10)
+        load.wait_for(300, 60)
         for _ in range(UPGRADES):
             before = proxy.newest
             connections = sum(kind.connections for kind in load.kinds.values())
             proxy.launch().wait_live()
             assert before.wait_exit() == 0
-            load.wait_for(300, 10)
+            load.wait_for(300, 60)
             # The control: sessions did end.
             assert sum(kind.connections for kind in load.kinds.values()) - connections > 50
         load.stop()

@@ -22,7 +22,7 @@ def static_cluster(name: str, port: int | str, extra: str = "") -> dict[str, Tre
     base = {
         "name": name,
         "type": "STATIC",
-        "connect_timeout": "1s",
+        "connect_timeout": "10s",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
     return merge(base, extra)

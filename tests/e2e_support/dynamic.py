@@ -18,7 +18,7 @@ from typing import Any
 
 from parity.proxy import command, free_port
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 TYPE = "type.googleapis.com/envoy."
 HCM = f"{TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 ROUTER = {"name": "router", "typed_config": {"@type": f"{TYPE}extensions.filters.http.router.v3.Router"}}
@@ -106,9 +106,9 @@ def endpoints(*ports: int, name: str = "a") -> Tree:
 def cluster(name: str = "a", *ports: int, eds: Tree | None = None, **more: Any) -> Tree:
     """With static endpoints, or with those of a file."""
     if eds is not None:
-        return {"name": name, "type": "EDS", "connect_timeout": "1s", "eds_cluster_config": {"eds_config": eds}, **more}
+        return {"name": name, "type": "EDS", "connect_timeout": "10s", "eds_cluster_config": {"eds_config": eds}, **more}
     assignment = endpoints(*ports, name=name)
-    return {"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": assignment, **more}
+    return {"name": name, "type": "STATIC", "connect_timeout": "10s", "load_assignment": assignment, **more}
 
 
 class Proxy:

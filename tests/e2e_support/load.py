@@ -55,10 +55,10 @@ class Load:
 
     def stop(self) -> None:
         self._stopping = True
-        self._thread.join(30)
+        self._thread.join(60)
         assert not self._thread.is_alive(), "the load does not end"
 
-    def wait_for(self, count: int, timeout: float = 10.0) -> None:
+    def wait_for(self, count: int, timeout: float = 60.0) -> None:
         """Until so many more requests are finished."""
         goal = len(self.outcomes) + count
         deadline = time.monotonic() + timeout

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from parity.wire import Response, Stream, read_response
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 Serve = Callable[[socket.socket], None]
 
 
@@ -93,7 +93,7 @@ class Peer:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
-            sock.settimeout(30)
+            sock.settimeout(60)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self.accepted += 1
@@ -117,5 +117,5 @@ class Peer:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(5)
+            thread.join(20)
         self._listener.close()

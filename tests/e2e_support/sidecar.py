@@ -16,7 +16,7 @@ Found = TypeVar("Found")
 FLAGS = ("--disable-hot-restart", "--log-level", "warning", "--file-flush-interval-msec", "10")
 
 
-def until(what: str, check: Callable[[], Found], timeout: float = 10.0, interval: float = 0.01) -> Found:
+def until(what: str, check: Callable[[], Found], timeout: float = 30.0, interval: float = 0.01) -> Found:
     """Ask again and again for what has no event outside the process; what it found."""
     deadline = time.monotonic() + timeout
     while True:
@@ -61,7 +61,7 @@ class Sidecar(Side):
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def wait_exit(self, timeout: float = 10.0) -> int:
+    def wait_exit(self, timeout: float = 30.0) -> int:
         assert self._process is not None
         return self._process.wait(timeout)
 

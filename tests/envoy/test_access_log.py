@@ -5,7 +5,7 @@ import re
 
 import pytest
 import yaml
-from parity import Case, Client, Observation, Pair, Reply, Side, Suite, bootstrap, cluster, file_log, hcm, listener, req
+from parity import LATE, Case, Client, Observation, Pair, Reply, Side, Suite, bootstrap, cluster, file_log, hcm, listener, req
 from parity.config import TYPE
 
 pytestmark = pytest.mark.envoy
@@ -90,7 +90,7 @@ FULL_ROUTES = """
 - {name: rewritten, match: {prefix: /rewrite}, route: {cluster: a, prefix_rewrite: /new}}
 - {match: {prefix: /refused}, route: {cluster: refused}}
 - {match: {prefix: /direct}, direct_response: {status: 202, body: {inline_string: made}}}
-- {match: {prefix: /slow}, route: {cluster: a, timeout: 0.1s}}
+- {match: {prefix: /slow}, route: {cluster: a, timeout: 1s}}
 - {match: {prefix: /retry}, route: {cluster: a, retry_policy: {retry_on: 5xx}}}
 - {match: {prefix: /}, route: {cluster: a}}
 """
@@ -211,7 +211,7 @@ SUITE = Suite(
                 ("no_route", req("GET", "/named", host=None), 400, (), (), {}),
                 ("refused", req("GET", "/refused"), 503, (), (), {}),
                 ("direct", req("GET", "/direct"), 202, (), (), {}),
-                ("timeout", req("GET", "/slow"), 504, (Reply(delay=2),), (), {}),
+                ("timeout", req("GET", "/slow"), 504, (Reply(delay=LATE),), (), {}),
                 ("reset", req("GET", "/"), 503, (Reply(ending="reset_before"),), (), {}),
                 ("retried", req("GET", "/retry"), 200, (Reply(status=503), Reply()), (), {}),
                 ("bad_request", b"GET / HTTP/1.1\r\nhost: a\r\nx : y\r\n\r\n", 400, (), (), {}),

@@ -1,10 +1,9 @@
 """Which endpoint gets a request: cluster types, load balancing, weights, and what the circuit breakers refuse."""
 
-import time
 from collections import Counter
 
 import pytest
-from parity import Case, Client, Observation, Pair, Reply, Side, Suite, bootstrap, cluster, http, req
+from parity import Case, Client, Observation, Pair, Reply, Side, Suite, bootstrap, cluster, http, req, taken
 
 pytestmark = pytest.mark.envoy
 
@@ -111,11 +110,11 @@ def at_once(target: str, count: int):
     """Slow requests started one after the other; the sorted statuses."""
 
     def run(pair: Pair, side: Side, seen: Observation) -> None:
-        side.upstream.begin((Reply(delay=0.25),))
+        side.upstream.begin((Reply(delay=1.5),))
         clients = [Client(side, "main") for _ in range(count)]
         for client in clients:
             client.send(req("GET", target))
-            time.sleep(0.03)  # the proxy must have taken each before the next comes
+            taken(client.sock)  # the proxy must have each before the next comes
         answers = [client.response() for client in clients]
         for client in clients:
             client.close()

@@ -77,7 +77,7 @@ SUITE = Suite(
             site("allow", f"{GRPC}, failure_mode_allow: true, failure_mode_allow_header_add: true, stat_prefix: own"),
             site("status", f"{GRPC}, status_on_error: {{code: 503}}"),
             site("gone", f"{GRPC.replace('cluster_name: authz', 'cluster_name: gone')}"),
-            site("slow", GRPC.replace("20s", "0.2s")),
+            site("slow", GRPC.replace("20s", "1s")),
             site("partial", f"{GRPC}, {BODY}"),
             site("whole", f"{GRPC}, with_request_body: {{max_request_bytes: 10}}"),
             site("bytes", f"{GRPC}, with_request_body: {{max_request_bytes: 100, pack_as_bytes: true}}"),

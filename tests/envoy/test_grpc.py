@@ -1,7 +1,7 @@
 """gRPC semantics of the router, spoken over HTTP/1 with trailers: statuses of local replies, time-outs, retries, logs."""
 
 import pytest
-from parity import Case, Pair, Reply, Suite, bootstrap, cluster, req
+from parity import LATE, Case, Pair, Reply, Suite, bootstrap, cluster, req
 from parity.case import Observation
 from parity.config import LOG_OPERATORS, file_log, hcm, listener
 from parity.proxy import Side
@@ -113,9 +113,6 @@ def late(name: str, path: str, header: str | None, status: str, kind: str = "app
         seconds=(0.5, LATE - 1),
     )
 
-
-LATE = 30.0
-"""Seconds after which an upstream would answer that is to be too late: far more than the limit, which is a second."""
 
 LATE_MS = {"upstream[[]1].headers.grpc-timeout": "what is left of it is counted from a moment of the proxy's own"}
 

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from parity import Case, Observation, Pair, Reply, Side, Suite, bootstrap, cluster, http
+from parity import LATE, Case, Observation, Pair, Reply, Side, Suite, bootstrap, cluster, http, taken
 from parity.http2_caller import (
     CONTINUATION,
     END_HEADERS,
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.envoy
 
 ROUTES = """
 - {match: {prefix: /refused}, route: {cluster: refused}}
-- {match: {prefix: /late}, route: {cluster: a, timeout: 0.2s}}
+- {match: {prefix: /late}, route: {cluster: a, timeout: 1s}}
 - {match: {prefix: /retry}, route: {cluster: a, retry_policy: {retry_on: 5xx, num_retries: 1}}}
 - {match: {prefix: /old}, redirect: {path_redirect: /new}}
 - {match: {prefix: /direct}, direct_response: {status: 200, body: {inline_string: from the route}}}
@@ -63,12 +63,10 @@ SUITE_CONFIG = bootstrap(
             ALL,
             "common_http_protocol_options: {max_requests_per_connection: 2}\ndrain_timeout: 0.1s\ndelayed_close_timeout: 0.1s",
         ),
-        http("idle", ALL, "stream_idle_timeout: 0.3s"),
-        http("slow", ALL, "request_timeout: 0.3s"),
-        http("short", ALL, "common_http_protocol_options: {max_stream_duration: 0.3s}"),
-        http(
-            "quiet", ALL, "common_http_protocol_options: {idle_timeout: 0.3s}\ndrain_timeout: 0.1s\ndelayed_close_timeout: 0.1s"
-        ),
+        http("idle", ALL, "stream_idle_timeout: 1s"),
+        http("slow", ALL, "request_timeout: 1s"),
+        http("short", ALL, "common_http_protocol_options: {max_stream_duration: 1s}"),
+        http("quiet", ALL, "common_http_protocol_options: {idle_timeout: 1s}\ndrain_timeout: 0.1s\ndelayed_close_timeout: 0.1s"),
         http("drop", ALL, "common_http_protocol_options: {headers_with_underscores_action: DROP_HEADER}"),
         http("deny", ALL, "common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}"),
         http("few", ALL, "common_http_protocol_options: {max_headers_count: 10}"),
@@ -112,8 +110,14 @@ def tunnel(request: bytes, expected: bytes) -> Script:
     return call(request, talk, listener="tunnel")
 
 
-def pause(seconds: float = 0.05) -> Any:
-    return lambda caller: time.sleep(seconds)  # the proxy must read the pieces one by one
+def pause(caller: Caller) -> None:
+    """The proxy must read the pieces one by one."""
+    taken(caller.sock)
+
+
+def reached(count: int = 1) -> Any:
+    """So many requests of the case must be at the endpoint before it goes on."""
+    return lambda caller: caller.side.upstream.reached(count)
 
 
 def wait_head(caller: Caller) -> None:
@@ -127,9 +131,9 @@ def stats(*names: str) -> Script:
         before = side.stats()
         for path in ("/x", "/direct", "/nowhere"):
             call(head(1, path))(pair, side, Observation())
-        call(head(1, "/x"), pause(0.1), rst(1), pause(0.1), streams=())(pair, side, Observation())
+        call(head(1, "/x"), reached(2), rst(1), pause, streams=())(pair, side, Observation())
         call(head(1, "/x", ("connection", "close")), streams=(1,))(pair, side, Observation())
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             now = side.stats()
             if (
@@ -148,7 +152,7 @@ def refused(pair: Pair, side: Side, seen: Observation) -> None:
     """What streams beyond the limit count as, whether or not the caller could know of it."""
     names = ("http2.stream_refused_errors", "http2.tx_reset", "http.streams.downstream_rq_total")
     before = side.stats()
-    call(head(1, "/x"), pause(0.2), head(3, "/x"), streams=(1, 3), listener="streams")(pair, side, seen)
+    call(head(1, "/x"), pause, head(3, "/x"), streams=(1, 3), listener="streams")(pair, side, seen)
     call(head(1, "/x") + head(3, "/x"), streams=(1, 3), listener="streams")(pair, side, seen)
     deadline = time.monotonic() + 20
     while True:
@@ -195,7 +199,7 @@ CASES = (
     Case("h2_http2_codec", status=200, to="a", **on("h2only", head(1, "/x"))),
     Case("h2_post", status=200, to="a", run=call(head(1, "/x", *BODY, method="POST", end=False) + data(1, b"hello", end=True))),
     Case("h2_post_unknown_length", status=200, run=call(head(1, "/x", method="POST", end=False) + data(1, b"hello", end=True))),
-    Case("h2_post_pieces", status=200, run=call(head(1, "/x", *BODY, method="POST", end=False), pause(), data(1, b"he"), pause(), data(1, b"llo", end=True))),
+    Case("h2_post_pieces", status=200, run=call(head(1, "/x", *BODY, method="POST", end=False), pause, data(1, b"he"), pause, data(1, b"llo", end=True))),
     Case("h2_head", status=200, run=call(head(1, "/x", method="HEAD"))),
     Case("h2_delete", status=200, run=call(head(1, "/x", method="DELETE"))),
     Case("h2_options_star", status=404, run=call(head(1, "*", method="OPTIONS"))),
@@ -248,40 +252,40 @@ CASES = (
     Case("h2_direct_head", status=200, to="", run=call(head(1, "/direct", method="HEAD"))),
     Case("h2_refused", status=503, to="", run=call(head(1, "/refused"))),
     Case("h2_grpc_refused", status=200, to="", run=call(head(1, "/refused", ("content-type", "application/grpc"), method="POST", end=False) + data(1, b"\0\0\0\0\0", end=True))),
-    Case("h2_route_timeout", status=504, replies=(Reply(delay=1.0),), run=call(head(1, "/late"))),
+    Case("h2_route_timeout", status=504, replies=(Reply(delay=LATE),), run=call(head(1, "/late"))),
     Case("h2_retry", status=200, replies=(Reply(status=503), Reply()), run=call(head(1, "/retry"))),
     Case("h2_direct_with_body_coming", status=200, run=call(head(1, "/direct", method="POST", end=False))),
-    Case("h2_expect_continue", status=200, run=call(head(1, "/x", ("expect", "100-continue"), *BODY, method="POST", end=False), pause(), data(1, b"hello", end=True))),
+    Case("h2_expect_continue", status=200, run=call(head(1, "/x", ("expect", "100-continue"), *BODY, method="POST", end=False), pause, data(1, b"hello", end=True))),
     # Ends
     Case("h2_upstream_resets", status=503, replies=(Reply(ending="reset_before"),), run=call(head(1, "/x"))),
     Case("h2_upstream_closes", status=503, replies=(Reply(ending="close_before"),), run=call(head(1, "/x"))),
     Case("h2_cut_length", status=200, replies=(Reply(ending="close_middle"),), run=call(head(1, "/x"))),
     Case("h2_cut_chunked", status=200, replies=(Reply(ending="close_middle", framing="chunked"),), run=call(head(1, "/x"))),
     Case("h2_bad_response", status=502, replies=(Reply(raw=b"HTTP/1.1 2x0 OK\r\n\r\n"),), run=call(head(1, "/x"))),
-    Case("h2_caller_resets", replies=(Reply(delay=0.5),), run=call(head(1, "/x"), pause(), rst(1), pause(), streams=())),
-    Case("h2_caller_resets_body", replies=(Reply(body=b"x" * 500, body_delay=0.5),), run=call(head(1, "/x"), wait_head, rst(1), streams=(), rest=0.7)),
-    Case("h2_caller_resets_no_error", replies=(Reply(delay=0.5),), run=call(head(1, "/x"), pause(), rst(1, 0), pause(), streams=())),
-    Case("h2_caller_leaves", replies=(Reply(delay=0.5),), run=call(head(1, "/x"), pause(), streams=())),
-    Case("h2_stream_idle", status=504, replies=(Reply(delay=1.5),), **on("idle", head(1, "/x"))),
+    Case("h2_caller_resets", replies=(Reply(delay=LATE),), run=call(head(1, "/x"), reached(), rst(1), pause, streams=())),
+    Case("h2_caller_resets_body", replies=(Reply(body=b"x" * 500, body_delay=LATE),), run=call(head(1, "/x"), wait_head, rst(1), streams=(), rest=0.7)),
+    Case("h2_caller_resets_no_error", replies=(Reply(delay=LATE),), run=call(head(1, "/x"), reached(), rst(1, 0), pause, streams=())),
+    Case("h2_caller_leaves", replies=(Reply(delay=LATE),), run=call(head(1, "/x"), reached(), streams=())),
+    Case("h2_stream_idle", status=504, replies=(Reply(delay=LATE),), **on("idle", head(1, "/x"))),
     Case("h2_stream_idle_request", status=408, replies=(Reply(),), **on("idle", head(1, "/x", *BODY, method="POST", end=False))),
-    Case("h2_stream_idle_body", status=200, replies=(Reply(body=b"x" * 50, body_delay=1.5),), **on("idle", head(1, "/x"))),
+    Case("h2_stream_idle_body", status=200, replies=(Reply(body=b"x" * 50, body_delay=LATE),), **on("idle", head(1, "/x"))),
     Case("h2_request_timeout", status=408, **on("slow", head(1, "/x", *BODY, method="POST", end=False))),
-    Case("h2_stream_duration", status=504, replies=(Reply(delay=1.0),), **on("short", head(1, "/x"))),
-    Case("h2_max_requests", **on("two", head(1, "/x"), wait_head, head(3, "/x"), streams=(1, 3), rest=3.0, goaway=True), log=2, want=CLOSED),
-    Case("h2_idle_connection", **on("quiet", head(1, "/x"), streams=(1,), rest=3.0, goaway=True), want=CLOSED),
+    Case("h2_stream_duration", status=504, replies=(Reply(delay=LATE),), **on("short", head(1, "/x"))),
+    Case("h2_max_requests", **on("two", head(1, "/x"), wait_head, head(3, "/x"), streams=(1, 3), rest=20.0, goaway=True), log=2, want=CLOSED),
+    Case("h2_idle_connection", **on("quiet", head(1, "/x"), streams=(1,), rest=20.0, goaway=True), want=CLOSED),
     # Several streams and the connection
     Case("h2_two_streams", run=call(head(1, "/x") + head(3, "/direct"), streams=(1, 3)), log=2),
     Case("h2_ping_between", status=200, run=call(head(1, "/x", *BODY, method="POST", end=False) + frame(PING, 0, 0, b"12345678") + data(1, b"hello", end=True))),
     Case("h2_goaway_of_caller", status=200, run=call(frame(GOAWAY, 0, 0, struct.pack(">II", 0, 0)) + head(1, "/x"))),
-    Case("h2_too_many_streams", replies=(Reply(delay=0.3),), **on("streams", head(1, "/x"), pause(), head(3, "/x"), streams=(1, 3)), log=None),
-    Case("h2_too_many_streams_stats", replies=(Reply(delay=0.6),), run=refused, listener="streams", log=2),
+    Case("h2_too_many_streams", replies=(Reply(delay=1.5),), **on("streams", head(1, "/x"), pause, head(3, "/x"), streams=(1, 3)), log=None),
+    Case("h2_too_many_streams_stats", replies=(Reply(delay=1.5),), run=refused, listener="streams", log=2),
     # Tunnels
     Case("h2_connect", status=200, run=tunnel(raw_head(1, (":method", "CONNECT"), (":authority", "a.test:443"), end=False), b"t:ping"), listener="tunnel"),
     Case("h2_connect_refused", status=404, run=call(raw_head(1, (":method", "CONNECT"), (":authority", "a.test:443"), end=False))),
     Case("h2_websocket", status=200, replies=(Reply(status=101),), run=tunnel(websocket(1), b"ping"), listener="tunnel", accept=HALF_CLOSE),
     Case("h2_websocket_refused_upstream", status=403, replies=(Reply(status=403),), **on("tunnel", websocket(1))),
     Case("h2_websocket_not_offered", want=CLOSED, run=call(websocket(1))),
-    Case("h2_stats", run=stats(*COUNTERS), log=5, replies=(Reply(), Reply(delay=0.5))),
+    Case("h2_stats", run=stats(*COUNTERS), log=5, replies=(Reply(), Reply(delay=LATE))),
 )  # fmt: skip
 
 SUITE = Suite(SUITE_CONFIG, CASES)

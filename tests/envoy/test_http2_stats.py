@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import pytest
-from parity import Case, Client, Observation, Pair, Reply, Side, Suite, bootstrap, http, http2_cluster, req
+from parity import LATE, Case, Client, Observation, Pair, Reply, Side, Suite, bootstrap, http, http2_cluster, req
 from test_stats import BREAKER, LEFT_OUT, NOT_OURS, QUIET, SETTLE_SECONDS, Traffic, get, leave, once, parallel, together
 
 pytestmark = pytest.mark.envoy
@@ -50,7 +50,7 @@ def two(first: Reply) -> Traffic:
             for _ in range(2):
                 client.send(get())
                 client.response()
-                time.sleep(0.05)  # for the GOAWAY or RST_STREAM behind the answer
+                time.sleep(0.5)  # for the GOAWAY or RST_STREAM behind the answer
         side.upstream.finish()
 
     return send
@@ -58,7 +58,9 @@ def two(first: Reply) -> Traffic:
 
 def idle(pair: Pair, side: Side, name: str) -> None:
     once(get())(pair, side, name)
-    time.sleep(0.4)
+    deadline = time.monotonic() + 20
+    while side.stats().get(f"cluster.{name}.upstream_cx_active") and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 GROUPS = (
@@ -69,7 +71,7 @@ GROUPS = (
     group("trailers", once(get(), replies=(Reply(framing="stream", trailers=(("x-t", "1"),)),))),
     group("parallel", parallel),
     group("maxrequests", together(get(), get(), get()), options="common_http_protocol_options: {max_requests_per_connection: 2}", accept=AFTER_LAST),
-    group("idle", idle, options="common_http_protocol_options: {idle_timeout: 0.1s}", accept=CLOSING),
+    group("idle", idle, options="common_http_protocol_options: {idle_timeout: 1s}", accept=CLOSING),
     group("refusedstream", once(get(), replies=(Reply(h2="refuse"),))),
     group("refusedretried", once(get(), replies=(Reply(h2="refuse"), Reply())), RETRY),
     group("reset", once(get(), replies=(Reply(h2="reset 2"),))),
@@ -84,9 +86,9 @@ GROUPS = (
     group("closed", once(get(), replies=(Reply(ending="close_before"),)), accept=CLOSING),
     group("cut", once(get(), replies=(Reply(ending="close_middle"),)), accept=CLOSING),
     group("refused", once(get()), endpoint="refused.r"),
-    group("blackhole", once(get()), endpoint="blackhole.b", extra="connect_timeout: 0.1s"),
-    group("timeout", once(get(), replies=(Reply(delay=1),)), "timeout: 0.1s"),
-    group("life", once(get(), replies=(Reply(delay=1),)), options="common_http_protocol_options: {max_stream_duration: 0.1s}"),
+    group("blackhole", once(get()), endpoint="blackhole.b", extra="connect_timeout: 1s"),
+    group("timeout", once(get(), replies=(Reply(delay=LATE),)), "timeout: 1s"),
+    group("life", once(get(), replies=(Reply(delay=LATE),)), options="common_http_protocol_options: {max_stream_duration: 1s}"),
     group("leave", leave),
     group("early", once(req("POST", "/", "content-length: 10", body=b"abc", length=False), replies=(Reply(early=True),), methods=("POST",))),
     group("malformed", once(get(), replies=(Reply(h2="raw " + frame(1, 5, b"\x00\x01x\x011")),)), accept=CLOSING),

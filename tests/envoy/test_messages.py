@@ -1,7 +1,7 @@
 """HTTP/1.1 messages through the proxy: framing, HEAD, 204, 304, 1xx, expectations, trailers, pipelining, early answers, keep-alive."""
 
 import pytest
-from parity import Case, Client, Observation, Pair, Reply, Side, Suite, bootstrap, cluster, http, req
+from parity import LATE, Case, Client, Observation, Pair, Reply, Side, Suite, bootstrap, cluster, http, req
 
 pytestmark = pytest.mark.envoy
 
@@ -43,8 +43,7 @@ def half_close_after_request(pair: Pair, side: Side, seen: Observation) -> None:
     """A client that ends its side after the request."""
     with Client(side, "main") as client:
         client.send(req("GET", "/half"))
-        while not side.upstream.received:
-            client.stream.wait_end(0.01)
+        side.upstream.reached(1)
         client.half_close()
         seen.responses.append(client.response())
         pair.leave(client, seen, 1.0)
@@ -54,8 +53,7 @@ def client_leaves(pair: Pair, side: Side, seen: Observation) -> None:
     """A client that goes away while the upstream thinks: the upstream request is dropped, the log says DC."""
     with Client(side, "main") as client:
         client.send(req("GET", "/leave"))
-        while not side.upstream.received:
-            client.stream.wait_end(0.01)
+        side.upstream.reached(1)
 
 
 def expect_then_body(pair: Pair, side: Side, seen: Observation) -> None:
@@ -155,8 +153,8 @@ SUITE = Suite(
         Case("keep_alive", status=200, run=keep_alive, log=3, want={"note.upstream connections": "1"}),
         Case("upstream_connection_close", status=200, run=upstream_says_close, log=2, replies=(Reply(headers=(("connection", "close"),), ending="close"), Reply())),
         Case("max_requests_per_connection", req("GET", "/"), 200, listener="onlyone"),
-        Case("client_half_close", run=half_close_after_request, replies=(Reply(delay=0.05),)),
-        Case("client_leaves", run=client_leaves, replies=(Reply(delay=5),), want={"log.flags": "DC", "upstream.outcome": "aborted"}),
+        Case("client_half_close", run=half_close_after_request, replies=(Reply(delay=0.5),)),
+        Case("client_leaves", run=client_leaves, replies=(Reply(delay=LATE),), want={"log.flags": "DC", "upstream.outcome": "aborted"}),
     ),
 )  # fmt: skip
 

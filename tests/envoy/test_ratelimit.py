@@ -90,7 +90,7 @@ SUITE = Suite(
             site("lowstatus", f"{LIMITS}, rate_limited_status: {{code: 200}}"),
             site("exhausted", f"{LIMITS}, rate_limited_as_resource_exhausted: true, stat_prefix: own"),
             site("stage", f"{LIMITS}, stage: 1"),
-            site("late", f"{SERVICE}, timeout: 0.2s, failure_mode_deny: true"),
+            site("late", f"{SERVICE}, timeout: 1s, failure_mode_deny: true"),
             site("gone", f"{LIMITS.replace('cluster_name: limits', 'cluster_name: gone')}"),
             site("internal", f"{LIMITS}, request_type: internal", "use_remote_address: true\ninternal_address_config: {cidr_ranges: [{address_prefix: 127.0.0.0, prefix_len: 8}]}"),
             site("external", f"{LIMITS}, request_type: external", "use_remote_address: true\ninternal_address_config: {cidr_ranges: [{address_prefix: 127.0.0.0, prefix_len: 8}]}"),

@@ -1,7 +1,7 @@
 """Retries: which failures are tried again, how often, where, and what the headers of an internal client change."""
 
 import pytest
-from parity import Case, Pair, Reply, Suite, bootstrap, cluster, http, req
+from parity import LATE, Case, Pair, Reply, Suite, bootstrap, cluster, http, req
 
 pytestmark = pytest.mark.envoy
 
@@ -24,10 +24,10 @@ ROUTES = "".join(
         route("codes", "retry_on: retriable-status-codes, retriable_status_codes: [418, 200]"),
         route("headers", "retry_on: retriable-headers, retriable_headers: [{name: x-again, present_match: true}]"),
         route("several", 'retry_on: "retriable-4xx,gateway-error"'),
-        route("pertry", 'retry_on: "5xx", per_try_timeout: 0.15s'),
-        route("pertryreset", "retry_on: reset, per_try_timeout: 0.15s"),
-        route("whole", 'retry_on: "5xx", per_try_timeout: 0.15s, num_retries: 10', more=", timeout: 0.4s"),
-        route("idle", 'retry_on: "5xx", per_try_idle_timeout: 0.15s'),
+        route("pertry", 'retry_on: "5xx", per_try_timeout: 1s'),
+        route("pertryreset", "retry_on: reset, per_try_timeout: 1s"),
+        route("whole", 'retry_on: "5xx", per_try_timeout: 2s, num_retries: 10', more=", timeout: 5s"),
+        route("idle", 'retry_on: "5xx", per_try_idle_timeout: 1s'),
         route("mixed", "retry_on: connect-failure, num_retries: 4", "half-dead"),
         route("previous", 'retry_on: "5xx", num_retries: 2, retry_host_predicate: [{name: envoy.retry_host_predicates.previous_hosts, '
               "typed_config: {'@type': type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate}}], "
@@ -53,6 +53,8 @@ VHOST = f"""
 INTERNAL = "{use_remote_address: true, internal_address_config: {cidr_ranges: [{address_prefix: 127.0.0.0, prefix_len: 8}]}}"
 BAD = Reply(status=503, body=b"bad")
 OK = Reply()
+SOON = (0.6, LATE - 5)
+"""Seconds of a case that waits for a limit of one second."""
 HALF = Reply(ending="close_middle")
 
 
@@ -110,11 +112,11 @@ SUITE = Suite(
         tries("retriable_codes", "/codes", (Reply(status=418), Reply(status=404)), 404, 2),
         tries("retriable_headers", "/headers", (Reply(headers=(("x-again", "1"),)), OK), 200, 2),
         tries("several_words", "/several", (Reply(status=409), OK), 200, 2),
-        tries("per_try_timeout", "/pertry", (Reply(delay=2), OK), 200, 2, seconds=(0.1, 1.5)),
-        tries("per_try_timeout_twice", "/pertry", (Reply(delay=2),), 504, 2, seconds=(0.25, 1.5)),
-        tries("per_try_timeout_is_not_a_reset", "/pertryreset", (Reply(delay=2), OK), None, 2, seconds=(0.1, 1.5)),
-        tries("route_timeout_covers_retries", "/whole", (Reply(delay=2),), 504, 3, seconds=(0.3, 1.5)),
-        tries("per_try_idle_timeout", "/idle", (Reply(delay=2), OK), 200, 2, seconds=(0.1, 1.5)),
+        tries("per_try_timeout", "/pertry", (Reply(delay=LATE), OK), 200, 2, seconds=SOON),
+        tries("per_try_timeout_twice", "/pertry", (Reply(delay=LATE),), 504, 2, seconds=(1.5, LATE - 5)),
+        tries("per_try_timeout_is_not_a_reset", "/pertryreset", (Reply(delay=LATE), OK), None, 2, seconds=SOON),
+        tries("route_timeout_covers_retries", "/whole", (Reply(delay=LATE),), 504, 3, seconds=(4.5, LATE - 5)),
+        tries("per_try_idle_timeout", "/idle", (Reply(delay=LATE), OK), 200, 2, seconds=SOON),
         tries("previous_hosts", "/previous", (BAD,), 503, 3, accept={"upstream*.endpoint": "the round robin starts at random", "log.upstream": "likewise", "response.body": "likewise"}),
         tries("rate_limited_is_retried", "/limited", (Reply(status=503, headers=(("x-envoy-ratelimited", "1"),)), OK), 200, 2),
         tries("rate_limited_is_not_retried", "/notlimited", (Reply(status=503, headers=(("x-envoy-ratelimited", "1"),)), OK), 503, 1),
@@ -130,9 +132,9 @@ SUITE = Suite(
         tries("header_max_retries_zero", "/fivexx", (BAD, OK), 503, 1, "x-envoy-max-retries: 0", listener="internal"),
         tries("header_retriable_codes", "/plain", (Reply(status=410), OK), 200, 2, "x-envoy-retry-on: retriable-status-codes", "x-envoy-retriable-status-codes: 410,411", listener="internal"),
         tries("header_retriable_names", "/plain", (Reply(headers=(("x-r", "1"),)), OK), 200, 2, "x-envoy-retry-on: retriable-headers", "x-envoy-retriable-header-names: x-q,x-r", listener="internal"),
-        tries("header_per_try_timeout", "/plain", (Reply(delay=2), OK), 200, 2, "x-envoy-retry-on: 5xx", "x-envoy-upstream-rq-per-try-timeout-ms: 150", listener="internal", seconds=(0.1, 1.5)),
-        tries("header_timeout", "/plain", (Reply(delay=2),), 504, 1, "x-envoy-upstream-rq-timeout-ms: 150", listener="internal", seconds=(0.1, 1.5)),
-        tries("header_timeout_alt_response", "/plain", (Reply(delay=2),), 204, 1, "x-envoy-upstream-rq-timeout-ms: 150", "x-envoy-upstream-rq-timeout-alt-response: 1", listener="internal"),
+        tries("header_per_try_timeout", "/plain", (Reply(delay=LATE), OK), 200, 2, "x-envoy-retry-on: 5xx", "x-envoy-upstream-rq-per-try-timeout-ms: 1000", listener="internal", seconds=SOON),
+        tries("header_timeout", "/plain", (Reply(delay=LATE),), 504, 1, "x-envoy-upstream-rq-timeout-ms: 1000", listener="internal", seconds=SOON),
+        tries("header_timeout_alt_response", "/plain", (Reply(delay=LATE),), 204, 1, "x-envoy-upstream-rq-timeout-ms: 1000", "x-envoy-upstream-rq-timeout-alt-response: 1", listener="internal"),
         tries("header_grpc_retry", "/plain", (Reply(headers=(("grpc-status", "14"), ("content-type", "application/grpc"))), OK), 200, 2, "x-envoy-retry-grpc-on: unavailable", "content-type: application/grpc", listener="internal", method="POST"),
     ),
 )  # fmt: skip

@@ -10,7 +10,23 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from parity import Case, Client, Observation, Pair, Reply, Side, Suite, bootstrap, cluster, http, listener, req, tcp_proxy
+from parity import (
+    LATE,
+    Case,
+    Client,
+    Observation,
+    Pair,
+    Reply,
+    Side,
+    Suite,
+    bootstrap,
+    cluster,
+    http,
+    listener,
+    req,
+    taken,
+    tcp_proxy,
+)
 from parity.config import TYPE
 
 pytestmark = pytest.mark.envoy
@@ -82,18 +98,17 @@ def together(*requests: bytes, replies: tuple[Reply, ...] = ()) -> "Traffic":
 
 def leave(pair: Pair, side: Side, name: str) -> None:
     """Go away before the answer."""
-    side.upstream.begin((Reply(delay=5),))
+    side.upstream.begin((Reply(delay=LATE),))
     with Client(side, name) as client:
         client.send(get())
-        while not side.upstream.received:
-            client.stream.wait_end(0.01)
+        side.upstream.reached(1)
     side.upstream.finish()
 
 
 def silent(pair: Pair, side: Side, name: str) -> None:
     """Say nothing until the proxy closes, or at once close."""
     with Client(side, name) as client:
-        client.stream.wait_end(2.0)
+        client.stream.wait_end(20.0)
 
 
 def websocket(pair: Pair, side: Side, name: str) -> None:
@@ -116,11 +131,11 @@ def raw(pair: Pair, side: Side, name: str) -> None:
 
 def parallel(pair: Pair, side: Side, name: str) -> None:
     """Three slow requests at the same time."""
-    side.upstream.begin((Reply(delay=0.2),))
+    side.upstream.begin((Reply(delay=1.5),))
     clients = [Client(side, name) for _ in range(3)]
     for client in clients:
         client.send(get())
-        time.sleep(0.03)  # in this order
+        taken(client.sock)  # in this order
     for client in clients:
         client.response()
         client.close()
@@ -154,10 +169,10 @@ GROUPS = (
     group("exhausted", once(get(), replies=(Reply(status=503),)), RETRY),
     group("refusedretry", once(get()), RETRY, endpoint="refused.r"),
     group("refused", once(get()), endpoint="refused.r"),
-    group("blackhole", once(get()), endpoint="blackhole.b", extra="connect_timeout: 0.1s"),
-    group("timeout", once(get(), replies=(Reply(delay=1),)), "timeout: 0.1s"),
-    group("pertry", once(get(), replies=(Reply(delay=1), Reply())), "retry_policy: {retry_on: 5xx, per_try_timeout: 0.1s}"),
-    group("idle", once(get(), replies=(Reply(delay=1),)), "idle_timeout: 0.1s"),
+    group("blackhole", once(get()), endpoint="blackhole.b", extra="connect_timeout: 1s"),
+    group("timeout", once(get(), replies=(Reply(delay=LATE),)), "timeout: 1s"),
+    group("pertry", once(get(), replies=(Reply(delay=LATE), Reply())), "retry_policy: {retry_on: 5xx, per_try_timeout: 1s}"),
+    group("idle", once(get(), replies=(Reply(delay=LATE),)), "idle_timeout: 1s"),
     group("reset", once(get(), replies=(Reply(ending="reset_before"),))),
     group("closed", once(get(), replies=(Reply(ending="close_before"),))),
     group("cut", once(get(), replies=(Reply(ending="close_middle"),))),
@@ -174,8 +189,8 @@ GROUPS = (
     group("oneconnection", parallel, extra=BREAKER % "max_connections: 1, max_pending_requests: 1"),
     group("noretries", once(get(), replies=(Reply(status=503),)), RETRY, extra=BREAKER % "max_retries: 0"),
     group("maintained", once(get())),
-    group("headertimeout", once(b"GET / HT"), settings="request_headers_timeout: 0.1s"),
-    group("connectionidle", silent, settings="common_http_protocol_options: {idle_timeout: 0.1s}"),
+    group("headertimeout", once(b"GET / HT"), settings="request_headers_timeout: 1s"),
+    group("connectionidle", silent, settings="common_http_protocol_options: {idle_timeout: 1s}"),
     group("upgrade", websocket, settings="upgrade_configs: [{upgrade_type: websocket}]"),
     group("normalised", once(get("/x%2fy")), settings="path_with_escaped_slashes_action: REJECT_REQUEST"),
     tcp("tcpok", raw),

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.envoy
 ROUTES = """
 - {match: {connect_matcher: {}}, route: {cluster: tcp, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}
 - {match: {prefix: /off}, route: {cluster: a, upgrade_configs: [{upgrade_type: websocket, enabled: false}]}}
-- {match: {prefix: /timeout}, route: {cluster: a, timeout: 0.2s}}
+- {match: {prefix: /timeout}, route: {cluster: a, timeout: 1s}}
 - {match: {prefix: /}, route: {cluster: a}}
 """
 PER_ROUTE = """
@@ -73,7 +73,7 @@ def upstream_ends(pair: Pair, side: Side, seen: Observation) -> None:
     with Client(side, "main") as client:
         client.send(req("GET", "/", *WEBSOCKET))
         seen.responses.append(client.response())
-        seen.notes["end"] = client.stream.wait_end(2.0)
+        seen.notes["end"] = seen.stand(side, client.stream.wait_end, 2.0)
 
 
 SUITE = Suite(

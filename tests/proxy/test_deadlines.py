@@ -27,9 +27,9 @@ def test_expiry_in_order_across_queues_and_one_flush_each_time() -> None:
         fired: list[str] = []
         done = asyncio.Event()
         now = monotonic()
-        deadlines.queue("route", 0.06).add(Entry(fired, "late", done), now)
+        deadlines.queue("route", 1.5).add(Entry(fired, "late", done), now)
         deadlines.queue("idle", 0.02).add(Entry(fired, "early"), now)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await done.wait()
         await asyncio.sleep(0)
         assert fired == ["early", "late"]
@@ -53,7 +53,7 @@ def test_discarded_entries_do_not_fire_and_the_same_queue_serves_a_duration() ->
         queue.add(Entry(fired, "stays", done), now)
         queue.discard(gone)
         queue.discard(gone)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await done.wait()
         assert fired == ["stays"]
         assert "entries=0" in repr(queue)
@@ -73,7 +73,7 @@ def test_adding_again_restarts_the_wait() -> None:
         queue.add(first, now)
         queue.add(second, now)
         queue.add(first, now + 0.01)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await done.wait()
         assert fired == ["second", "first"]
         deadlines.close()

@@ -2,11 +2,13 @@
 
 from .case import Case, Client, Observation, Pair, Suite, req, under_test
 from .config import bootstrap, cluster, file_log, hcm, http, http2_cluster, listener, tcp_proxy
+from .patience import LATE, taken
 from .proxy import Side, StartError, envoy_binary
 from .upstream import Received, Reply
 from .wire import Response
 
 __all__ = [
+    "LATE",
     "Case",
     "Client",
     "Observation",
@@ -26,6 +28,7 @@ __all__ = [
     "http2_cluster",
     "listener",
     "req",
+    "taken",
     "tcp_proxy",
     "under_test",
 ]

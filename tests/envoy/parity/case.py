@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .compare import Flat, differences, normalise, report
+from .patience import Meeting, taken
 from .proxy import Side
 from .upstream import Received, Reply
 from .wire import Fields, Response, Stream, WireError, read_response
 
-ANSWER_SECONDS = 8.0
-"""Longest wait for one answer."""
+ANSWER_SECONDS = 20.0
+"""Longest wait for one answer: nothing that is right takes so long."""
 
 
 def under_test() -> str:
@@ -48,8 +50,11 @@ class Client:
             sock.connect(str(path))
         else:
             host = "::1" if listener.endswith("6") else "127.0.0.1"
-            sock = socket.create_connection((host, side.ports[f"port.{listener}"]), timeout=5)
+            # Bound, so that the kernel gives its number to no connection of the proxy meanwhile: a port says who it is.
+            at = (host, side.ports[f"port.{listener}"])
+            sock = socket.create_connection(at, timeout=ANSWER_SECONDS, source_address=(host, 0))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.side = side
         self.sock = sock
         self.port = 0 if sock.family == socket.AF_UNIX else int(sock.getsockname()[1])
         self.stream = Stream(sock, ANSWER_SECONDS)
@@ -96,6 +101,12 @@ class Observation:
     raw: list[bytes] = field(default_factory=list)
     """Everything received on each downstream connection."""
     seconds: float = 0.0
+    meeting: Meeting | None = field(default=None, repr=False)
+    """Where the other side tells how its connections stand."""
+
+    def stand(self, side: Side, look: Callable[[float], str], quiet: float) -> str:
+        """How a connection stands by what `look(seconds)` says, waiting longer if the other side has seen it end."""
+        return look(quiet) if self.meeting is None else self.meeting.stand(side.label, look, quiet)
 
     def flat(self) -> Flat:
         flat: Flat = {}
@@ -213,6 +224,8 @@ class Pair:
         self.keep = False
         self.sides: tuple[Side, ...] = ()
         self._pool = ThreadPoolExecutor(2)
+        self._meetings: dict[str, Meeting] = {}
+        self._meeting = threading.Lock()
 
     def start(self) -> None:
         made: list[Side] = []
@@ -246,7 +259,24 @@ class Pair:
     # One case
 
     def observe(self, case: Case, side: Side) -> Observation:
-        seen = Observation()
+        seen = Observation(meeting=self._meet(case, side))
+        try:
+            return self._observe(case, side, seen)
+        finally:
+            if seen.meeting is not None:
+                seen.meeting.leave(side.label)
+
+    def _meet(self, case: Case, side: Side) -> Meeting | None:
+        """The same one for both sides, a new one each time that the case is run."""
+        if len(self.sides) != 2:
+            return None
+        with self._meeting:
+            found = self._meetings.get(case.name)
+            if found is None or found.left(side.label):
+                found = self._meetings[case.name] = Meeting()
+            return found
+
+    def _observe(self, case: Case, side: Side, seen: Observation) -> Observation:
         side.upstream.begin(case.replies)
         started = time.monotonic()
         if case.run is not None:
@@ -277,7 +307,7 @@ class Pair:
         with Client(side, listener) as client:
             for i, part in enumerate(parts):
                 if i:
-                    time.sleep(0.02)  # the proxy must read the pieces one by one; nothing tells us when it has
+                    taken(client.sock)  # the proxy must read the pieces one by one
                 client.send(part)
             for method in methods or (parts[0].split(b" ", 1)[0].decode("latin-1"),):
                 seen.responses.append(client.response(method))
@@ -290,7 +320,7 @@ class Pair:
         if closing and not client.stream.ended:
             # Envoy lingers for a second (`delayed_close_timeout`) unless the client ends its side too.
             client.half_close()
-        seen.ends.append(client.stream.wait_end(2.0 if closing else end))
+        seen.ends.append(seen.stand(client.side, client.stream.wait_end, 2.0 if closing else end))
         seen.client_ports.append(client.port)
         seen.raw.append(bytes(client.stream.raw))
 

@@ -140,7 +140,7 @@ def cluster(name: str, *endpoints: str, extra: str = "") -> dict[str, Tree]:
     base: dict[str, Tree] = {
         "name": name,
         "type": "STATIC",
-        "connect_timeout": "1s",
+        "connect_timeout": "10s",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint(e) for e in endpoints]}]},
     }
     return merge(base, extra)

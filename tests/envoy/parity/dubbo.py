@@ -61,7 +61,7 @@ def calls(
             # Answers to calls on one connection come in any order.
             for index, answer in enumerate(sorted(answers_seen, key=lambda one: (one.flags, one.request_id))):
                 answer.note(seen, f"answer[{index}]" if index else "answer")
-            seen.ends.append(client.stream.wait_end(end))
+            seen.ends.append(seen.stand(side, client.stream.wait_end, end))
             seen.client_ports.append(client.port)
         count = upstream if upstream is not None else (1 if to else 0)
         for index, call in enumerate(sorted(side.providers.wait(count), key=str)):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, _, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM, END_HEADERS = 1, 4
-DEADLINE_S = 8.0
+DEADLINE_S = 20.0
 Script = Callable[["Pair", "Side", "Observation"], None]
 Part = bytes | Callable[["Caller"], None]
 
@@ -73,6 +73,7 @@ class Caller:
 
     def __init__(self, client: Client) -> None:
         self.sock = client.sock
+        self.side = client.side
         self.responses: dict[int, Response] = {}
         self.over: dict[int, str] = {}
         """stream -> `ended` or `reset <code>`"""
@@ -155,6 +156,12 @@ class Caller:
         """Wait for a response head."""
         self.until(lambda: stream_id in self.over or (stream_id in self.responses and bool(self.responses[stream_id].status)))
 
+    def look(self, seconds: float) -> str:
+        """Read on until nothing has come for so long: `closed`, or still `open`."""
+        while self.read(seconds):
+            pass
+        return self.ended or "open"
+
     def half_close(self) -> None:
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
@@ -178,12 +185,11 @@ def call(
                 else:
                     part(caller)
             caller.until(lambda: all(stream_id in caller.over for stream_id in streams))
-            while caller.read(rest):
-                pass
+            connection = seen.stand(side, caller.look, rest)
             for stream_id in streams:
                 seen.responses.append(caller.responses.get(stream_id, Response()))
                 seen.notes[f"stream {stream_id}"] = caller.over.get(stream_id, "open")
-            seen.notes["connection"] = caller.ended or "open"
+            seen.notes["connection"] = connection
             if goaway:
                 seen.notes["goaway"] = str(caller.goaways)
             seen.client_ports.append(client.port)

@@ -25,8 +25,8 @@ from .providers import Providers
 from .upstream import Upstream
 
 ROOT = Path(__file__).resolve().parents[3]
-START_SECONDS = 30.0
-STOP_SECONDS = 10.0
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
 FLAGS = (
     "--concurrency", "1",
     "--disable-hot-restart",
@@ -237,7 +237,7 @@ class Side:
 
     # Looking at it
 
-    def admin(self, path: str, method: str = "GET", timeout: float = 5.0) -> AdminAnswer:
+    def admin(self, path: str, method: str = "GET", timeout: float = 20.0) -> AdminAnswer:
         connection = http.client.HTTPConnection("127.0.0.1", self.ports["port.admin"], timeout=timeout)
         try:
             connection.request(method, path)
@@ -255,7 +255,7 @@ class Side:
                 found[name] = int(value)
         return found
 
-    def new_lines(self, log: str, count: int, timeout: float = 3.0) -> list[str]:
+    def new_lines(self, log: str, count: int, timeout: float = 15.0) -> list[str]:
         """The lines written to `log` since the last call; waits until there are `count`, at most `timeout` s."""
         path = self.dir / log
         deadline = time.monotonic() + timeout

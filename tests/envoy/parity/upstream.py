@@ -9,10 +9,12 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .patience import taken
 from .wire import REQUEST_LINE, EarlyEnd, Fields, Head, Stream, WireError, content_length, is_chunked, read_head, values
 
 IDLE_SECONDS = 30.0
@@ -117,7 +119,7 @@ class Upstream:
             self.tcp = []
             self._replies = list(replies) or [Reply()]
 
-    def finish(self, timeout: float = 1.0) -> list[Received]:
+    def finish(self, timeout: float = 10.0) -> list[Received]:
         """What was seen since `begin`, when every request has been read and answered (or `timeout` s have passed)."""
         with self._lock:
             seen = list(self.received)
@@ -126,6 +128,12 @@ class Upstream:
         with self._raw_done:
             self._raw_done.wait_for(lambda: not self._raw_open, timeout)
         return seen
+
+    def reached(self, count: int, timeout: float = 20.0) -> None:
+        """Wait until so many requests have come since `begin`."""
+        deadline = time.monotonic() + timeout
+        while len(self.received) < count and time.monotonic() < deadline:
+            time.sleep(0.005)
 
     def http(self, name: str, family: int = socket.AF_INET, path: Path | None = None) -> None:
         self._listen(name, self._serve_http, family, path)
@@ -303,6 +311,7 @@ class Upstream:
             if reply.body_delay:
                 stream.wait_end(reply.body_delay)
             if reply.ending == "reset_middle":
+                taken(sock)  # a reset drops what the proxy has not read
                 reset(sock)
             return False
         if reply.body_delay:

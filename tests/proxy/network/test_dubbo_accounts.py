@@ -127,7 +127,7 @@ def test_a_slow_attempt_is_not_tried_again_if_only_calls_that_were_never_sent_ar
 
     async def test() -> None:
         silent, other = Provider(), Provider()
-        options = "retry_policy: {retry_on: [connect-failure], num_retries: 2, per_try_timeout: 0.5s}"
+        options = "retry_policy: {retry_on: [connect-failure], num_retries: 2, per_try_timeout: 1s}"
         async with proxied(silent, other, routes=route(route_options=options)) as (one, [(reader, writer)]):
             writer.write(wire.call(request_id=1))
             frame = await read_frame(reader)
@@ -202,7 +202,7 @@ def test_a_held_one_way_call_whose_consumer_left_pins_nothing() -> None:
     run(test())
 
 
-@pytest.mark.parametrize("timeout", ["timeout: 0.1s, ", ""])
+@pytest.mark.parametrize("timeout", ["timeout: 1s, ", ""])
 def test_copies_that_nobody_answers_give_their_slots_back(timeout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a silent shadow would use up the circuit breaker of its cluster, also where the route has no time-out."""
     monkeypatch.setattr(dubbo_mirror, "TIMEOUT_S", 0.1)

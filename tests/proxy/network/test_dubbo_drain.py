@@ -122,7 +122,7 @@ def test_the_deadline_answers_whoever_still_waits() -> None:
 
 def test_an_idle_consumer_is_closed_after_the_idle_timeout() -> None:
     async def test() -> None:
-        async with proxied(Provider(echo), manager="idle_timeout: 0.1s") as (one, [(reader, writer)]):
+        async with proxied(Provider(echo), manager="idle_timeout: 1s") as (one, [(reader, writer)]):
             writer.write(wire.call(request_id=1))
             assert await read_frame(reader) == wire.answer(1)
             assert await reader.read() == b""
@@ -134,7 +134,7 @@ def test_an_idle_consumer_is_closed_after_the_idle_timeout() -> None:
 def test_a_waiting_consumer_is_not_idle_and_hears_heartbeats() -> None:
     async def test() -> None:
         provider = Provider()
-        async with proxied(provider, manager="idle_timeout: 0.1s, heartbeat_interval: 0.05s") as (one, [(reader, writer)]):
+        async with proxied(provider, manager="idle_timeout: 1s, heartbeat_interval: 0.3s") as (one, [(reader, writer)]):
             writer.write(wire.call(request_id=1))
             frame, upstream = await provider.next()
             for _ in range(4):

@@ -29,11 +29,11 @@ def closed_port(sockets: list[socket.socket]) -> AddressConfig:
 @pytest.mark.parametrize(
     ("options", "attachments"),
     [
-        ("timeout: 0.05s", {}),
-        ("use_request_timeout: true", {"timeout": "50"}),
-        ("use_request_timeout: true", {"_TO": 50, "timeout": "100000"}),
-        ("use_request_timeout: true, timeout: 600s", {"timeout": "50"}),
-        ("use_request_timeout: true, timeout: 0.05s", {"timeout": "600000"}),
+        ("timeout: 1s", {}),
+        ("use_request_timeout: true", {"timeout": "1000"}),
+        ("use_request_timeout: true", {"_TO": 1000, "timeout": "100000"}),
+        ("use_request_timeout: true, timeout: 600s", {"timeout": "1000"}),
+        ("use_request_timeout: true, timeout: 1s", {"timeout": "600000"}),
     ],
 )
 def test_time_out(options: str, attachments: dict[str, object]) -> None:
@@ -129,7 +129,7 @@ def test_a_call_that_was_sent_is_tried_again_only_if_that_is_wanted(words: str, 
 def test_an_attempt_that_takes_too_long_is_tried_elsewhere() -> None:
     async def test() -> None:
         silent, good = Provider(), Provider(named("good"))
-        options = "timeout: 60s, retry_policy: {retry_on: [reset], num_retries: 2, per_try_timeout: 0.5s}"
+        options = "timeout: 60s, retry_policy: {retry_on: [reset], num_retries: 2, per_try_timeout: 1s}"
         async with proxied(silent, good, routes=route(route_options=options)) as (one, [(reader, writer)]):
             for number in range(2):
                 writer.write(wire.call(request_id=number))

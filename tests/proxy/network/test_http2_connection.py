@@ -303,7 +303,7 @@ def test_an_empty_last_piece() -> None:
 
 def test_heads_that_come_slowly_end_the_connection() -> None:
     async def body() -> None:
-        hcm = "request_headers_timeout: 0.2s"
+        hcm = "request_headers_timeout: 1s"
         async with calling(answer, hcm) as (one, caller):
             assert (await caller.get()).status == 200
             caller.raw(wire.frame(wire.HEADERS, wire.END_STREAM, 3, wire.block(wire.GET)))

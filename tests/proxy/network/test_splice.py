@@ -169,7 +169,7 @@ def test_a_reader_that_waits_holds_up_the_writer(run: Run, kernel: Kernel) -> No
             before = -1
             while transport.get_write_buffer_size() != before:  # type: ignore[attr-defined]
                 before = transport.get_write_buffer_size()  # type: ignore[attr-defined]
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.5)
             assert before
             assert any(one._left for one in splices(proxy))
             paused = proxy.stat("tcp.t.", "downstream_flow_control_paused_reading_total")
@@ -304,7 +304,7 @@ def test_a_small_buffer_stays_small(run: Run, kernel: Kernel) -> None:
 
 def test_idle_while_nobody_reads(run: Run, kernel: Kernel) -> None:
     async def test() -> None:
-        async with connected(proxy="idle_timeout: 0.3s") as (proxy, (reader, _), (_, their_writer)):
+        async with connected(proxy="idle_timeout: 1s") as (proxy, (reader, _), (_, their_writer)):
             their_writer.write(MUCH * 16)
             await reader.readexactly(len(MUCH))
             reader._transport.pause_reading()  # type: ignore[attr-defined]

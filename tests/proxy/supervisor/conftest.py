@@ -20,7 +20,7 @@ from build_support import of_this_build
 from parity.proxy import free_port
 
 ECHO_PROXY = Path(__file__).with_name("echo_proxy.py")
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 def tcp_listener(name: str, address: dict[str, Any], **extra: Any) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class ProxyProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:
-                self.process.wait(5)
+                self.process.wait(30)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

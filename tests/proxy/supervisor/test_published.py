@@ -137,7 +137,7 @@ def test_quitquitquit(start_proxy: Start, config: dict[str, Any], port: int) -> 
     proxy.connect(("127.0.0.1", port))
     assert proxy.admin("/quitquitquit")[0] == 405
     assert proxy.admin("/quitquitquit", "POST") == (200, "OK\n")
-    assert proxy.wait_exit(5) == 0
+    assert proxy.wait_exit() == 0
 
 
 def test_reset_counters(start_proxy: Start, config: dict[str, Any], port: int) -> None:

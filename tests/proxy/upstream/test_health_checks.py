@@ -97,7 +97,7 @@ def test_thresholds() -> None:
 
     async def test() -> None:
         clinic = Clinic()
-        config = check(HTTP, healthy=3, unhealthy=3, times="timeout: 0.2s, interval: 0.01s, no_traffic_interval: 0.01s")
+        config = check(HTTP, healthy=3, unhealthy=3, times="timeout: 1s, interval: 0.01s, no_traffic_interval: 0.01s")
         async with upstream(clinic) as address, plane(web(endpoint=at(address), cluster=config)) as one:
             await until(lambda: health(one, "healthy") == 1)
             clinic.silent = True

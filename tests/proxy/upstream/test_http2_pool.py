@@ -398,7 +398,7 @@ def test_a_connection_that_is_old_enough_takes_no_more() -> None:
 
     async def test() -> None:
         with Http2Peer(serve) as peer:
-            async with proxied(config(peer, common="max_connection_duration: 0.1s")) as one:
+            async with proxied(config(peer, common="max_connection_duration: 1s")) as one:
                 slow = asyncio.ensure_future(call(one, request("/slow")))
                 await settled(one, "upstream_cx_max_duration_reached", 1)
                 assert (await call(one)).status == 200

@@ -71,7 +71,7 @@ def test_a_drain_in_the_middle_of_a_response_still_closes_the_connection() -> No
             one.data.start_drain()
             go_on.set()
             assert await reader.read() == b"ok"  # and the end, though the head did not announce it
-            assert await one.data.wait_drained(5.0)
+            assert await one.data.wait_drained(20.0)
             writer.close()
 
     run(test())

@@ -12,7 +12,7 @@ from mesh_proxy.worker.shared import SharedTables
 from mesh_proxy.worker.shared_cells import TABLE_NAME, SharedCells, table_size
 
 RATE = 2000.0
-SECONDS = 0.4
+SECONDS = 1.0
 
 
 def _take_all(bucket: TokenBucket, end: float) -> int:
