@@ -53,6 +53,7 @@ def crowded(listener: str, *headers: str):  # type: ignore[no-untyped-def]
             side.upstream.reached(1)
             two.send(req("POST", "/", *headers, "content-length: 0"))
             seen.responses.append(two.response("POST"))
+            side.upstream.release()
             seen.responses.append(one.response())
             two.send(req("GET", "/"))
             seen.responses.append(two.response())
@@ -60,7 +61,7 @@ def crowded(listener: str, *headers: str):  # type: ignore[no-untyped-def]
     return run
 
 
-HELD = (Reply(delay=2.0), Reply(), Reply())
+HELD = (Reply(held=True), Reply(), Reply())
 
 
 def admission(name: str, fields: str = "", to: str = "a") -> dict:  # type: ignore[type-arg]

@@ -110,11 +110,12 @@ def at_once(target: str, count: int):
     """Slow requests started one after the other; the sorted statuses."""
 
     def run(pair: Pair, side: Side, seen: Observation) -> None:
-        side.upstream.begin((Reply(delay=1.5),))
+        side.upstream.begin((Reply(held=True),))
         clients = [Client(side, "main") for _ in range(count)]
         for client in clients:
             client.send(req("GET", target))
             taken(client.sock)  # the proxy must have each before the next comes
+        side.upstream.release()
         answers = [client.response() for client in clients]
         for client in clients:
             client.close()

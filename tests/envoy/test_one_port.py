@@ -69,7 +69,7 @@ def silent(name: str, text: bytes):  # type: ignore[no-untyped-def]
     def run(pair: Pair, side: Side, seen: Observation) -> None:
         with Client(side, name) as client:
             client.send(text)
-            seen.ends.append(client.stream.wait_end(20.0))
+            seen.ends.append(seen.stand(side, client.stream.wait_end, 3.0))
 
     return run
 

@@ -131,11 +131,12 @@ def raw(pair: Pair, side: Side, name: str) -> None:
 
 def parallel(pair: Pair, side: Side, name: str) -> None:
     """Three slow requests at the same time."""
-    side.upstream.begin((Reply(delay=1.5),))
+    side.upstream.begin((Reply(held=True),))
     clients = [Client(side, name) for _ in range(3)]
     for client in clients:
         client.send(get())
         taken(client.sock)  # in this order
+    side.upstream.release()
     for client in clients:
         client.response()
         client.close()

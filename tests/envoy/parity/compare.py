@@ -82,14 +82,19 @@ def normalise(flat: Flat, ports: Mapping[str, int]) -> Flat:
     return found
 
 
-def differences(case: str, envoy: Flat, ours: Flat, accepted: Mapping[str, str]) -> list[tuple[str, str, str]]:
+def accepted(case: str, path: str, own: Mapping[str, str]) -> bool:
+    """Whether a difference there is right, by the case itself or by `ACCEPTED`."""
+    patterns = [where for name, where, _ in ACCEPTED if fnmatchcase(case, name)] + list(own)
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def differences(case: str, envoy: Flat, ours: Flat, accept: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """(path, Envoy's value, our value) for each path that differs and is not accepted; a missing value is `<absent>`."""
-    allowed = [path for pattern, path, _ in ACCEPTED if fnmatchcase(case, pattern)] + list(accepted)
     envoy, ours = _fold(envoy, ours), _fold(ours, envoy)
     found = []
     for path in sorted(envoy.keys() | ours.keys(), key=_rank):
         left, right = envoy.get(path, "<absent>"), ours.get(path, "<absent>")
-        if left != right and not any(fnmatchcase(path, pattern) for pattern in allowed):
+        if left != right and not accepted(case, path, accept):
             found.append((path, left, right))
     return found
 

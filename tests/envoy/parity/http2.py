@@ -55,7 +55,7 @@ def serve(upstream: Upstream, name: str, sock: socket.socket, ordinal: int) -> N
                 if request.ended or request.reset is not None or reply.early or tunnel:
                     del waiting[request.stream_id]
                     watched.append((request, one))
-                    answer(connection, request, one, reply)
+                    answer(upstream, connection, request, one, reply)
                     one.body, one.trailers = request.body, fields(request.trailers)
                     if not (tunnel or reply.early) or request.ended or connection.closed:
                         one.done.set()
@@ -94,12 +94,16 @@ def echo(connection: PeerConnection, request: Request, one: Received) -> None:
         one.outcome = "answered"
 
 
-def answer(connection: PeerConnection, request: Request, one: Received, reply: Reply) -> None:
+def answer(upstream: Upstream, connection: PeerConnection, request: Request, one: Received, reply: Reply) -> None:
     if request.reset is not None:
         return
     if reply.delay and not _sleep(connection, request, reply.delay):
         one.outcome = "aborted"
         return
+    while reply.held and not upstream.released.is_set():
+        if not _sleep(connection, request, 0.02):
+            one.outcome = "aborted"
+            return
     one.outcome = "answered"
     action, _, argument = reply.h2.partition(" ")
     code = int(argument) if argument.isdigit() else NO_ERROR

@@ -74,6 +74,7 @@ class Caller:
     def __init__(self, client: Client) -> None:
         self.sock = client.sock
         self.side = client.side
+        self.deadline_s = DEADLINE_S
         self.responses: dict[int, Response] = {}
         self.over: dict[int, str] = {}
         """stream -> `ended` or `reset <code>`"""
@@ -148,7 +149,7 @@ class Caller:
             response.headers = fields
 
     def until(self, done: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + self.deadline_s
         while not done() and not self.ended and time.monotonic() < deadline:
             self.read(max(deadline - time.monotonic(), 0))
 

@@ -14,8 +14,8 @@ from pathlib import Path
 LATE = 30.0
 """Seconds after which an endpoint answers that is to be too late. The limits that it misses are about a second: long enough that
 what has to happen before them does happen, and far from this."""
-TAKEN_S = 5.0
-"""A proxy that does not read for so long does not want to."""
+TAKEN_S = 1.0
+"""A proxy that does not read for so long does not want to, or only peeks."""
 FOLLOW_S = 10.0
 """Longest wait for what the other side has seen happen already."""
 

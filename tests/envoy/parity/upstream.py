@@ -39,6 +39,8 @@ class Reply:
     """Answer at once after the head, before the request's body."""
     delay: float = 0.0
     """Seconds before the head."""
+    held: bool = False
+    """Not before `Upstream.release` is called."""
     body_delay: float = 0.0
     """Seconds between the head and the body."""
     ending: str = "keep"
@@ -103,6 +105,7 @@ class Upstream:
         self.tcp: list[tuple[str, bytes]] = []
         """(endpoint, all bytes received) of each finished raw connection."""
         self._replies: list[Reply] = [Reply()]
+        self.released = threading.Event()
         self._lock = threading.Lock()
         self._raw_open = 0
         self._raw_done = threading.Condition()
@@ -117,6 +120,7 @@ class Upstream:
         with self._lock:
             self.received = []
             self.tcp = []
+            self.released.clear()
             self._replies = list(replies) or [Reply()]
 
     def finish(self, timeout: float = 10.0) -> list[Received]:
@@ -128,6 +132,10 @@ class Upstream:
         with self._raw_done:
             self._raw_done.wait_for(lambda: not self._raw_open, timeout)
         return seen
+
+    def release(self) -> None:
+        """Let the replies go that are held until now."""
+        self.released.set()
 
     def reached(self, count: int, timeout: float = 20.0) -> None:
         """Wait until so many requests have come since `begin`."""
@@ -281,6 +289,8 @@ class Upstream:
         if reply.delay and stream.wait_end(reply.delay) != "open":
             one.outcome = "aborted"
             return False
+        if reply.held:
+            self.released.wait(IDLE_SECONDS)
         one.outcome = "answered"
         if reply.ending == "reset_before":
             reset(sock)
