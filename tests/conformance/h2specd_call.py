@@ -12,7 +12,7 @@ import socket
 import sys
 from urllib.parse import urlsplit
 
-WAIT_S = 3.0
+WAIT_S = 12.0
 """longer than h2specd waits for what a case expects"""
 
 

@@ -100,8 +100,8 @@ def sidecar(request: pytest.FixtureRequest) -> Iterator[Sidecar]:
 
 
 def test_strict(h2spec: str, sidecar: Sidecar) -> None:
-    command = [h2spec, "--strict", "-h", "127.0.0.1", "-p", str(sidecar.port("in")), "-o", "5"]
-    out = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False).stdout
+    command = [h2spec, "--strict", "-h", "127.0.0.1", "-p", str(sidecar.port("in")), "-o", "20"]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False).stdout
     summary = re.search(r"(\d+) tests, (\d+) passed, (\d+) skipped, (\d+) failed", out)
     assert summary is not None, out[-2000:]
     total, passed, skipped, failed = map(int, summary.groups())

@@ -25,7 +25,7 @@ CLUSTER = {
     "name": "anywhere",
     "type": "ORIGINAL_DST",
     "lb_policy": "CLUSTER_PROVIDED",
-    "connect_timeout": "1s",
+    "connect_timeout": "20s",
     "original_dst_lb_config": {"use_http_header": True},
     "typed_extension_protocol_options": {
         OPTIONS: {"@type": "type.googleapis.com/" + OPTIONS, "explicit_http_config": {"http2_protocol_options": {}}}
@@ -40,7 +40,7 @@ def h2specd() -> str:
 
 @pytest.fixture
 def sidecar() -> Iterator[Sidecar]:
-    one = Sidecar(bootstrap([http("in", [forward("anywhere", timeout="5s")])], [CLUSTER]))
+    one = Sidecar(bootstrap([http("in", [forward("anywhere", timeout="20s")])], [CLUSTER]))
     try:
         one.start()
         yield one
@@ -70,8 +70,8 @@ def free_block(count: int) -> int:
 def test_client_suite(h2specd: str, sidecar: Sidecar) -> None:
     script = Path(__file__).with_name("h2specd_call.py")
     client = f"{sys.executable} {script} {sidecar.port('in')}"
-    command = [h2specd, "--strict", "-e", client, "-f", str(free_block(CASES))]
-    out = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False).stdout
+    command = [h2specd, "--strict", "-e", client, "-f", str(free_block(CASES)), "-o", "10"]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False).stdout
     summary = re.search(r"(\d+) tests, (\d+) passed, (\d+) skipped, (\d+) failed", out)
     assert summary is not None, out[-2000:]
     total, passed, skipped, failed = map(int, summary.groups())

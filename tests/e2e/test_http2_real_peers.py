@@ -56,7 +56,7 @@ def sidecar(request: pytest.FixtureRequest) -> Iterator[Sidecar]:
 
 
 def output_of(*command: str) -> bytes:
-    return subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
+    return subprocess.run(command, capture_output=True, check=True, timeout=120).stdout
 
 
 def test_curl(sidecar: Sidecar, tmp_path: Path) -> None:

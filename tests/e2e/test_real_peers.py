@@ -82,7 +82,7 @@ def test_nginx_as_upstream(start: Start, nginx: Callable[..., Nginx]) -> None:
     origin = nginx(ORIGIN)
     sidecar = start(one_listener(origin.port))
     with connect(sidecar.port("in")) as sock:
-        stream = Stream(sock, 10.0)
+        stream = Stream(sock, 30.0)
 
         def ask(path: str, fields: str = "", method: str = "GET", body: bytes = b"") -> tuple[int, bytes, str]:
             sock.sendall(f"{method} {path} HTTP/1.1\r\nhost: shop\r\n{fields}\r\n".encode() + body)
@@ -104,7 +104,7 @@ def test_nginx_as_upstream(start: Start, nginx: Callable[..., Nginx]) -> None:
 
 def curl(*arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [program("curl"), "-sS", "-m", "10", *arguments], input=data, capture_output=True, timeout=20, check=True
+        [program("curl"), "-sS", "-m", "60", *arguments], input=data, capture_output=True, timeout=90, check=True
     )
 
 
@@ -136,7 +136,8 @@ def test_wrk(start: Start) -> None:
         bootstrap([http("in", [direct, forward("back")], "access_log: []")], [static_cluster("back", "back")]), concurrency=2
     )
     url = f"http://127.0.0.1:{sidecar.port('in')}/direct"
-    done = subprocess.run([wrk, "-t1", "-c32", "-d2s", url], capture_output=True, text=True, timeout=20, check=True)
+    command = [wrk, "-t1", "-c32", "-d2s", "--timeout", "20s", url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
     print(done.stdout)
     assert "Socket errors" not in done.stdout
     assert "Non-2xx" not in done.stdout

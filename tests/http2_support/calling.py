@@ -15,7 +15,7 @@ def call(url: str) -> None:
     parts = urlsplit(url)
     assert parts.hostname is not None
     codec = Http2Codec(downstream=False)
-    with socket.create_connection((parts.hostname, parts.port or 80), timeout=2.5) as connection:
+    with socket.create_connection((parts.hostname, parts.port or 80), timeout=12.0) as connection:
         stream_id = codec.open_stream()
         assert stream_id is not None
         codec.send(RequestHeaders(stream_id, b"GET", b"http", parts.netloc.encode(), b"/", Headers(), True))

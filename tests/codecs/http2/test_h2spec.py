@@ -40,7 +40,7 @@ def free_block(count: int) -> int:
 
 async def output_of(*command: str) -> bytes:
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL)
-    out, _ = await asyncio.wait_for(process.communicate(), 120)
+    out, _ = await asyncio.wait_for(process.communicate(), 500)
     return out
 
 
@@ -59,7 +59,7 @@ def test_called_side() -> None:
         server = await start_server(Http2Settings())
         async with server:
             port = server.sockets[0].getsockname()[1]
-            return await output_of(h2spec, "--strict", "-h", "127.0.0.1", "-p", str(port), "-o", "2")
+            return await output_of(h2spec, "--strict", "-h", "127.0.0.1", "-p", str(port), "-o", "20")
 
     judge(asyncio.run(run()), 146)
 
@@ -67,4 +67,4 @@ def test_called_side() -> None:
 def test_calling_side() -> None:
     h2specd = program("h2specd", named_by="MESH_PROXY_H2SPECD")
     client = f"{sys.executable} {Path(calling.__file__)}"
-    judge(asyncio.run(output_of(h2specd, "--strict", "-e", client, "-f", str(free_block(57)))), 57)
+    judge(asyncio.run(output_of(h2specd, "--strict", "-e", client, "-f", str(free_block(57)), "-o", "10")), 57)

@@ -188,10 +188,10 @@ def test_it_stays_up_until_told_to_end(standing: subprocess.Popen[str], number: 
     assert standing.stdout is not None
     for line in standing.stdout:
         if found := re.match(r"  curl (http://\S+/cart) ", line):
-            with urllib.request.urlopen(found[1], timeout=5) as answer:
+            with urllib.request.urlopen(found[1], timeout=30) as answer:
                 assert re.fullmatch(r"GET /cart answered by v[12]\n", answer.read().decode())
         if line.endswith("# another identity: 403\n") and shutil.which("curl"):
-            said = subprocess.run(line.partition("#")[0], shell=True, capture_output=True, text=True, timeout=30)
+            said = subprocess.run(line.partition("#")[0], shell=True, capture_output=True, text=True, timeout=60)
             assert said.stdout == "RBAC: access denied"
         if line.startswith("Ctrl-C"):
             break
@@ -208,7 +208,7 @@ def test_it_says_when_the_sidecar_is_gone(standing: subprocess.Popen[str], tmp_p
     for line in standing.stdout:
         if found := re.match(r"Admin interface for the browser: (\S+)", line):
             request = urllib.request.Request(found[1] + "quitquitquit", method="POST")
-            with urllib.request.urlopen(request, timeout=5) as answer:
+            with urllib.request.urlopen(request, timeout=30) as answer:
                 answer.read()
             break
     assert standing.wait(20) == 1

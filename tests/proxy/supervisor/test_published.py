@@ -59,7 +59,7 @@ def test_counts_survive_the_death_of_their_worker(start_proxy: Start, config: di
 
 
 def test_a_worker_that_hangs_is_killed_and_replaced(start_proxy: Start, config: dict[str, Any], port: int) -> None:
-    proxy = start_proxy(None, "--concurrency", "1", config=config, env={"ECHO_HANG_TIMEOUT": "1"}).wait_live()
+    proxy = start_proxy(None, "--concurrency", "1", config=config, env={"ECHO_HANG_TIMEOUT": "4"}).wait_live()
     stuck = proxy.connect(("127.0.0.1", port))
     stuck.socket.sendall(b"hang\n")
     proxy.until("replaced", lambda: proxy.log.count("replacing it") == 1)

@@ -57,7 +57,7 @@ def test_a_worker_that_does_not_take_a_version_is_replaced(start_proxy: Start, t
 
 def test_a_version_that_a_worker_never_takes_is_given_up(start_proxy: Start, tmp_path: Path) -> None:
     updates = Updates(tmp_path)
-    proxy = updates.start(start_proxy, "5")
+    proxy = updates.start(start_proxy, "10")
     updates.stuck.write_text("for ever")
     kept = proxy.connect_to_worker(("127.0.0.1", updates.ports["first"]), 0)
     updates.move("first", "stuck")

@@ -151,7 +151,7 @@ def against_a_server(setting: Setting, check: Check, **options: object) -> None:
     async def main() -> None:
         async with name_server() as (server, port):
             resolver = setting.resolver(port, **options)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await check(server, resolver)
             resolver.close()
 
