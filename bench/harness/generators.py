@@ -65,8 +65,8 @@ def h2load(
     connections, streams = point.split("x")
     with tempfile.TemporaryDirectory(prefix="h2load-") as folder:
         log = Path(folder) / "log"
-        command = [programs.find("h2load", "nghttp2-client"), "-c", connections, "-m", streams, "-D", f"{seconds:g}"]
-        command += ["--log-file", str(log)]
+        command = [programs.find("h2load", "nghttp2-client"), "-c", connections, "-m", streams]
+        command += ["-D", f"{round(seconds * 1000)}ms", "--log-file", str(log)]
         if http1:
             command.append("--h1")
         if rate is not None:

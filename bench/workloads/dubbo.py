@@ -12,6 +12,9 @@ from workloads import configuration as c
 from workloads.http2 import build
 
 _ALL = {"name": {"safe_regex": {"regex": ".*"}}}
+_LIMITS = ("max_connections", "max_pending_requests", "max_requests")
+MANY = 1_000_000
+"""what circuit breakers let pass: under a fixed rate a pause of a busy machine lets more calls pile up than the usual 1024"""
 SERVICE = "org.apache.dubbo.demo.HelloService"
 
 
@@ -43,7 +46,8 @@ class Dubbo(Workload):
             "stat_prefix": "bench",
             "multiple_route_config": {"name": "routes", "route_config": [table]},
         }
-        clusters = [c.cluster(name, c.endpoint(self.providers[name[0]])) for name in ("base", "gray")]
+        breakers = {"circuit_breakers": {"thresholds": [dict.fromkeys(_LIMITS, MANY)]}}
+        clusters = [c.cluster(name, c.endpoint(self.providers[name[0]])) | breakers for name in ("base", "gray")]
         return c.bootstrap(port, admin, {"name": "envoy.filters.network.dubbo_proxy", "typed_config": typed}, clusters)
 
     def load(self, port: int, point: str, seconds: float, rate: float | None = None) -> Turn:

@@ -40,6 +40,22 @@ class Http2(Workload):
         return generators.h2load(f"http://127.0.0.1:{port}/", point, seconds, rate=rate)
 
 
+class Large(Http2):
+    """Responses of 1 MiB over HTTP/2 on both sides; a unit is a GB of body."""
+
+    unit = "GB"
+    points = ("8x1",)
+    paced = ""
+
+    def __init__(self) -> None:
+        super().__init__(http2_upstream=True)
+        self.name = "http2-large"
+
+    def load(self, port: int, point: str, seconds: float, rate: float | None = None) -> Turn:
+        turn = generators.h2load(f"http://127.0.0.1:{port}/large", point, seconds, rate=rate)
+        return Turn(turn.units * (1 << 20) / 1e9, turn.seconds, turn.latencies_us)
+
+
 class Grpc(Http2):
     """Unary calls of seven bytes with a deadline, answered by a message and trailers of a Go server."""
 

@@ -29,6 +29,9 @@ from mesh_codecs.http2.header_receiver import HeaderReceiver, unpad
 from mesh_codecs.http2.settings import Http2Settings
 from mesh_codecs.http2.state import HALF_CLOSED_REMOTE, HEAD_RECEIVED, IDLE, OPEN, RECV_END_STREAM
 
+LARGE_DATA: Final = 4096
+"""bytes of a DATA frame from which on it is worth to look whether more of the same body follows at once"""
+
 
 class Receiver(HeaderReceiver):
     """Turns bytes into events."""
@@ -58,10 +61,10 @@ class Receiver(HeaderReceiver):
         self._ordinary = True
         buffer = self._buffer
         if buffer:
-            buffer += data
-            if len(buffer) < self._wanted:
+            if len(buffer) + len(data) < self._wanted:
+                buffer += data
                 return events
-            data = bytes(buffer)
+            data = b"".join((buffer, data))
             buffer.clear()
         stream_id = 0
         pos = 0
@@ -95,7 +98,10 @@ class Receiver(HeaderReceiver):
                     if self._special:
                         self._frame(kind >> 8, kind & 0xFF, stream_id & LARGEST_STREAM_ID, data[start:after], events)
                     elif kind <= 1:  # DATA without flags, or with END_STREAM
-                        self._data_frame(kind, stream_id, data[start:after], events)
+                        if size >= LARGE_DATA and not kind and after <= latest:
+                            pos, frames_left = self._large_data(stream_id, data, start, after, frames_left, events)
+                        else:
+                            self._data_frame(kind, stream_id, data[start:after], events)
                     elif kind | 1 == 0x105:  # HEADERS with END_HEADERS, perhaps END_STREAM
                         self._plain_headers(kind == 0x105, stream_id, data[start:after], events)
                     else:
@@ -206,6 +212,47 @@ class Receiver(HeaderReceiver):
         else:
             self._closed(stream)
         events.append(Data(stream_id, data, True, size))
+
+    def _large_data(
+        self, stream_id: int, data: bytes, start: int, after: int, frames_left: int, events: list[Event]
+    ) -> tuple[int, int]:
+        """DATA of some size, from `start` to `after`, with more behind it: what follows of the same body becomes one event with
+        it. Returns where that ends, and how many frames more may be read. Whatever is odd about the whole is left to the frames
+        one by one."""
+        view = memoryview(data)
+        pieces = [view[start:after]]
+        total = after - start
+        pos = after
+        last = 0
+        latest = len(data) - FRAME_HEADER_SIZE
+        while frames_left and not last and pos <= latest:
+            high, low, kind, other = unpack_kinds(data, pos)
+            size = high << 8 | low
+            following = pos + FRAME_HEADER_SIZE + size
+            if kind > 1 or other != stream_id or not size or size > self._largest_frame or following > len(data):
+                break
+            pieces.append(view[pos + FRAME_HEADER_SIZE : following])
+            total += size
+            last = kind
+            pos = following
+            frames_left -= 1
+        stream = self._streams.get(stream_id)
+        count = len(pieces)
+        if (
+            count == 1
+            or stream is None
+            or not stream.flags & HEAD_RECEIVED
+            or stream.state >= HALF_CLOSED_REMOTE
+            or total > stream.recv_window
+            or total > self._recv_window
+            or 0 <= stream.expected < total
+            or (last and stream.expected >= 0 and stream.expected != total)
+        ):
+            self._data_frame(0, stream_id, data[start:after], events)
+            return after, frames_left + count - 1
+        stream.received += (count - 1) * FRAME_HEADER_SIZE
+        self._data_frame(last, stream_id, b"".join(pieces), events)
+        return pos, frames_left
 
     def _odd_data(self, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
         """Any DATA frame, looked at from all sides."""
