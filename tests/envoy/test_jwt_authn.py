@@ -162,7 +162,7 @@ GOOD = token()
 TAMPERED = GOOD[:-6] + ("AAAAAA" if not GOOD.endswith("AAAAAA") else "BBBBBB")
 WIDE = token(deep={"n": 7, "level": 5}, sure=True, list=["a", "b"], scope="read write", groups=["admin", "dev"])
 PUBLIC = KEYS["rsa"].public_key()
-CONFUSED = jwt.api_jws.encode(json.dumps({"iss": "one", "exp": NOW + 60}).encode(), SECRET, "HS256", {"kid": "rsa"})
+CONFUSED = jwt.api_jws.encode(json.dumps({"iss": "one", "exp": NOW + 3600}).encode(), SECRET, "HS256", {"kid": "rsa"})
 CRIT = {
     "response*": "we know no extension, so a critical one is refused (RFC 7515, 4.1.11)",
     "upstream*": "likewise",
@@ -218,7 +218,7 @@ CASES = (
     ask("nbf_text", "plain", 401, bearer(raw({"alg": "RS256"}, {"iss": "one", "nbf": "soon"}))),
     ask("aud_number", "plain", 401, bearer(raw({"alg": "RS256"}, {"iss": "one", "aud": 5}))),
     ask("signature_base64", "plain", 401, bearer(f"{part({'alg': 'RS256'})}.{part({'iss': 'one'})}.!!!!")),
-    ask("signature_other", "plain", 401, bearer(raw({"alg": "RS256"}, {"iss": "one", "exp": NOW + 60})), accept={path: "Envoy tries an RS256 token with an Ed25519 key too, and complains of that" for path in ("response.body", "response.headers.content-length", "log.details", "log.tx")}),
+    ask("signature_other", "plain", 401, bearer(raw({"alg": "RS256"}, {"iss": "one", "exp": NOW + 3600})), accept={path: "Envoy tries an RS256 token with an Ed25519 key too, and complains of that" for path in ("response.body", "response.headers.content-length", "log.details", "log.tx")}),
     Case("plain_grpc", req("POST", "/s.S/M", "content-type: application/grpc", "te: trailers", "content-length: 0"), 200, listener="plain", want={"response.headers.grpc-status": "16"}),
     ask("good", "audience", 200, bearer(GOOD)),
     ask("other", "audience", 403, bearer(token(aud="garden"))),

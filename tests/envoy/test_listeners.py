@@ -107,7 +107,7 @@ def talk(at: str, *data: bytes, end: bool = True):
             if end:
                 client.half_close()
                 heard += client.stream.rest()
-            seen.ends.append(seen.stand(side, client.stream.wait_end, 2.0))
+            seen.ends.append(seen.stand(side, client.stream.wait_end, 10.0))
             seen.client_ports.append(client.port)
             seen.notes["heard"] = heard.decode() if len(heard) < 1000 else f"{len(heard)} bytes, {heard[:9]!r}…{heard[-9:]!r}"
 
