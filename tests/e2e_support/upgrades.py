@@ -64,7 +64,7 @@ class Generation:
 
     def wait_live(self, line: str = "all workers are live") -> Generation:
         self.wait_log(line)
-        of_this_build(self.pid)
+        of_this_build(*self.tree())
         return self
 
     def wait_exit(self, timeout: float = DEADLINE_S) -> int:
