@@ -15,7 +15,7 @@ from mesh_proxy.listener.destination import Destination, Directory, original_des
 from mesh_proxy.listener.inspection import UNINSPECTED, Inspection, Inspector, InspectorKind
 from mesh_proxy.listener.match import FilterChainMatcher, facts_of
 from mesh_proxy.listener.predicate import compile_predicate
-from mesh_proxy.network.original_source import keeper_of
+from mesh_proxy.network.original_source import COMES_BACK, keeper_of, runs_as_redirected_user
 from mesh_proxy.network.successors import successor
 from mesh_proxy.network.transport import address_of
 from mesh_proxy.stats.group import sanitize
@@ -98,6 +98,8 @@ class Listener(Accepting):
             missing = self._keeper.missing()
             if missing:
                 _log.warning("listener %s: original_src: %s. Until then its connections to endpoints fail", config.name, missing)
+            elif config.transparent and runs_as_redirected_user():
+                _log.warning("listener %s: original_src: %s", config.name, COMES_BACK)
 
     # -- accepted connections
 

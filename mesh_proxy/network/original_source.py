@@ -23,6 +23,14 @@ IP_BIND_ADDRESS_NO_PORT: Final = 24
 """linux/in.h: the port is chosen at connect(2), so that one port may serve connections to several addresses"""
 
 
+RULES_USER: Final = 1337
+"""`--proxy-uid` of the rules, by default"""
+COMES_BACK: Final = (
+    f"the proxy runs as user {RULES_USER}, whose connections to this machine's own address the interception rules send back: "
+    f"run it as user 0, group {RULES_USER}"
+)
+
+
 class LocalConnectFailed(OSError):
     """The connection failed before anything was sent: its socket could not be made as wanted. The text is Envoy's transport
     failure reason, empty where Envoy gives none."""
@@ -102,6 +110,12 @@ class SourceKeeper:
                 except OSError as error:
                     return f"{name} cannot be set ({os.strerror(error.errno or 0)}): the proxy needs CAP_NET_ADMIN"
         return ""
+
+
+def runs_as_redirected_user() -> bool:
+    """Whether the rules for TPROXY take this process for the one whose connections to the pod's own address go to the inbound
+    port: they would come back for ever, unless endpoints are on 127.0.0.1. Istio runs its proxy as another user of the group."""
+    return os.geteuid() == RULES_USER
 
 
 def keeper_of(config: ListenerConfig) -> SourceKeeper | None:

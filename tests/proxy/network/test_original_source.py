@@ -441,6 +441,29 @@ def test_without_the_right(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCa
     ]
 
 
+@pytest.mark.parametrize(("user", "transparent", "warnings"), [(1337, True, 1), (0, True, 0), (1337, False, 0)])
+def test_the_user_whose_connections_come_back(
+    no_rights_needed: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    user: int,
+    transparent: bool,
+    warnings: int,
+) -> None:
+    """As user 1337 behind TPROXY the proxy would call itself: that is said at the start."""
+    monkeypatch.setattr(original_source.os, "geteuid", lambda: user)
+
+    async def test() -> None:
+        async with plane(web(listener=f"{FILTER}\ntransparent: {str(transparent).lower()}")):
+            pass
+
+    with caplog.at_level(logging.WARNING):
+        run(test())
+    said = [record.getMessage() for record in caplog.records if "original_src" in record.getMessage()]
+    assert len(said) == warnings
+    assert all("run it as user 0, group 1337" in one for one in said)
+
+
 def test_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     class Probe(Refusing):
         def __enter__(self) -> Probe:
