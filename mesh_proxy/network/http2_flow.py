@@ -60,10 +60,10 @@ class Http2Flow(HttpShell):
         """responses that wait for credit"""
         self._holds: dict[int, list[int]] = {}
         """requests that nobody takes now -> [by how many they are held, bytes whose credit is kept back]"""
-        self._waits = 0
-        """the stream whose response waits in the codec for its end (`HeldResponses`); 0: none"""
+        self._waits: set[int] = set()
+        """streams whose responses wait in the codec for their end (`HeldResponses`)"""
         self._waiting_bytes = 0
-        """of its body"""
+        """of their bodies"""
 
     def pause_writing(self) -> None:
         self.write_blocked = True
@@ -87,7 +87,9 @@ class Http2Flow(HttpShell):
     def flush(self) -> None:
         """Write what the codec gathered; while the transport takes nothing it stays there and its frames are counted."""
         self._dirty = False
-        self._waits = 0
+        if self._waits:
+            self._waits.clear()
+            self._waiting_bytes = 0
         if self.closed or (self.write_blocked and not self._closing):
             if not self.closed:
                 self._held = self.codec_stats.count_held(self._held, self.codec.held)
@@ -113,13 +115,13 @@ class Http2Flow(HttpShell):
                     raise
                 self._wait_for_credit(event)
             else:
-                if self._waits and event.stream_id == self._waits and not event.end_stream and not self._dirty:
+                if event.stream_id in self._waits and not event.end_stream and not self._dirty:
                     self._waiting_bytes += len(event.data)
                     if self._waiting_bytes <= HELD_BYTES:
                         return
         elif isinstance(event, ResponseHeaders):
             codec.send_response(event)
-            if not event.end_stream and not self._dirty and len(self.streams) == 1 and self._end_is_near(event.stream_id):
+            if not event.end_stream and not self._dirty and self._end_is_near(event.stream_id):
                 return
         elif isinstance(event, Trailers):
             codec.send_trailers(event.stream_id, event.headers)
@@ -144,9 +146,9 @@ class Http2Flow(HttpShell):
         known = stream.request.known
         if not isinstance(known, Head) or known.brief < ENOUGH_CALLS:
             return False
-        self._waits = stream_id
-        self._waiting_bytes = 0
-        self.context.held_responses.add(self)
+        if not self._waits:
+            self.context.held_responses.add(self)
+        self._waits.add(stream_id)
         return True
 
     def release(self) -> None:

@@ -333,7 +333,8 @@ class UpstreamStream(TimedStream):
         self._awaits_grpc_status = False
         endpoint = self.upstream
         assert endpoint is not None
-        status = None if trailers is None else status_of_value(trailers.first.get(b"grpc-status"))
+        value = None if trailers is None else trailers.first.get(b"grpc-status")
+        status = 0 if value == b"0" else status_of_value(value)
         if status is None or http_of_status(status) >= 500:
             endpoint.stats.rq_error += 1
         else:

@@ -73,7 +73,7 @@ class Core:
         self._ended_streams: dict[int, Stream] = {}
         """those that ended since the last read began, for `usage`"""
         self.quiet = False
-        """the last `receive_data` met nothing but whole heads and bodies: there is no output and no new wish for time"""
+        """the last `receive_data` met nothing but whole heads and bodies: it made no output and no new wish for time"""
         self._ordinary = False
         """so far in this call"""
         self.refused = 0

@@ -71,6 +71,8 @@ unpack_frame_header = _head.unpack_from
 unpack_kinds = struct.Struct(">HBHi").unpack_from
 """the nine bytes for a reader in a hurry: (length >> 8, length & 0xFF, type << 8 | flags, stream id, negative if its reserved bit
 is set)"""
+COMPILED: Final = not __file__.endswith(".py")
+"""Machine code reads a byte in a fraction of the time that it takes to call `struct`; the interpreter does not."""
 _settings_entry = struct.Struct(">HI")
 pack_u32 = struct.Struct(">I").pack
 _rst = struct.Struct(">IBII")

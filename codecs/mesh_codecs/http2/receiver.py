@@ -12,6 +12,7 @@ from mesh_codecs.events import (
 )
 from mesh_codecs.http2 import frames
 from mesh_codecs.http2.frames import (
+    COMPILED,
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     FRAME_HEADER_SIZE,
@@ -69,10 +70,11 @@ class Receiver(HeaderReceiver):
         stream_id = 0
         pos = 0
         end = len(data)
+        queued = len(self._out)
         try:
             frames_left = self._frames_per_read
             self.pending = False
-            if self._out and len(self._out) > self.settings.max_outbound_frames:
+            if queued > self.settings.max_outbound_frames:
                 raise ConnectionFault(ENHANCE_YOUR_CALM, "http2.outbound_frames_flood")
             if not self._preface_read:
                 pos = self._read_preface(data)
@@ -81,8 +83,15 @@ class Receiver(HeaderReceiver):
             latest = end - FRAME_HEADER_SIZE
             largest = self._largest_frame
             while pos <= latest:
-                high, low, kind, stream_id = unpack_kinds(data, pos)
-                size = high << 8 | low
+                if COMPILED:
+                    size = data[pos] << 16 | data[pos + 1] << 8 | data[pos + 2]
+                    kind = data[pos + 3] << 8 | data[pos + 4]
+                    stream_id = data[pos + 5] << 24 | data[pos + 6] << 16 | data[pos + 7] << 8 | data[pos + 8]
+                    if stream_id > LARGEST_STREAM_ID:
+                        stream_id -= 1 << 32  # as below
+                else:
+                    high, low, kind, stream_id = unpack_kinds(data, pos)
+                    size = high << 8 | low
                 if size > largest:
                     raise ConnectionFault(FRAME_SIZE_ERROR, "http2.frame_too_large")
                 start = pos + FRAME_HEADER_SIZE
@@ -118,7 +127,7 @@ class Receiver(HeaderReceiver):
             self._wanted = 0 if self.pending else FRAME_HEADER_SIZE
             if size >= FRAME_HEADER_SIZE and not self.pending:
                 self._wanted += unpack_frame_header(rest, 0)[0] >> 8
-        elif self._ordinary and not self._out:
+        elif self._ordinary and len(self._out) == queued:
             self.quiet = True
         return events
 

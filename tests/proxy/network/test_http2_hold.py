@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from bootstraps import options, web
+from http2_support import wire
 from http2_support.caller import Answer, Caller
 from plane_support import Plane, at, plane, run, until, upstream
 
@@ -160,6 +161,28 @@ def test_calls_with_much_to_say_are_not_held() -> None:
     run(body())
 
 
+def test_the_end_of_one_takes_along_what_waits_of_the_others() -> None:
+    async def body() -> None:
+        async with calls() as test:
+            await test.learnt()
+            before = await test.taken(ENOUGH_CALLS + 4)
+            test.hold(FOREVER_S)
+            mine, its = await test.begin()
+            other, its_other = await test.begin()
+            test.endpoint.head(its)
+            test.endpoint.message(its)
+            test.endpoint.head(its_other)
+            test.endpoint.flush()
+            assert await test.taken(ENOUGH_CALLS + 6) == before
+            test.endpoint.end(its_other)
+            assert (await test.caller.answer(other)).trailers is not None
+            assert await test.caller.body(mine, len(MESSAGE)) == MESSAGE
+            test.endpoint.end(its)
+            assert (await test.caller.answer(mine)).trailers is not None
+
+    run(body())
+
+
 def test_what_else_is_written_takes_along_what_waits() -> None:
     async def body() -> None:
         async with calls() as test:
@@ -169,14 +192,10 @@ def test_what_else_is_written_takes_along_what_waits() -> None:
             test.endpoint.head(its)
             test.endpoint.flush()
             await test.taken(ENOUGH_CALLS + 5)
-            other, its_other = await test.begin()
-            test.endpoint.head(its_other)
-            test.endpoint.flush()
-            while not (test.caller.on(mine).status and test.caller.on(other).status):
+            test.caller.raw(wire.frame(wire.PING, 0, 0, bytes(8)))
+            while not test.caller.on(mine).status:
                 await test.caller.read()
-            for one in (its, its_other):
-                test.endpoint.end(one)
+            test.endpoint.end(its)
             assert (await test.caller.answer(mine)).trailers is not None
-            assert (await test.caller.answer(other)).trailers is not None
 
     run(body())
