@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from mesh_proxy.network.http2_flow import Http2Flow
     from mesh_proxy.stream.http_stream import HttpStream
 
-HOLD_S: Final = 0.001
-"""how long a response waits for its end; also, within which time the end must have come for the next to be held"""
+BRIEF_S: Final = 0.001
+"""between the head and the end of a response that came at one go"""
+HOLD_S: Final = 0.005
+"""how long a response waits for its end. A shorter time would have the loop woken more often than it saves writes."""
 HELD_BYTES: Final = 4096
 """of a body that waits"""
 ENOUGH_CALLS: Final = 4
@@ -50,7 +52,7 @@ class HeldResponses:
 
     def learn(self, head: Head, stream: HttpStream) -> None:
         """The response to a request with this head has ended."""
-        if stream.last_upstream_rx_time - stream.first_upstream_rx_time > self.hold_s or stream.bytes_sent > HELD_BYTES:
+        if stream.last_upstream_rx_time - stream.first_upstream_rx_time > BRIEF_S or stream.bytes_sent > HELD_BYTES:
             head.brief = -CALLS_PASSED_ON
         elif head.brief < ENOUGH_CALLS:
             head.brief += 1
