@@ -38,6 +38,7 @@ class PlannedStream(FilteredStream):
             or config.upstream_protocol == "HTTP2"
             or config.max_stream_duration_s
             or self.caller.write_blocked
+            or self.connection.source is not None
         ):
             self._attempt()
             return

@@ -87,6 +87,14 @@ class Http1(asyncio.Protocol):
         self.transport.write(ANSWER * data.count(b"\r\n\r\n"))
 
 
+class Telling(Http1):
+    """Answers with the address that it sees."""
+
+    def data_received(self, data: bytes) -> None:
+        host = self.transport.get_extra_info("peername")[0].encode()
+        self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(host), host))
+
+
 class Dubbo(asyncio.Protocol):
     """Answers every call, whole frames only."""
 
@@ -240,16 +248,18 @@ def test_without_the_filter_everybody_shares(no_rights_needed: None) -> None:
 
 
 def test_two_listeners_with_and_without_the_filter(no_rights_needed: None) -> None:
-    """The pools of a cluster that both use are not mixed up, whoever comes first."""
+    """The pools of a cluster that both use are not mixed up, whoever comes first, also where requests go by their plans."""
 
     async def test() -> None:
         text = web(listener=FILTER, endpoint="<endpoint>")
         plain = text[text.index("  - name: web") : text.index("  - name: tcp")].replace("name: web", "name: plain")
         text = text.replace("  - name: tcp", plain.replace(FILTER, "") + "  - name: tcp", 1)
-        async with Endpoints().serving(Http1) as there, plane(text.replace("<endpoint>", there.address())) as one:
+        async with Endpoints().serving(Telling) as there, plane(text.replace("<endpoint>", there.address())) as one:
             for listener in ("plain", "web", "plain", "web"):
                 caller = await connect(one, listener, FIRST)
-                await asked(caller)
+                for _ in range(6):  # so that its head becomes a known one
+                    answer = await asked(caller)
+                    assert answer.endswith(b"127.0.0.1" if listener == "plain" else FIRST.encode())
             assert there.hosts == ["127.0.0.1", FIRST]
 
     run(test())
