@@ -2,6 +2,8 @@
 
 Proxying a message is re-stamping `stream_id` and sending the event on the other codec, so that every downstream protocol meets
 every upstream one. All text is `bytes` as it was on the wire; header names are lower-case.
+
+Those that are made for every message write out their `__init__`: what `dataclass` makes stays interpreted in the compiled build.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ class KnownHead:
         """what receivers worked out of it, for the next time: each under a key of its own"""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class RequestHeaders:
     """The head of a request. `host` and the pseudo headers are fields, never entries of `headers`."""
 
@@ -39,17 +41,43 @@ class RequestHeaders:
     headers: Headers
     end_stream: bool
     """no body and no trailers follow"""
-    protocol: bytes = b""
+    protocol: bytes
     """HTTP/1 `Upgrade` or HTTP/2 extended CONNECT `:protocol` value, lower-case; empty for an ordinary request"""
-    http_version: bytes = b"HTTP/1.1"
+    http_version: bytes
     """`HTTP/1.0`, `HTTP/1.1` or `HTTP/2`, as access logs print it"""
-    known: KnownHead | None = field(default=None, compare=False, repr=False)
+    known: KnownHead | None = field(compare=False, repr=False)
     """the head came before, byte for byte; None also where the codec does not look"""
-    likeness: Any = field(default=None, compare=False, repr=False)
+    likeness: Any = field(compare=False, repr=False)
     """for the codec that sends the head: heads with the same object here differ in the value of `x-request-id` at most"""
 
+    def __init__(
+        self,
+        stream_id: int,
+        method: bytes,
+        scheme: bytes,
+        authority: bytes,
+        path: bytes,
+        headers: Headers,
+        end_stream: bool,
+        protocol: bytes = b"",
+        http_version: bytes = b"HTTP/1.1",
+        known: KnownHead | None = None,
+        likeness: Any = None,
+    ) -> None:
+        self.stream_id = stream_id
+        self.method = method
+        self.scheme = scheme
+        self.authority = authority
+        self.path = path
+        self.headers = headers
+        self.end_stream = end_stream
+        self.protocol = protocol
+        self.http_version = http_version
+        self.known = known
+        self.likeness = likeness
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, init=False)
 class ResponseHeaders:
     """The final head of a response (status >= 200, or 101 for an accepted upgrade)."""
 
@@ -57,7 +85,16 @@ class ResponseHeaders:
     status: int
     headers: Headers
     end_stream: bool
-    http_version: bytes = b"HTTP/1.1"
+    http_version: bytes
+
+    def __init__(
+        self, stream_id: int, status: int, headers: Headers, end_stream: bool, http_version: bytes = b"HTTP/1.1"
+    ) -> None:
+        self.stream_id = stream_id
+        self.status = status
+        self.headers = headers
+        self.end_stream = end_stream
+        self.http_version = http_version
 
 
 @dataclass(slots=True)
@@ -69,23 +106,33 @@ class InformationalHeaders:
     headers: Headers
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Data:
     """A piece of a body (or of a tunnel after an upgrade). Pieces may be of any size; empty only with `end_stream`."""
 
     stream_id: int
     data: bytes
     end_stream: bool
-    flow_size: int = 0
+    flow_size: int
     """what to `acknowledge` once delivered, in bytes: differs from len(data) where padding counts (HTTP/2)"""
 
+    def __init__(self, stream_id: int, data: bytes, end_stream: bool, flow_size: int = 0) -> None:
+        self.stream_id = stream_id
+        self.data = data
+        self.end_stream = end_stream
+        self.flow_size = flow_size
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, init=False)
 class Trailers:
     """The trailing header block; it ends the stream."""
 
     stream_id: int
     headers: Headers
+
+    def __init__(self, stream_id: int, headers: Headers) -> None:
+        self.stream_id = stream_id
+        self.headers = headers
 
 
 @dataclass(slots=True)

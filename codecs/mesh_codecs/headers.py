@@ -9,30 +9,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from mesh_codecs.native import mypyc_attr
+
 Pairs = list[tuple[bytes, bytes]]
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Headers:
     """A header block. Names must be lower-case already: codecs see to it, and so does whoever adds a header."""
 
     __slots__ = ("first", "more")
 
-    def __init__(self, pairs: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    first: dict[bytes, bytes]
+    """name -> first value"""
+    more: Pairs | None
+    """second and later values as (name, value), in order of arrival; None when no name repeats"""
+
+    def __init__(self, pairs: Iterable[tuple[bytes, bytes]] = (), first: dict[bytes, bytes] | None = None) -> None:
+        """From pairs, or around a dict of single values, which becomes theirs."""
+        if first is not None:
+            self.first = first
+            self.more = None
+            return
         items = pairs if isinstance(pairs, list) else list(pairs)
-        self.first: dict[bytes, bytes] = dict(items)
-        """name -> first value"""
-        self.more: Pairs | None = None
-        """second and later values as (name, value), in order of arrival; None when no name repeats"""
+        self.first = dict(items)
+        self.more = None
         if len(self.first) != len(items):
             self._split_repeats(items)
-
-    @staticmethod
-    def of(first: dict[bytes, bytes]) -> Headers:
-        """Headers around a dict of single values, which becomes theirs."""
-        headers: Headers = Headers.__new__(Headers)
-        headers.first = first
-        headers.more = None
-        return headers
 
     def _split_repeats(self, items: Pairs) -> None:
         first: dict[bytes, bytes] = {}

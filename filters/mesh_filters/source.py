@@ -18,7 +18,7 @@ import re
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from mesh_filters.definition import FieldError
 from mesh_filters.filter import Stream
@@ -46,7 +46,9 @@ def source_part(stream: Stream, part: str) -> bytes | None:
     """One of PARTS."""
     header = HEADER_PARTS.get(part)
     if header is not None:
-        return stream.request.headers.first.get(header)
+        headers: Any = stream.request.headers  # those of Dubbo have a property `first`
+        value: bytes | None = headers.first.get(header)
+        return value
     for name in identities_of(stream):
         if part == "identity":
             return name.encode("latin-1", "replace")
@@ -65,7 +67,8 @@ def check_part(part: object, path: str) -> str:
 
 def source_label(stream: Stream, name: str) -> bytes | None:
     """A label of the caller's workload."""
-    header = stream.request.headers.first.get(PEER_METADATA)
+    headers: Any = stream.request.headers
+    header: bytes | None = headers.first.get(PEER_METADATA)
     if header is None:
         return None
     labels = _known.get(header)

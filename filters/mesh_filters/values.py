@@ -103,8 +103,7 @@ def value_source(config: Mapping[str, Any], path: str) -> Value:
         return lambda stream: source_label(stream, given)
     name = given.encode()
     if kind in ("header", "attachment"):
-        lower = name.lower()
-        return lambda stream: stream.request.headers.first.get(lower)
+        return _header(name.lower())
     if kind == "cookie":
         return lambda stream: cookie(stream.request.headers.get_all(b"cookie"), name)
     if kind == "query":
@@ -112,6 +111,15 @@ def value_source(config: Mapping[str, Any], path: str) -> Value:
     if kind == "baggage":
         return lambda stream: baggage_member(stream.request.headers.get_joined(b"baggage"), name)
     return lambda stream: tracestate_member(stream.request.headers.get_joined(b"tracestate"), name)
+
+
+def _header(name: bytes) -> Value:
+    def value(stream: Stream) -> bytes | None:
+        headers: Any = stream.request.headers  # those of Dubbo have a property `first`
+        found: bytes | None = headers.first.get(name)
+        return found
+
+    return value
 
 
 def remote_ip(stream: Stream) -> bytes:

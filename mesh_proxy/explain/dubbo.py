@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Coroutine
 from struct import pack
 from time import monotonic
@@ -14,7 +13,7 @@ from mesh_codecs.dubbo.frame import FLAG_REQUEST, FLAG_TWO_WAY, HESSIAN2, MAGIC
 from mesh_codecs.hessian2.write import dumps
 from mesh_proxy.explain.candidates import candidates
 from mesh_proxy.explain.nobody import Consumer
-from mesh_proxy.explain.scratch import QuietFilterContext, dismiss, scratch_context, watch
+from mesh_proxy.explain.scratch import QuietFilterContext, copied, dismiss, scratch_context, watch
 from mesh_proxy.network.filter_context import compile_filters
 from mesh_proxy.stats.dubbo_group import DubboStats
 from mesh_proxy.stream.dubbo_call import DubboCall
@@ -84,7 +83,7 @@ def frame_of(question: Question) -> bytes:
 def explain(question: Question, manager: DubboManager, info: ConnectionInfo, listener: Listener) -> dict[str, Any]:
     """What became of the call."""
     notes: list[dict[str, Any]] = []
-    quiet = copy.copy(manager)
+    quiet = copied(manager)
     quiet.context = scratch_context(manager.context)
     quiet.stats = quiet.context.registry.get(DubboStats, manager.stats.prefix)
     quiet.access_loggers = ()

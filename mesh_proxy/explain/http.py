@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Coroutine
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
@@ -13,7 +12,7 @@ from mesh_codecs.headers import Headers
 from mesh_proxy.config.model.route import DirectResponseConfig, RedirectConfig
 from mesh_proxy.explain.candidates import candidates
 from mesh_proxy.explain.nobody import Caller
-from mesh_proxy.explain.scratch import QuietFilterContext, dismiss, scratch_context, watch
+from mesh_proxy.explain.scratch import QuietFilterContext, copied, dismiss, scratch_context, watch
 from mesh_proxy.network.filter_context import compile_filters
 from mesh_proxy.stats.groups import HttpStats, ListenerHttpStats
 from mesh_proxy.stream.http_stream import HttpStream
@@ -54,7 +53,7 @@ class ExplainedStream(HttpStream):
 
 def _quiet(manager: HttpManager, notes: list[dict[str, Any]]) -> HttpManager:
     """The same manager with the same route table, whose filters are looked at and whose counts are nobody's."""
-    made = copy.copy(manager)
+    made = copied(manager)
     made.context = scratch_context(manager.context)
     made.stats = made.context.registry.get(HttpStats, manager.stats.prefix)
     made.listener_stats = made.context.registry.get(ListenerHttpStats, manager.listener_stats.prefix)

@@ -7,10 +7,10 @@ time-outs are its own, thrown away with it.
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from types import GetSetDescriptorType, MemberDescriptorType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mesh_codecs.events import RequestHeaders
 from mesh_filters.async_filter import AsyncFilter
@@ -26,6 +26,7 @@ from mesh_proxy.worker.value_table import ValueTable
 if TYPE_CHECKING:
     from mesh_proxy.context import WorkerContext
 
+T = TypeVar("T")
 _Pairs = tuple[tuple[str, str], ...]
 
 
@@ -63,9 +64,23 @@ class _KnownTraces(TraceMemory):
         return True
 
 
+def copied(thing: T) -> T:
+    """What `copy.copy` gives, of compiled classes too: their attributes are descriptors of the class, as slots are."""
+    made = type(thing).__new__(type(thing))
+    for kind in type(thing).__mro__:
+        for name, found in vars(kind).items():
+            if (
+                isinstance(found, (GetSetDescriptorType, MemberDescriptorType))
+                and not name.startswith("__")
+                and hasattr(thing, name)
+            ):
+                setattr(made, name, getattr(thing, name))
+    return made
+
+
 def scratch_context(context: WorkerContext) -> WorkerContext:
     """A copy that shares what is read."""
-    made = copy.copy(context)
+    made = copied(context)
     loop: Any = _StillLoop()
     made.loop = loop
     made.registry = StatRegistry()

@@ -16,6 +16,7 @@ from mesh_proxy.stats.dubbo_group import DubboStats
 from mesh_proxy.stats.group import sanitize
 from mesh_proxy.stream.dubbo_call import PLAIN
 from mesh_proxy.stream.dubbo_plan import DubboPlans
+from mesh_proxy.worker.route_tables import RouteUser
 
 if TYPE_CHECKING:
     from mesh_proxy.access_log import SinkSet
@@ -33,7 +34,6 @@ class DubboManager:
     """Shared by every connection of one filter chain."""
 
     __slots__ = (
-        "__weakref__",
         "access_loggers",
         "client_cert",
         "clusters",
@@ -47,6 +47,7 @@ class DubboManager:
         "memo",
         "now",
         "plans",
+        "route_user",
         "routes",
         "stats",
         "unsent",
@@ -61,8 +62,9 @@ class DubboManager:
         self.now = monotonic
         self.stats = context.registry.get(DubboStats, f"dubbo.{sanitize(config.stat_prefix)}.")
         routes = DubboRoutesConfig(name=config.stat_prefix, routes=config.routes)
+        self.route_user = RouteUser(self)
         if config.drds is not None:  # what did not come in time has no routes
-            routes = context.route_tables.enter(self, config.drds) or DubboRoutesConfig(name=config.drds.name)
+            routes = context.route_tables.enter(self.route_user, config.drds) or DubboRoutesConfig(name=config.drds.name)
         self.take_routes(self.compile_routes(routes))
         self.memo = HeadMemo(max_values=config.max_search_values)
         """heads carry plans, which know the table that they are of"""

@@ -174,7 +174,7 @@ class HttpConnection(HttpShell):
             first = plan.first.copy()
             if plan.makes_id:
                 first[b"x-request-id"] = context.request_id()
-            headers = Headers.of(first)
+            headers = Headers((), first)
             request = RequestHeaders(
                 codec.stream,
                 known.method,

@@ -21,6 +21,7 @@ from mesh_proxy.routing import RouteTable
 from mesh_proxy.stats.group import sanitize
 from mesh_proxy.stats.groups import HttpStats, ListenerHttpStats
 from mesh_proxy.stream.request_plan import RequestPlans
+from mesh_proxy.worker.route_tables import RouteUser
 
 if TYPE_CHECKING:
     from mesh_proxy.access_log import SinkSet
@@ -36,7 +37,6 @@ class HttpManager:
     """Shared by every connection of one filter chain."""
 
     __slots__ = (
-        "__weakref__",
         "access_loggers",
         "alpn",
         "client_cert",
@@ -62,6 +62,7 @@ class HttpManager:
         "require_path_checks",
         "returns_request_id",
         "route_table",
+        "route_user",
         "scheme_overwrite",
         "server_name",
         "stats",
@@ -117,8 +118,9 @@ class HttpManager:
             config.normalize_path or config.merge_slashes or config.path_with_escaped_slashes_action != "KEEP_UNCHANGED"
         )
         table = config.route_table
+        self.route_user = RouteUser(self)
         if config.rds is not None:  # what did not come in time has no routes
-            table = context.route_tables.enter(self, config.rds) or RouteTableConfig(name=config.rds.name)
+            table = context.route_tables.enter(self.route_user, config.rds) or RouteTableConfig(name=config.rds.name)
         assert table is not None
         self.stream_idle_queues: tuple[DeadlineQueue, ...] = ()
         self.connection_queues: tuple[DeadlineQueue, ...] = ()

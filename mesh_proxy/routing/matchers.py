@@ -139,7 +139,7 @@ def compile_headers_matcher(config: HeaderMatcherConfig) -> Callable[[Headers], 
     name = config.name.encode()
     test, test_any = _compile_value_test(config)
 
-    def matches(headers: Headers) -> bool:
+    def matches(headers: Any) -> bool:  # Headers; those of Dubbo have a property `first`
         if headers.more is not None:
             values = headers.get_all(name)
             if len(values) > 1:
@@ -162,7 +162,7 @@ def compile_header_matcher(config: HeaderMatcherConfig) -> RequestTest:
         return lambda request: test(field(request) or None)
 
     def matches(request: RequestHeaders) -> bool:
-        headers = request.headers
+        headers: Any = request.headers
         if headers.more is not None:
             values = headers.get_all(name)
             if len(values) > 1:

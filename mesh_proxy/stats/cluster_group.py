@@ -117,7 +117,8 @@ class ClusterStats(StatGroup):
     )
     HISTOGRAMS: ClassVar[tuple[str, ...]] = ("upstream_cx_connect_ms", "upstream_cx_length_ms", "upstream_rq_time")
     CODES: ClassVar[str] = "upstream_rq"
-    __slots__ = (*COUNTERS, *GAUGES, *HISTOGRAMS, "codes", "external_codes", "internal_codes", "retry_codes")
+    CODE_TABLES: ClassVar[tuple[str, ...]] = ("codes", "external_codes", "internal_codes", "retry_codes")
+    __slots__ = (*COUNTERS, *GAUGES, *HISTOGRAMS, *CODE_TABLES)
 
     upstream_cx_total: int
     upstream_cx_http1_total: int

@@ -10,6 +10,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Any, ClassVar
 
+from mesh_codecs.native import mypyc_attr
+
 BUCKETS_MS: tuple[float, ...] = (
     0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000,
 )  # fmt: skip
@@ -31,6 +33,7 @@ class Histogram:
         self.total += value
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class StatGroup:
     """Base of all groups; subclasses name their statistics in the class tables and repeat them in `__slots__`."""
 
@@ -45,6 +48,8 @@ class StatGroup:
     """base name of the per-code counters, e.g. `upstream_rq`; empty for none. They live in the attribute `codes`."""
     CODE_DETAIL: ClassVar[bool] = True
     """also `<CODES>_<code>`, not only the classes `<CODES>_<n>xx`"""
+    CODE_TABLES: ClassVar[tuple[str, ...]] = ()
+    """the attributes that are such dicts"""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -87,8 +92,6 @@ def reset_group(group: StatGroup) -> None:
     """Set the counters of a group to zero; gauges and histograms stay, as with Envoy."""
     for name in group.COUNTERS:
         setattr(group, name, 0)
-    if group.CODES:
-        for name in dir(group):
-            if name == "codes" or name.endswith("_codes"):
-                table = getattr(group, name)
-                table.update(dict.fromkeys(table, 0))
+    for name in group.CODE_TABLES:
+        table = getattr(group, name)
+        table.update(dict.fromkeys(table, 0))

@@ -47,6 +47,7 @@ class ListenerHttpStats(StatGroup):
     COUNTERS: ClassVar[tuple[str, ...]] = ("downstream_rq_completed",)
     CODES: ClassVar[str] = "downstream_rq"
     CODE_DETAIL: ClassVar[bool] = False
+    CODE_TABLES: ClassVar[tuple[str, ...]] = ("codes",)
     __slots__ = (*COUNTERS, "codes")
 
     downstream_rq_completed: int
@@ -126,6 +127,7 @@ class HttpStats(StatGroup):
     HISTOGRAMS: ClassVar[tuple[str, ...]] = ("downstream_cx_length_ms", "downstream_rq_time")
     CODES: ClassVar[str] = "downstream_rq"
     CODE_DETAIL: ClassVar[bool] = False
+    CODE_TABLES: ClassVar[tuple[str, ...]] = ("codes",)
     __slots__ = (*COUNTERS, *GAUGES, *HISTOGRAMS, "codes")
 
     downstream_cx_total: int

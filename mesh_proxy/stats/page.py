@@ -50,7 +50,6 @@ def create_page(name: str) -> int:
 
 def shape_of(kind: type[StatGroup], shape_id: int) -> GroupShape:
     """The tables of a class."""
-    slots = {name for base in kind.__mro__ for name in getattr(base, "__slots__", ())}
     return GroupShape(
         shape_id=shape_id,
         name=kind.__name__,
@@ -60,7 +59,7 @@ def shape_of(kind: type[StatGroup], shape_id: int) -> GroupShape:
         shared=tuple(index for index, name in enumerate((*kind.COUNTERS, *kind.GAUGES)) if name in kind.SHARED),
         codes=kind.CODES,
         code_detail=kind.CODE_DETAIL,
-        code_tables=tuple(sorted(name for name in slots if name == "codes" or name.endswith("_codes"))),
+        code_tables=kind.CODE_TABLES,
     )
 
 

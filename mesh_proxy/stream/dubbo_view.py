@@ -7,7 +7,8 @@ they are changed. Attachments that cannot be had (opaque serialization, too far 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 from mesh_codecs.dubbo import DubboMessage
 from mesh_codecs.errors import LocalProtocolError, RemoteProtocolError
@@ -20,8 +21,13 @@ NO_VERSION = b"0.0.0"
 """how Dubbo writes that a service has none"""
 
 
+_FIRST: Final[Any] = vars(Headers)["first"]
+"""the attribute itself"""
+
+
 class AttachmentHeaders(Headers):
-    """See the module."""
+    """See the module. What is interpreted reads `first` as below. Compiled code would read the attribute of `Headers` itself,
+    which is not there before the first look: where attachments may come it calls methods, or takes the headers as `Any`."""
 
     __slots__ = ("_before", "_message", "_names", "_values", "unreadable")
 
@@ -41,12 +47,65 @@ class AttachmentHeaders(Headers):
         values = self._values
         if values is None:
             values = self._values = self._read()
+            _FIRST.__set__(self, values)
         return values
 
     @first.setter
     def first(self, values: dict[bytes, bytes]) -> None:
         self.first.clear()
         self.first.update(values)
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of a name."""
+        return self.first.get(name)
+
+    def get_joined(self, name: bytes) -> bytes | None:
+        """All values of a name joined by a comma."""
+        return self.first.get(name) if self.more is None else super().get_joined(name)
+
+    def get_all(self, name: bytes) -> list[bytes]:
+        """All values of a name, in order."""
+        return super().get_all(name) if name in self.first else []
+
+    def set(self, name: bytes, value: bytes) -> None:
+        """Replace all values of a name by one."""
+        self.first[name] = value
+        if self.more is not None:
+            self._drop_repeats(name)
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """Add a value after those that are there."""
+        if name not in self.first:
+            self.first[name] = value
+        else:
+            super().add(name, value)
+
+    def setdefault(self, name: bytes, value: bytes) -> None:
+        """Add a value only if the name is absent."""
+        self.first.setdefault(name, value)
+
+    def remove(self, name: bytes) -> bytes | None:
+        """Remove every value of a name; the first one is returned."""
+        return super().remove(name) if name in self.first else None
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every (name, value)."""
+        return iter([*self.first.items(), *(self.more or ())])
+
+    def copy(self) -> Headers:
+        """An independent copy, of what the attachments say now."""
+        return Headers(list(self.items()))
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self.first
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.more or ())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Headers) and self.first == other.first and (self.more or []) == (other.more or [])
+
+    __hash__ = None  # mutable
 
     @property
     def service_version(self) -> bytes:

@@ -63,7 +63,7 @@ def _make(known: KnownResponse, manager: HttpManager) -> ResponsePlan | None:
     if b"date" not in first:
         date = first[b"date"] = manager.context.date()
     try:
-        head = plain_response_head(ResponseHeaders(0, known.status, Headers.of(first), False))
+        head = plain_response_head(ResponseHeaders(0, known.status, Headers((), first), False))
     except LocalProtocolError:
         return None  # it is said where the response is sent
     before, mark, after = head.partition(_MARK)

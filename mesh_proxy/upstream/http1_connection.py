@@ -166,7 +166,7 @@ class Http1UpstreamConnection(PooledConnection):
         else:
             body = data[known.size :]
             planned.upstream_wire_bytes_received += len(data)
-            head = ResponseHeaders(self._stream_id, known.status, Headers.of(known.first.copy()), False)
+            head = ResponseHeaders(self._stream_id, known.status, Headers((), known.first.copy()), False)
             self._dispatch([head, Data(self._stream_id, body, True, len(body))])
         if self.context.dirty:
             self.context.flush()

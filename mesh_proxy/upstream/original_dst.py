@@ -47,7 +47,7 @@ class OriginalDstCluster(Cluster):
 
     def _address(self, context: LbContext) -> tuple[str, int] | None:
         if self._header and context.headers is not None:
-            value = context.headers.first.get(self._header)
+            value = context.headers.get(self._header)
             if value is not None:
                 address = parse_address(value)
                 if address is not None:

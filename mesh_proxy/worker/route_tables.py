@@ -24,6 +24,16 @@ class Manager(Protocol):
         """Requests that begin from now on are routed by it."""
 
 
+class RouteUser:
+    """Belongs to a manager and knows it, so that the manager is found as long as it lives: a compiled one cannot be referred to
+    weakly itself."""
+
+    __slots__ = ("__weakref__", "manager")
+
+    def __init__(self, manager: Manager) -> None:
+        self.manager = manager
+
+
 Staged = list[tuple["Manager", Any]]
 """manager and compiled table"""
 
@@ -35,11 +45,11 @@ class RouteTables:
 
     def __init__(self) -> None:
         self.configs: Mapping[Reference, RouteTableConfig | DubboRoutesConfig] = {}
-        self._managers: dict[Reference, WeakSet[Manager]] = {}
+        self._managers: dict[Reference, WeakSet[RouteUser]] = {}
 
-    def enter(self, manager: Manager, reference: Reference) -> Any:
+    def enter(self, user: RouteUser, reference: Reference) -> Any:
         """The manager's table; None if it did not come in time. It will be given every later one."""
-        self._managers.setdefault(reference, WeakSet()).add(manager)
+        self._managers.setdefault(reference, WeakSet()).add(user)
         return self.configs.get(reference)
 
     def stage(self, configs: Mapping[Reference, RouteTableConfig | DubboRoutesConfig]) -> Staged:
@@ -49,7 +59,8 @@ class RouteTables:
             old = self.configs.get(reference)
             if config is old or config == old:
                 continue
-            for manager in self._managers.get(reference, ()):
+            for user in self._managers.get(reference, ()):
+                manager = user.manager
                 try:
                     staged.append((manager, manager.compile_routes(config)))
                 except ValueError as error:

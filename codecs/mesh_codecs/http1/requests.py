@@ -63,7 +63,7 @@ def known_request(head: bytes, settings: Http1Settings) -> KnownRequest | None:
 
 def known_event(stream: int, known: KnownRequest) -> RequestHeaders:
     """The event of a known head."""
-    headers = Headers.of(known.first.copy())
+    headers = Headers((), known.first.copy())
     no_body = known.mode == NO_BODY
     return RequestHeaders(stream, known.method, b"", known.authority, known.path, headers, no_body, b"", b"HTTP/1.1", known)
 

@@ -233,7 +233,7 @@ class UpstreamHttp1:
         if known is not None and known.count <= self._max_count and not self._tunnel_asked:
             _table.hits += 1
             self._unknown = 0
-            return self._plain_response(known.status, Headers.of(known.first.copy()), known.length, data, end + 4, events)
+            return self._plain_response(known.status, Headers((), known.first.copy()), known.length, data, end + 4, events)
         lines = head.split(b"\r\n")
         status, minor = parse_status_line(lines.pop(0))
         if len(lines) > self._max_count:

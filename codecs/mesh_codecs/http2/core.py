@@ -7,6 +7,7 @@ from typing import Final
 from mesh_codecs.errors import LocalProtocolError, RemoteProtocolError, ResetReason
 from mesh_codecs.events import ConnectionFailed, Event, StreamReset
 from mesh_codecs.http2 import frames
+from mesh_codecs.http2.engine import Http2Engine
 from mesh_codecs.http2.flood import FloodGuard
 from mesh_codecs.http2.frames import ConnectionFault, StreamFault
 from mesh_codecs.http2.hpack_decoder import HpackDecoder
@@ -20,7 +21,7 @@ ASSUMED_MAX_STREAMS: Final = 100
 """concurrent streams that we allow ourselves before the peer's SETTINGS arrive"""
 
 
-class Core:
+class Core(Http2Engine):
     """State of one connection. `_Sender` and `_Receiver` build on it; nothing here is for the outside."""
 
     def __init__(self, downstream: bool, settings: Http2Settings) -> None:

@@ -21,6 +21,7 @@ from mesh_codecs.events import (
 )
 from mesh_codecs.headers import Pairs
 from mesh_codecs.http2 import frames
+from mesh_codecs.http2.engine import Http2Engine
 from mesh_codecs.http2.flood import FloodGuard
 from mesh_codecs.http2.frames import ENHANCE_YOUR_CALM, FRAME_HEADER_SIZE, LARGEST_STREAM_ID, ConnectionFault
 from mesh_codecs.http2.heads import Malformed, request_head, response_head, trailers_head
@@ -31,7 +32,7 @@ DRAIN: Final = b"mesh-drn"
 _CONTROL: Final = frozenset((frames.RST_STREAM, frames.SETTINGS, frames.PING))
 
 
-class H2Receiver:
+class H2Receiver(Http2Engine):
     """One connection of h2 and what we keep beside it."""
 
     def __init__(self, downstream: bool, settings: Http2Settings) -> None:
