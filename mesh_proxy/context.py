@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from mesh_codecs.native import mypyc_attr
 from mesh_proxy.dates import http_date
 from mesh_proxy.deadlines import Deadlines
 from mesh_proxy.listener.connection_table import ConnectionTable
@@ -39,6 +40,7 @@ class Flushable(Protocol):
         """Write what was gathered: one write per connection and turn."""
 
 
+@mypyc_attr(serializable=True)  # it is copied: see mesh_proxy.explain.scratch
 class WorkerContext:
     """One per worker."""
 

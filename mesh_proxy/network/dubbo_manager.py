@@ -7,6 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.dubbo import HeadMemo
+from mesh_codecs.native import mypyc_attr
 from mesh_proxy.access_log import AccessLogger
 from mesh_proxy.config.model.dubbo import DubboRoutesConfig
 from mesh_proxy.network.client_cert import client_cert_header
@@ -30,6 +31,7 @@ WRITE_STALL_S: Final = 60.0
 """A consumer that takes nothing of what waits for it for so long is given up."""
 
 
+@mypyc_attr(serializable=True)  # it is copied: see mesh_proxy.explain.scratch
 class DubboManager:
     """Shared by every connection of one filter chain."""
 

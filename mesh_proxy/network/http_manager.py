@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mesh_codecs.http1 import Http1Settings, UnderscoreAction
 from mesh_codecs.http2 import Http2Engine, new_codec
+from mesh_codecs.native import mypyc_attr
 from mesh_proxy.access_log import AccessLogger
 from mesh_proxy.config.model import ClusterActionConfig, RouteTableConfig
 from mesh_proxy.network import request_headers
@@ -33,6 +34,7 @@ ANY_IDLE_S: Final = 300.0
 """Where streams may be idle for ever, and the next version of the route table may say otherwise: how often it is looked."""
 
 
+@mypyc_attr(serializable=True)  # it is copied: see mesh_proxy.explain.scratch
 class HttpManager:
     """Shared by every connection of one filter chain."""
 

@@ -44,8 +44,8 @@ class H2Receiver(Http2Engine):
 
         self.downstream: Final = downstream
         self.settings: Final = settings
-        self._events: Final = h2.events
-        self._error: Final = (h2.exceptions.ProtocolError, ValueError, KeyError)
+        self._events: Any = h2.events
+        self._error: Any = (h2.exceptions.ProtocolError, ValueError, KeyError)
         self._guard = FloodGuard(settings)
         config = h2.config.H2Configuration(client_side=not downstream, header_encoding=None)
         self._connection = h2.connection.H2Connection(config)
