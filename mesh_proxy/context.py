@@ -40,7 +40,7 @@ class Flushable(Protocol):
         """Write what was gathered: one write per connection and turn."""
 
 
-@mypyc_attr(serializable=True)  # it is copied: see mesh_proxy.explain.scratch
+@mypyc_attr(allow_interpreted_subclasses=True)  # so its `__new__` does not call `__init__`: mesh_proxy.explain.scratch copies it
 class WorkerContext:
     """One per worker."""
 

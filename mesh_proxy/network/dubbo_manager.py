@@ -31,7 +31,7 @@ WRITE_STALL_S: Final = 60.0
 """A consumer that takes nothing of what waits for it for so long is given up."""
 
 
-@mypyc_attr(serializable=True)  # it is copied: see mesh_proxy.explain.scratch
+@mypyc_attr(allow_interpreted_subclasses=True)  # so its `__new__` does not call `__init__`: mesh_proxy.explain.scratch copies it
 class DubboManager:
     """Shared by every connection of one filter chain."""
 

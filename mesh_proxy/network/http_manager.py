@@ -34,7 +34,7 @@ ANY_IDLE_S: Final = 300.0
 """Where streams may be idle for ever, and the next version of the route table may say otherwise: how often it is looked."""
 
 
-@mypyc_attr(serializable=True)  # it is copied: see mesh_proxy.explain.scratch
+@mypyc_attr(allow_interpreted_subclasses=True)  # so its `__new__` does not call `__init__`: mesh_proxy.explain.scratch copies it
 class HttpManager:
     """Shared by every connection of one filter chain."""
 
