@@ -49,7 +49,7 @@ def test_the_next_request_while_the_last_answer_is_not_taken(start: Start) -> No
     """
     sizes = range(2_000_000, 3_600_000, 80_000)
     with Peer(respond_with(0.2)) as peer:
-        sidecar = start(one_listener(peer.port))
+        sidecar = start(one_listener(peer.port, timeout="300s"))  # they are taken one after the other
         socks = [connect(sidecar.port("in"), receive_buffer=4096) for _ in sizes]
         for sock, size in zip(socks, sizes, strict=True):
             sock.sendall(b"GET /%d HTTP/1.1\r\nhost: shop\r\n\r\n" % size * 2)

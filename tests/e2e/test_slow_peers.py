@@ -159,7 +159,7 @@ def test_slow_reader_of_a_large_answer(start: Start) -> None:
     """What is not read stays with the upstream: the worker grows by no more than water marks, and serves others."""
     with Peer(pour) as peer:
         config = bootstrap(
-            [http("in", [forward("large", "/large"), forward("back")])],
+            [http("in", [forward("large", "/large", timeout="300s"), forward("back")])],
             [static_cluster("large", peer.port), static_cluster("back", "back")],
         )
         sidecar = start(config)
@@ -230,7 +230,7 @@ def test_slow_upstream_for_a_large_upload(start: Start) -> None:
     uploads = 2
     with Peer(serve, receive_buffer=4096) as peer:
         config = bootstrap(
-            [http("in", [forward("large", "/large", timeout="60s"), forward("back")])],
+            [http("in", [forward("large", "/large", timeout="300s"), forward("back")])],
             [static_cluster("large", peer.port), static_cluster("back", "back")],
         )
         sidecar = start(config)
