@@ -12,11 +12,11 @@ from mesh_codecs.dubbo import DubboCodec, DubboMessage, Refusal
 from mesh_codecs.dubbo.frame import FLAG_REQUEST, FLAG_TWO_WAY, HESSIAN2, MAGIC
 from mesh_codecs.hessian2.write import dumps
 from mesh_proxy.explain.candidates import candidates
-from mesh_proxy.explain.nobody import Consumer
 from mesh_proxy.explain.scratch import QuietFilterContext, copied, dismiss, scratch_context, watch
 from mesh_proxy.network.filter_context import compile_filters
 from mesh_proxy.stats.dubbo_group import DubboStats
 from mesh_proxy.stream.dubbo_call import DubboCall
+from mesh_proxy.stream.dubbo_consumer import DubboConsumer
 from mesh_proxy.stream.dubbo_stream import DubboStream
 
 if TYPE_CHECKING:
@@ -35,12 +35,29 @@ class _Stream(DubboStream):
         return cast("asyncio.Task[None]", dismiss(work))
 
 
+class Consumer(DubboConsumer):
+    """The connection of nobody, on which described calls arrive."""
+
+    __slots__ = ()
+
+    def __init__(self, manager: DubboManager, info: ConnectionInfo, owner: Listener) -> None:
+        self.manager = manager
+        self.stats = manager.stats
+        self.info = info
+        self.owner = owner
+        self.closed = False
+        self.pinned = None
+
+    def answer(self, call: DubboCall, frame: bytes) -> None:
+        """Nobody waits for it."""
+
+
 class ExplainedCall(DubboCall):
     """A real call, but for its last step."""
 
     __slots__ = ("cluster_name", "lb_context", "refused")
 
-    def __init__(self, consumer: Any, message: DubboMessage, now: float) -> None:
+    def __init__(self, consumer: DubboConsumer, message: DubboMessage, now: float) -> None:
         super().__init__(consumer, message, now)
         self.cluster_name = ""
         self.lb_context: LbContext | None = None

@@ -1,4 +1,4 @@
-"""The connections of nobody, on which described requests arrive."""
+"""The connection of nobody, on which described HTTP requests arrive."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from mesh_codecs.events import Data, ResponseHeaders
 
 if TYPE_CHECKING:
     from mesh_proxy.listener.listener import Listener
-    from mesh_proxy.network.dubbo_manager import DubboManager
-    from mesh_proxy.stream.dubbo_call import DubboCall
     from mesh_proxy.stream.info import ConnectionInfo
 
 
@@ -35,18 +33,3 @@ class Caller:
 
     pause_reading = resume_reading = reset_stream = measure = stream_done = _nothing
     response_begins = response_precedes_request = close_after_response = tunnel_opened = _nothing
-
-
-class Consumer:
-    """Of Dubbo."""
-
-    pinned = None
-    closed = False
-
-    def __init__(self, manager: DubboManager, info: ConnectionInfo, owner: Listener) -> None:
-        self.manager = manager
-        self.info = info
-        self.owner = owner
-
-    def answer(self, call: DubboCall, frame: bytes) -> None:
-        """Nobody waits for it."""

@@ -60,16 +60,14 @@ class DubboConnection(DubboShell):
         "calls",
         "draining",
         "last_call",
-        "pinned",
     )
 
     def __init__(self, manager: DubboManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
         super().__init__(manager, info, owner)
         self.calls: dict[int, DubboCall] = {}
         """two-way calls in flight, by the consumer's id"""
-        self.pinned: dict[str, DubboPool] | None = None if info.source is None else {}
-        """by cluster: upstream connections of this consumer alone. None where all others are everybody's: those of a consumer
-        with a source are not"""
+        if info.source is not None:
+            self.pinned = {}  # connections that are everybody's are not those of a consumer with a source
         self.last_call = info.start_monotonic
         self.draining = False
         self._ending = False
@@ -92,7 +90,7 @@ class DubboConnection(DubboShell):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
         set_limits(transport, self.owner.buffer_limit)
-        stats = self.manager.stats
+        stats = self.stats
         stats.cx_total += not self.inherited
         stats.cx_active += 1
         for queue in self.manager.connection_queues:
@@ -108,7 +106,7 @@ class DubboConnection(DubboShell):
             self.flush()
 
     def data_received(self, data: bytes) -> None:
-        stats = self.manager.stats
+        stats = self.stats
         stats.cx_rx_bytes_total += len(data)
         now = self.last_activity = monotonic()
         for event in self.codec.receive_data(data):
@@ -143,7 +141,7 @@ class DubboConnection(DubboShell):
             return  # only our descriptor is closed; see let_go
         self.closed = True
         manager = self.manager
-        stats = manager.stats
+        stats = self.stats
         stats.cx_active -= 1
         now = monotonic()
         if self.calls:
@@ -172,7 +170,7 @@ class DubboConnection(DubboShell):
     # -- messages
 
     def _begin(self, message: DubboMessage, now: float) -> None:
-        stats = self.manager.stats
+        stats = self.stats
         stats.request += 1
         stats.request_active += 1
         self.last_call = now
@@ -194,7 +192,7 @@ class DubboConnection(DubboShell):
         if not message.is_event:
             self._on_response(message)
             return
-        stats = self.manager.stats
+        stats = self.stats
         if not message.is_request:
             return
         stats.request_event += 1
@@ -210,7 +208,7 @@ class DubboConnection(DubboShell):
         """The consumer answers a call of its provider."""
         found = self._reverse.pop(message.request_id, None)
         if found is None:
-            self.manager.stats.response_unexpected += 1
+            self.stats.response_unexpected += 1
             return
         upstream, number = found
         if not upstream.closed:
@@ -218,7 +216,7 @@ class DubboConnection(DubboShell):
 
     def _on_too_large(self, event: MessageTooLarge, now: float) -> None:
         """The body is stepped over as it comes; the consumer hears of it at once."""
-        stats = self.manager.stats
+        stats = self.stats
         stats.request_too_large += 1
         if event.flags & _KIND != FLAG_REQUEST:
             return
@@ -250,7 +248,7 @@ class DubboConnection(DubboShell):
     def _protocol_error(self, code: str) -> None:
         """Read nothing more; what was asked before is still answered."""
         _log.debug("downstream %s: %s", self.info.remote_address.decode(), code)
-        self.manager.stats.cx_protocol_error += 1
+        self.stats.cx_protocol_error += 1
         self.info.termination_details = code
         self._end_after_answers()
         if not self.calls:
@@ -280,7 +278,7 @@ class DubboConnection(DubboShell):
         if self.pinned is None:
             self.pinned = {}
         pool = self.pinned[cluster.name] = pinned_pool(
-            self.context, cluster, endpoint, self.manager.stats, self, self.info.source
+            self.context, cluster, endpoint, self.stats, self, self.info.source
         )
         return pool
 
@@ -377,7 +375,7 @@ class DubboConnection(DubboShell):
         a connection until they are answered."""
         self._late = late
         self._offered = False
-        self.manager.stats.cx_active -= 1
+        self.stats.cx_active -= 1
         self.transport.abort()
         self.flush()
         self._all_answered()
@@ -459,7 +457,7 @@ class DubboConnection(DubboShell):
             if self.calls or left > 0:
                 self._again(queue, max(left, 0.0), now)
             else:
-                manager.stats.cx_idle_timeout += 1
+                self.stats.cx_idle_timeout += 1
                 self.close()
         else:
             if left <= 0 and not self._closing and not self._ending:
@@ -486,7 +484,7 @@ class DubboConnection(DubboShell):
         if not self._closing and not self._ending:
             self._next_id += 1
             self.write(readonly_event(self._next_id))
-            self.manager.stats.cx_drain_readonly += 1
+            self.stats.cx_drain_readonly += 1
         self.last_call = monotonic()  # what is on its way now was sent before READONLY could be read
         self._close_if_quiet()
 

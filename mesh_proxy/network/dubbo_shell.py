@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.dubbo import DubboCodec
 from mesh_proxy.network.transport import write_all
+from mesh_proxy.stream.dubbo_consumer import DubboConsumer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +30,12 @@ JOIN_LIMIT: Final = 16_384
 """Frames over this size are written in two pieces, which saves copying them once more."""
 
 
-class DubboShell(asyncio.Protocol):
-    """Abstract: `DubboConnection` adds what the messages mean."""
+class DubboShell(DubboConsumer):
+    """Abstract: `DubboConnection` adds what the messages mean.
+
+    Has the methods of `asyncio.Protocol` without deriving from it: compiled classes with a base that is not compiled look up each
+    attribute and method by name.
+    """
 
     __slots__ = (
         "_closing",
@@ -41,20 +46,17 @@ class DubboShell(asyncio.Protocol):
         "_out",
         "_read_pauses",
         "_unsent",
-        "closed",
         "codec",
         "context",
-        "info",
         "inherited",
         "last_activity",
-        "manager",
-        "owner",
         "transport",
         "write_blocked",
     )
 
     def __init__(self, manager: DubboManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
         self.manager = manager
+        self.stats = manager.stats
         self.info = info
         self.owner = owner
         self.context = manager.context
@@ -62,6 +64,7 @@ class DubboShell(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.last_activity = info.start_monotonic
         self.closed = False
+        self.pinned = None
         self.write_blocked = False
         """the send buffer is above its high mark"""
         self.inherited = False
@@ -111,7 +114,7 @@ class DubboShell(asyncio.Protocol):
             if self._late is not None:
                 self._late(b"".join(out))
             elif not self.closed and not self._closing:
-                self.manager.stats.cx_tx_bytes_total += write_all(self.transport, out)
+                self.stats.cx_tx_bytes_total += write_all(self.transport, out)
                 if self.write_blocked:
                     self._look_at_unsent()
 
@@ -122,7 +125,7 @@ class DubboShell(asyncio.Protocol):
         manager.unsent += size - self._unsent
         self._unsent = size
         if size > (MAX_UNSENT if manager.unsent < MAX_UNSENT_ALL else UNSENT_SHARE):
-            manager.stats.response_error_caused_connection_close += 1
+            self.stats.response_error_caused_connection_close += 1
             self.info.termination_details = "dubbo.consumer_does_not_read"
             self.give_up()
 

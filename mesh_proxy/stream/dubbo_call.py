@@ -7,7 +7,7 @@ both and calls `_finish` once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.dubbo import DubboMessage, MessageTooLarge, Refusal, error_response
 from mesh_codecs.dubbo.frame import FLAG_TWO_WAY, HEADER_SIZE, HESSIAN2, OK, SERIALIZATION_MASK, SERVER_ERROR
@@ -18,12 +18,14 @@ from mesh_proxy.stream.dubbo_mirror import mirror
 from mesh_proxy.stream.dubbo_stream import DubboStream
 from mesh_proxy.stream.dubbo_timeout import asked_timeout
 from mesh_proxy.upstream.cluster import LbContext
+from mesh_proxy.upstream.dubbo_calls import UpstreamCall
 from mesh_proxy.upstream.dubbo_pool import POOL_KEY, pool_for, source_pool
 
 if TYPE_CHECKING:
     from mesh_proxy.deadlines import DeadlineQueue
     from mesh_proxy.network.dubbo_manager import DubboManager
     from mesh_proxy.routing.dubbo import DubboTarget
+    from mesh_proxy.stream.dubbo_consumer import DubboConsumer
     from mesh_proxy.upstream.cluster import Cluster
     from mesh_proxy.upstream.dubbo_connection import DubboUpstreamConnection
     from mesh_proxy.upstream.dubbo_pool import DubboPool
@@ -38,7 +40,7 @@ _ATTACHMENTS_WITHIN: Final = -16_384
 """Attachments stand at the end of a request; callback arguments are looked for in so many bytes."""
 
 
-class DubboCall:
+class DubboCall(UpstreamCall):
     """See the module."""
 
     __slots__ = (
@@ -62,13 +64,10 @@ class DubboCall:
         "target",
         "try_queue",
         "two_way",
-        "upstream",
-        "upstream_id",
     )
 
-    def __init__(self, connection: Any, message: DubboMessage, now: float) -> None:
+    def __init__(self, connection: DubboConsumer, message: DubboMessage, now: float) -> None:
         self.connection = connection
-        """the DubboConnection; an explained call has another"""
         self.manager: DubboManager = connection.manager
         self.message: DubboMessage | None = message
         """the request; let go once it is sent for good"""
@@ -86,7 +85,7 @@ class DubboCall:
         self.cluster: Cluster | None = None
         self.endpoint: Endpoint | None = None
         self.pool: DubboPool | None = None
-        self.upstream: DubboUpstreamConnection | None = None
+        self.upstream = None
         self.upstream_id = 0
         self.queue: DeadlineQueue | None = None
         self.try_queue: DeadlineQueue | None = None
@@ -95,6 +94,10 @@ class DubboCall:
         """for filters and logs, if there are any"""
         self.labels: tuple[tuple[str, str], ...] | None = None
         """what filters narrow the cluster's endpoints to, where there is no stream"""
+
+    def begun(self) -> float:
+        """See `UpstreamCall`."""
+        return self.started
 
     # -- there
 
@@ -269,7 +272,7 @@ class DubboCall:
         fallback = self.options.fallback_cluster if self.options is not None else ""
         if not fallback or name == fallback:
             return False
-        self.manager.stats.request_fallback += 1
+        self.connection.stats.request_fallback += 1
         self._dispatch(message, fallback, now)
         return True
 
@@ -302,7 +305,7 @@ class DubboCall:
     def on_response(self, message: DubboMessage, now: float) -> None:
         """The answer."""
         self.upstream = None
-        stats = self.manager.stats
+        stats = self.connection.stats
         stats.response += 1
         stats.response_decoding_success += 1
         status = message.status
@@ -341,7 +344,7 @@ class DubboCall:
             self._finish(now)
 
     def _look_for_exception(self, message: DubboMessage) -> None:
-        stats = self.manager.stats
+        stats = self.connection.stats
         try:
             if message.threw:
                 stats.response_business_exception += 1
@@ -404,7 +407,7 @@ class DubboCall:
                 return
         else:
             self.queue = None
-        self.manager.stats.request_timeout += 1
+        self.connection.stats.request_timeout += 1
         self.refuse(Refusal.TIMEOUT, "", now)
 
     def _retry(self, now: float) -> bool:
@@ -423,7 +426,7 @@ class DubboCall:
             self.retried = cluster
             cluster.default.add_retry()
         cluster.stats.upstream_rq_retry += 1
-        self.manager.stats.request_retry += 1
+        self.connection.stats.request_retry += 1
         if self.avoid is None:
             self.avoid = set()
         if self.endpoint is not None:
@@ -438,7 +441,7 @@ class DubboCall:
         self.detach()
         frame = b""
         if self.two_way:
-            self.manager.stats.local_response_error += 1
+            self.connection.stats.local_response_error += 1
             frame = dubbo_replies.error(reason, self.request_id, dubbo_replies.text_of(reason, self.target))
         stream = self.stream
         if stream is None:
@@ -454,7 +457,7 @@ class DubboCall:
     def stop(self, now: float) -> None:
         """The proxy stops, and waited long enough."""
         self.detach()
-        self.manager.stats.local_response_error += 1
+        self.connection.stats.local_response_error += 1
         frame = error_response(self.request_id, SERVER_ERROR, b"mesh-proxy: the proxy is stopping")
         if self.stream is not None:
             self.stream.reply(frame, 503, "drain_deadline", flags.LOCAL_RESET)
@@ -491,7 +494,7 @@ class DubboCall:
             self.try_queue.discard(self)
         if self.retried is not None:
             self.retried.default.remove_retry()
-        stats = self.manager.stats
+        stats = self.connection.stats
         stats.request_active -= 1
         stats.request_time_ms.record((now - self.started) * 1000.0)
         if self.stream is not None:

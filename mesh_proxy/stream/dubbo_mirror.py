@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.dubbo import DubboMessage, MessageTooLarge, Refusal
 from mesh_proxy.routing.matchers import compile_fraction
+from mesh_proxy.upstream.dubbo_calls import UpstreamCall
 from mesh_proxy.upstream.dubbo_pool import POOL_KEY, pool_for
 
 if TYPE_CHECKING:
@@ -20,20 +21,24 @@ TIMEOUT_S: Final = 15.0
 """How long a copy waits for its answer where the route has no time-out; Envoy's default for a route."""
 
 
-class MirrorCall:
+class MirrorCall(UpstreamCall):
     """An `UpstreamCall` without a consumer. Its slot is freed by the answer, the end of the connection, or the route's time-out:
     copies that nobody answers must not use up the circuit breaker of a cluster that others call."""
 
-    __slots__ = ("frame", "pool", "queue", "started", "two_way", "upstream", "upstream_id")
+    __slots__ = ("frame", "pool", "queue", "started", "two_way")
 
     def __init__(self, message: DubboMessage, now: float) -> None:
+        self.started = now
+        self.upstream = None
+        self.upstream_id = 0
         self.frame = message.frame
         self.two_way = message.two_way
-        self.started = now
-        self.upstream: DubboUpstreamConnection | None = None
-        self.upstream_id = 0
         self.pool: DubboPool | None = None
         self.queue: DeadlineQueue | None = None
+
+    def begun(self) -> float:
+        """See `UpstreamCall`."""
+        return self.started
 
     def on_deadline(self, queue: DeadlineQueue, now: float) -> None:
         """The time-out."""

@@ -43,8 +43,8 @@ _pack_id: Final = Struct(">q").pack
 _ANY_EVENT: Final = FLAG_REQUEST | FLAG_EVENT
 
 
-class DubboUpstreamConnection(asyncio.Protocol):
-    """See the module."""
+class DubboUpstreamConnection:
+    """See the module. Has the methods of `asyncio.Protocol` without deriving from it, as `DubboShell`."""
 
     __slots__ = (
         "_budget",
@@ -380,7 +380,7 @@ class DubboUpstreamConnection(asyncio.Protocol):
         """Heartbeats, idleness, and calls that are waited for in vain."""
         config = self.pool.config
         for call in tuple(self.calls.values()):
-            if now - call.started < FORGOTTEN_S:
+            if now - call.begun() < FORGOTTEN_S:
                 break
             self.forget(call)
             call.on_forgotten()

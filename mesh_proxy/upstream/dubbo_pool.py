@@ -236,7 +236,9 @@ class DubboPool:
         connection: DubboUpstreamConnection | None = None
         try:
             async with asyncio.timeout(self.cluster.config.connect_timeout_s):
-                connection = await dial(self.context.loop, self.endpoint, self.cluster.config, lambda: made, source=self.source)
+                protocol = cast("asyncio.Protocol", made)
+                await dial(self.context.loop, self.endpoint, self.cluster.config, lambda: protocol, source=self.source)
+                connection = made
         except TimeoutError:
             self.cluster.stats.upstream_cx_connect_timeout += 1
             self.cluster.stats.upstream_cx_destroy_local += 1

@@ -7,7 +7,7 @@ import logging
 import resource
 import socket
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from mesh_proxy.access_log import AccessLogger, SinkSet
 from mesh_proxy.config.errors import ConfigError
@@ -350,7 +350,7 @@ def _tcp_factory(proxy: TcpProxy) -> ProtocolFactory:
 
 
 def _dubbo_factory(manager: DubboManager) -> ProtocolFactory:
-    return lambda info, listener: DubboConnection(manager, info, listener)
+    return lambda info, listener: cast("asyncio.Protocol", DubboConnection(manager, info, listener))
 
 
 def _drain_pools(endpoint: Endpoint) -> None:
