@@ -186,7 +186,10 @@ class DubboConnection(DubboShell):
             self.calls[request_id] = call
         else:
             stats.request_oneway += 1
-        call.start(message, now)
+        if self.manager.plain:
+            call.route(message, now)
+        else:
+            call.start(message, now)
 
     def _on_other(self, message: DubboMessage, now: float) -> None:
         if not message.is_event:

@@ -31,6 +31,8 @@ __all__ = ["DubboRouteTable", "DubboTarget"]
 
 MAX_KEPT: Final = 4096
 """services, and methods of one service, whose decisions are kept; beyond it all are forgotten and worked out again"""
+MAX_TAILS: Final = 512
+"""attachments, and decisions that have the same ones, for which targets are kept; beyond it all are forgotten"""
 _ANY_TEXT: Final = StringMatcherConfig(kind=StringMatchKind.REGEX, value=".*")
 """how a route says "any method" in Envoy, which wants a matcher always"""
 _NOTHING: Final[Mapping[bytes, bytes]] = {}
@@ -111,7 +113,7 @@ class Service:
 class DubboRouteTable:
     """See above. A new configuration is a new table, for which the plans of the old one are void."""
 
-    __slots__ = ("_by_match", "_interfaces", "_opaque", "_opaque_route", "_routes", "_versions", "counter")
+    __slots__ = ("_by_match", "_by_tail", "_interfaces", "_opaque", "_opaque_route", "_routes", "_versions", "counter")
 
     def __init__(
         self,
@@ -127,6 +129,8 @@ class DubboRouteTable:
         self._routes: list[list[tuple[CompiledRoute, StringMatcherConfig | None]]] = []
         """per route configuration"""
         self._by_match: dict[tuple[int, ...], Service] = {}
+        self._by_tail: dict[bytes, dict[Decision, DubboTarget]] = {}
+        """by all bytes from the attachments on, as far as many calls have the same ones"""
         self._opaque = opaque
         self._opaque_route: CompiledRoute | None = None
         order = 0
@@ -161,6 +165,11 @@ class DubboRouteTable:
         """All routes in configured order."""
         return [route for routes in self._routes for route, _ in routes]
 
+    @property
+    def known_tails(self) -> Mapping[bytes, Mapping[Decision, DubboTarget]]:
+        """Where calls with these attachments go, by what is left to decide."""
+        return self._by_tail
+
     def find(self, message: DubboMessage, pick: int | None = None) -> DubboTarget | None:
         """Where a request goes; None when no route takes it.
 
@@ -182,7 +191,37 @@ class DubboRouteTable:
             decision = plan.service.decision(_real_method(message, head))
             if decision.target is not None:
                 return decision.target
-        return decision.decide(self, message, pick)
+        if not decision.by_tail:
+            return decision.decide(self, message, pick)
+        tail = message.tail(head)
+        if tail is None:
+            return decision.decide(self, message, pick)
+        known = self._by_tail.get(tail)
+        if known is not None:
+            target = known.get(decision)
+            if target is not None:
+                return target
+        target = decision.decide(self, message, pick)
+        if target is not None:
+            self._learn(tail, decision, target, message)
+        return target
+
+    def _learn(self, tail: bytes, decision: Decision, target: DubboTarget, message: DubboMessage) -> None:
+        """Remember where calls with these attachments go, if others had them before."""
+        try:
+            found = message.attachments
+        except RemoteProtocolError:
+            return
+        if found is None or found.known is None:
+            return
+        known = self._by_tail.get(tail)
+        if known is None:
+            if len(self._by_tail) >= MAX_TAILS:
+                self._by_tail.clear()
+            self._by_tail[tail] = known = {}
+        elif len(known) >= MAX_TAILS:
+            known.clear()
+        known[decision] = target
 
     def _find_opaque(self, message: DubboMessage, pick: int | None) -> DubboTarget | None:
         """The way of a call in a serialization that nobody can read."""

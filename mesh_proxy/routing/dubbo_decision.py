@@ -82,7 +82,7 @@ def _wanted(conditions: tuple[Condition, ...], name: bytes) -> bytes | None:
 class Decision:
     """For all calls whose heads match the same routes."""
 
-    __slots__ = ("target", "tree")
+    __slots__ = ("by_tail", "target", "tree")
 
     def __init__(self, routes: Iterable[CompiledRoute]) -> None:
         leaf = _until_certain((route, route.conditions) for route in routes)
@@ -91,6 +91,8 @@ class Decision:
         if leaf and not leaf[0][1] and not leaf[0][0].parameters:
             self.target = leaf[0][0].target
         self.tree = _grow(leaf)
+        self.by_tail = all(route.target is not None and not route.parameters for route, _ in leaf)
+        """the attachments alone decide: neither arguments nor a draw among weighted clusters"""
 
     def decide(self, table: DubboRouteTable, message: DubboMessage, pick: int | None) -> DubboTarget | None:
         """The target of one call; None when no route takes it."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from mesh_codecs.dubbo import DubboMessage, MessageTooLarge, Refusal, error_response
 from mesh_codecs.dubbo.frame import FLAG_TWO_WAY, HEADER_SIZE, HESSIAN2, OK, SERIALIZATION_MASK, SERVER_ERROR
 from mesh_codecs.errors import RemoteProtocolError
-from mesh_proxy.config.model.dubbo import DubboPinning, DubboRouteOptions
+from mesh_proxy.config.model.dubbo import DubboRouteOptions
 from mesh_proxy.stream import dubbo_replies, flags
 from mesh_proxy.stream.dubbo_mirror import mirror
 from mesh_proxy.stream.dubbo_stream import DubboStream
@@ -212,10 +212,8 @@ class DubboCall(UpstreamCall):
                     self.refuse(Refusal.OVERFLOW, "", now)
                     return
                 pool = own
-            pinning = pool.config.pinning
             if (
-                pinning is DubboPinning.ALWAYS
-                or (pinning is DubboPinning.AUTO and message.frame.find(_CALLBACK, _ATTACHMENTS_WITHIN) >= 0)
+                pool.pins_all or (pool.pins_callbacks and message.frame.find(_CALLBACK, _ATTACHMENTS_WITHIN) >= 0)
             ) and not self.connection.closed:  # a filter held a one-way call, and its consumer left
                 pool = self.connection.pin(cluster, endpoint)
             elif pool.avoid:

@@ -18,6 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from mesh_codecs.dubbo import HeadMemo, Refusal
+from mesh_proxy.config.model.dubbo import DubboPinning
 from mesh_proxy.network.original_source import LocalConnectFailed
 from mesh_proxy.tasks import create_task
 from mesh_proxy.upstream.dial import dial, plain_error
@@ -64,6 +65,8 @@ class DubboPool:
         "owner",
         "paused",
         "pending",
+        "pins_all",
+        "pins_callbacks",
         "queues",
         "resources",
         "size",
@@ -110,6 +113,10 @@ class DubboPool:
         self.pending: deque[tuple[UpstreamCall, int]] = deque()
         """calls in line, with their size"""
         self._pending_bytes = 0
+        self.pins_all = config.pinning is DubboPinning.ALWAYS
+        """every consumer gets an upstream connection of its own"""
+        self.pins_callbacks = config.pinning is DubboPinning.AUTO
+        """… those whose calls carry callbacks"""
         self.closed = False
         self.paused = False
         deadlines = context.deadlines

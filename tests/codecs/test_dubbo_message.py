@@ -452,3 +452,44 @@ def test_attachments_behind_too_many_values_are_out_of_reach() -> None:
             _ = message.attachments
     with pytest.raises(RemoteProtocolError, match="too_many_attachments"):
         _ = receive(build_frame(0xC2, 0, 1, body("", {str(i): "" for i in range(MAX_ATTACHMENTS + 1)}))).attachments
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.none(), st.booleans(), st.integers(-(2**31), 2**31 - 1), st.floats(allow_nan=False), st.text(max_size=40),
+            st.binary(max_size=20), st.lists(st.booleans(), max_size=2), st.just("x" * 700),
+        ),
+        max_size=4,
+    )
+)  # fmt: skip
+def test_the_tail_of_a_call_begins_where_its_attachments_do(arguments: list[object]) -> None:
+    message = call("Ljava/lang/Object;" * len(arguments), *arguments, {"k": "v"})
+    head = message.head
+    found = message.attachments
+    assert head is not None
+    assert found is not None
+    tail = message.tail(head)
+    assert tail in (None, message.frame[found.at :])
+    plain = all(value.isascii() if isinstance(value, str) else not isinstance(value, list | bytes) for value in arguments)
+    assert tail is not None or not plain
+
+
+def test_a_tail_that_is_not_found_at_once() -> None:
+    for message in (
+        call("Ljava/util/List;", [1], {"k": "v"}),
+        call("Ljava/lang/String;", "\u00e9", {"k": "v"}),
+        call("?", "x", {"k": "v"}),
+        call("Ljava/lang/String;I", "x"),
+        receive(build_frame(0xC2, 0, 1, body("Ljava/lang/String;", "x") + b"\x3f")),
+    ):
+        head = message.head
+        assert head is not None
+        assert message.tail(head) in (None, b"?")
+    java = receive(build_frame(0xC3, 0, 1, b""))
+    assert java.is_request
+    memo = HeadMemo()
+    known = receive(CALL, memo).head
+    assert known is not None
+    known.serialization = 3
+    assert receive(CALL, memo).tail(known) is None

@@ -11,6 +11,7 @@ from mesh_codecs.dubbo.frame import (
     FLAG_REQUEST,
     FLAG_TWO_WAY,
     HEADER_SIZE,
+    HESSIAN2,
     NULL_BODIES,
     OK,
     SERIALIZATION_MASK,
@@ -20,6 +21,7 @@ from mesh_codecs.dubbo.frame import (
 from mesh_codecs.dubbo.invocation import InvocationHead
 from mesh_codecs.dubbo.memo import HeadMemo
 from mesh_codecs.errors import LocalProtocolError, RemoteProtocolError
+from mesh_codecs.hessian2.skip import plain_end
 
 HEARTBEAT: Final = "heartbeat"
 READONLY: Final = "readonly"
@@ -177,6 +179,18 @@ class DubboMessage:
         except RemoteProtocolError as error:
             self._attachments = error
         return self._attachments
+
+    def tail(self, head: InvocationHead) -> bytes | None:
+        """All bytes from the attachments of a call on, where they are found at once: behind plain arguments, in hessian2. None
+        where `attachments` must look for them."""
+        if head.serialization != HESSIAN2 or head.argument_count < 0:
+            return None
+        frame = self.frame
+        try:
+            at = plain_end(frame, head.arguments_at, head.argument_count)
+        except IndexError:
+            return None
+        return frame[at:] if at else None
 
     def attachment(self, name: bytes) -> bytes | None:
         """One attachment as text; None when absent or not plain."""

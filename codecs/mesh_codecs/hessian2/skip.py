@@ -137,6 +137,32 @@ def skip(data: bytes, pos: int, count: int, tables: Tables, max_depth: int = MAX
     return end
 
 
+def plain_end(data: bytes, pos: int, count: int) -> int:
+    """The offset after `count` values that start at `pos`, if all are of fixed size or short ASCII strings, as most arguments
+    are; 0 if that cannot be told so quickly. Such values enter no table.
+
+    Raises:
+        IndexError: cut short, perhaps.
+    """
+    for _ in range(count):
+        tag = data[pos]
+        if tag < 0x20:
+            end = pos + 1 + tag
+            if tag and not data[pos + 1 : end].isascii():
+                return 0
+        elif tag & 0xFC == 0x30:
+            end = pos + 2 + (tag - 0x30 << 8) + data[pos + 1]
+            if not data[pos + 2 : end].isascii():
+                return 0
+        else:
+            width = _WIDTH[tag]
+            if not width:
+                return 0
+            end = pos + width
+        pos = end
+    return pos
+
+
 def find_ref(data: bytes, pos: int, count: int, index: int) -> int:
     """The offset of the list, map or object with reference number `index`, among `count` values that start at `pos`.
 

@@ -277,6 +277,69 @@ def test_weighted_clusters_narrow_the_metadata_of_the_route() -> None:
     assert first.route_name == "r"
 
 
+# -- attachments that many calls have
+
+
+def cluster_of(table: DubboRouteTable, data: bytes, memo: HeadMemo) -> str:
+    target = table.find(message(data, memo))
+    assert target is not None
+    return target.cluster
+
+
+def test_known_attachments_lead_to_the_route_without_a_look_into_them() -> None:
+    table = DubboRouteTable(
+        [
+            DubboRouteConfig(interface="*", routes=(route("m", header("tag", "t"), method="m"),)),
+            DubboRouteConfig(interface="*", routes=(route("t", header("tag", "t")), route("rest"))),
+        ]
+    )
+    memo = HeadMemo()
+    calls = {
+        cluster: call(method=method, types=STRING, arguments=("x",), attachments=attachments)
+        for cluster, method, attachments in (("m", "m", {"tag": "t"}), ("t", "n", {"tag": "t"}), ("rest", "n", {"tag": "u"}))
+    }
+    for _ in range(3):
+        assert [cluster_of(table, data, memo) for data in calls.values()] == list(calls)
+    decoded = memo.counters.attachment_decodes
+    for _ in range(3):
+        assert [cluster_of(table, data, memo) for data in calls.values()] == list(calls)
+    assert memo.counters.attachment_decodes == decoded
+    # Arguments may be others, and a new table knows nothing.
+    other = call(method="m", types=STRING, arguments=("another",), attachments={"tag": "t"})
+    assert cluster_of(table, other, memo) == "m"
+    assert memo.counters.attachment_decodes == decoded
+    empty = DubboRouteTable([DubboRouteConfig(interface="*", routes=(route("all", header("tag", "t")), route("new")))])
+    assert cluster_of(empty, calls["rest"], memo) == "new"
+
+
+def test_arguments_and_weights_are_looked_at_for_each_call() -> None:
+    by_parameter = replace(route("p", header("tag", "t")), parameters=(DubboParameterMatchConfig(index=0, exact="x"),))
+    table = DubboRouteTable([DubboRouteConfig(interface="*", routes=(by_parameter, route("rest", header("tag", "t"))))])
+    memo = HeadMemo()
+    for _ in range(4):
+        for argument, cluster in (("x", "p"), ("y", "rest")):
+            assert cluster_of(table, call(types=STRING, arguments=(argument,), attachments={"tag": "t"}), memo) == cluster
+    clusters = tuple(WeightedClusterConfig(name=name, weight=1) for name in "ab")
+    split = DubboRouteTable(
+        [DubboRouteConfig(interface="*", routes=(replace(route("s", header("tag", "t")), clusters=clusters),))]
+    )
+    data = call(types=STRING, arguments=("x",), attachments={"tag": "t"})
+    for _ in range(4):
+        found = [split.find(message(data, memo), pick) for pick in (0, 1)]
+        assert [target.cluster for target in found if target is not None] == ["a", "b"]
+
+
+def test_a_bounded_number_of_attachments_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dubbo, "MAX_TAILS", 4)
+    table = DubboRouteTable([DubboRouteConfig(interface="*", routes=(route("t", header("tag", "t")), route("rest")))])
+    memo = HeadMemo()
+    for _ in range(3):
+        for number in range(10):
+            data = call(types=STRING, arguments=("x",), attachments={"tag": "t", "n": str(number)})
+            assert cluster_of(table, data, memo) == "t"
+            assert len(table.known_tails) <= dubbo.MAX_TAILS
+
+
 # -- what cannot be read
 
 
