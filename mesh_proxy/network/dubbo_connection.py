@@ -280,9 +280,7 @@ class DubboConnection(DubboShell):
         """From now on this connection has an upstream connection of its own for the cluster."""
         if self.pinned is None:
             self.pinned = {}
-        pool = self.pinned[cluster.name] = pinned_pool(
-            self.context, cluster, endpoint, self.stats, self, self.info.source
-        )
+        pool = self.pinned[cluster.name] = pinned_pool(self.context, cluster, endpoint, self.stats, self, self.info.source)
         return pool
 
     def on_upstream_request(self, upstream: DubboUpstreamConnection, message: DubboMessage) -> None:
