@@ -186,10 +186,11 @@ class DubboConnection(DubboShell):
             self.calls[request_id] = call
         else:
             stats.request_oneway += 1
-        if self.manager.plain:
-            call.route(message, now)
-        else:
+        manager = self.manager
+        if manager.watched or manager.client_cert is not None:
             call.start(message, now)
+        else:
+            call.route(message, now)
 
     def _on_other(self, message: DubboMessage, now: float) -> None:
         if not message.is_event:

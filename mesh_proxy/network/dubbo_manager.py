@@ -48,7 +48,6 @@ class DubboManager:
         "idle_queue",
         "memo",
         "now",
-        "plain",
         "plans",
         "route_user",
         "routes",
@@ -86,8 +85,6 @@ class DubboManager:
             and not self.access_loggers
         ):
             self.plans = DubboPlans(self, self.filter_chains.default)
-        self.plain = not self.watched and self.client_cert is None
-        """calls go straight to the route"""
         deadlines = context.deadlines
         idle, heartbeat = config.idle_timeout_s, config.heartbeat_interval_s
         self.idle_queue = deadlines.queue("dubbo idle", idle) if idle else None
