@@ -280,7 +280,7 @@ class HttpConnection(HttpShell):
             or context.draining
             or self.owner.draining
             or context.health_check_failed
-            or not self.codec.send_whole(len(head))
+            or not self.codec.send_whole()
         ):
             return False
         data = head + body

@@ -24,7 +24,6 @@ from mesh_proxy.stream.router_headers import ROUTER_HEADERS, ROUTER_ONLY
 from mesh_proxy.stream.upstream_stream import expected_ms
 
 if TYPE_CHECKING:
-    from mesh_proxy.network.http_connection import HttpConnection
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.routing import ClusterChoice, Route
     from mesh_proxy.stream.downstream import Downstream
@@ -140,30 +139,6 @@ class HttpStream(PlannedStream):
             self.route_request()
         else:
             self._start_filters(manager.filter_chains)
-
-    def start_at_once(
-        self, caller: HttpConnection, plan: RequestPlan, choice: ClusterChoice, cluster: Cluster, now: float
-    ) -> None:
-        """The head arrived, is all of the request, and what becomes of it is planned: `request` has the plan's head already."""
-        self.caller = caller
-        self.request_end_time = now
-        if plan.remote_address:
-            self.remote_address = plan.remote_address
-        if plan.is_internal:
-            self.is_internal = True
-        route = self.route = plan.route
-        self.route_name = route.name
-        self.virtual_host_name = route.virtual_host_name
-        self.manager.stats.rq_total += 1
-        self.choice = choice
-        self.cluster = cluster
-        self.cluster_name = choice.name
-        if plan.is_grpc:
-            self.is_grpc = True
-        self.timeout_s = plan.timeout_s
-        if plan.timeout_s:
-            self._start_timeout(now)
-        self._attempt_at_once(plan, cluster)
 
     def _start_as_planned(self, plan: RequestPlan, now: float) -> None:
         """Equal heads came before."""

@@ -102,10 +102,8 @@ class StreamInfo:
         "remote_address",
         "request",
         "request_end_time",
-        "request_header_bytes",
         "response",
         "response_code",
-        "response_header_bytes",
         "response_trailers",
         "route",
         "route_name",
@@ -118,10 +116,14 @@ class StreamInfo:
         "virtual_host_name",
         "wire_bytes_received",
         "wire_bytes_sent",
-        "wire_start",
     )
 
     # What few streams need is an attribute of the class until somebody sets it: it then costs no others anything.
+    request_header_bytes: int = 0
+    """for the log, as the next two"""
+    response_header_bytes: int = 0
+    wire_start: tuple[int, int] = (0, 0)
+    """what the connection had received and sent when the stream began"""
     start_wall: float = 0.0
     """seconds since the epoch; 0.0 = derive it from the connection's pair of clocks (see `wall`)"""
     request_trailers: Headers | None = None
@@ -158,10 +160,6 @@ class StreamInfo:
         """body bytes from downstream"""
         self.bytes_sent = 0
         """body bytes to downstream"""
-        self.request_header_bytes = 0
-        self.response_header_bytes = 0
-        self.wire_start = (0, 0)
-        """what the connection had received and sent when the stream began"""
         self.wire_bytes_received = 0
         """everything from downstream, framing included; set for the log"""
         self.wire_bytes_sent = 0

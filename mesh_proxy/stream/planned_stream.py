@@ -17,6 +17,7 @@ from mesh_proxy.upstream.http1_pool import Http1Pool
 if TYPE_CHECKING:
     from mesh_codecs.http1.upstream import KnownResponse
     from mesh_proxy.network.http_connection import HttpConnection
+    from mesh_proxy.routing import ClusterChoice
     from mesh_proxy.stream.request_plan import RequestPlan
     from mesh_proxy.upstream.cluster import Cluster
 
@@ -29,15 +30,38 @@ class PlannedStream(FilteredStream):
     caller: HttpConnection
     """the same as `downstream`; set for requests that go this way from the beginning"""
 
-    def _attempt_at_once(self, plan: RequestPlan, cluster: Cluster) -> None:
-        """The first attempt of a request that is all head and whose response nobody looks at on its way."""
+    def start_at_once(
+        self, caller: HttpConnection, plan: RequestPlan, choice: ClusterChoice, cluster: Cluster, now: float
+    ) -> None:
+        """The head arrived, is all of the request, and what becomes of it is planned: `request` has the plan's head already.
+        Nobody looks at the response on its way (`HttpManager.plain`)."""
+        self.caller = caller
+        self.request_end_time = now
+        if plan.remote_address:
+            self.remote_address = plan.remote_address
+        if plan.is_internal:
+            self.is_internal = True
+        route = self.route = plan.route
+        self.route_name = route.name
+        self.virtual_host_name = route.virtual_host_name
+        self.manager.stats.rq_total += 1
+        self.choice = choice
+        self.cluster = cluster
+        self.cluster_name = choice.name
+        if plan.is_grpc:
+            self.is_grpc = True
+        queue = plan.route_deadlines
+        if queue is not None:
+            self.timeout_s = plan.timeout_s
+            self._deadline = queue
+            queue.add(self, now)
         config = cluster.config
         if (
             not plan.pool
             or cluster.needs_context
             or config.upstream_protocol == "HTTP2"
             or config.max_stream_duration_s
-            or self.caller.write_blocked
+            or caller.write_blocked
             or self.connection.source is not None
         ):
             self._attempt()

@@ -19,6 +19,7 @@ from mesh_proxy.stream.router_headers import ROUTER_HEADERS
 if TYPE_CHECKING:
     from mesh_codecs.events import KnownHead, RequestHeaders
     from mesh_filters.filter import Repetition, Stream
+    from mesh_proxy.deadlines import DeadlineQueue
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.routing import ClusterChoice, Route
     from mesh_proxy.routing.table import RouteTable
@@ -63,6 +64,7 @@ class RequestPlan:
         "remote_address",
         "rest",
         "route",
+        "route_deadlines",
         "scheme",
         "table",
         "through",
@@ -89,6 +91,8 @@ class RequestPlan:
         self.asked = False
         """whether it can be planned was looked at"""
         self.timeout_s: float | None = None
+        self.route_deadlines: DeadlineQueue | None = None
+        """for that time, which is the configuration's"""
         self.is_grpc = False
         self.pool = ""
         """the kind of pool over HTTP/1, where all else is always the same (`planned_stream.py`); empty otherwise"""
@@ -258,6 +262,8 @@ class RequestPlans:
         ):
             return False
         plan.timeout_s = stream.timeout_s
+        if plan.timeout_s:
+            plan.route_deadlines = self._manager.context.deadlines.queue("route", plan.timeout_s)
         plan.is_grpc = stream.is_grpc
         plan.first = request.headers.first.copy()
         fields = request.headers.first.copy()

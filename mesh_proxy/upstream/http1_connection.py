@@ -160,12 +160,18 @@ class Http1UpstreamConnection(PooledConnection):
     def _whole_response(self, planned: PlannedStream, known: KnownResponse, data: bytes) -> None:
         now = monotonic()
         if planned.on_upstream_whole(known, data, now):
-            if self._response_complete() and not self.closed:
-                self.last_used = now
-                self.pool.release(self)
+            pool = self.pool
+            if self._retired or pool.cluster.config.max_requests_per_connection:
+                if self._response_complete() and not self.closed:
+                    self.last_used = now
+                    pool.release(self)
+            else:
+                self._end_request()
+                if not self.closed:
+                    self.last_used = now
+                    pool.release(self)
         else:
             body = data[known.size :]
-            planned.upstream_wire_bytes_received += len(data)
             head = ResponseHeaders(self._stream_id, known.status, Headers((), known.first.copy()), False)
             self._dispatch([head, Data(self._stream_id, body, True, len(body))])
         if self.context.dirty:
@@ -267,7 +273,6 @@ class Http1UpstreamConnection(PooledConnection):
         self._request_ended = True
         self.planned = planned
         self.stats.upstream_cx_tx_bytes_total += len(head)
-        planned.upstream_wire_bytes_sent += len(head)
         self.transport.write(head)
         return True
 

@@ -69,13 +69,14 @@ class Http1Pool(ConnectionPool[Http1UpstreamConnection]):
 
     def release(self, connection: Http1UpstreamConnection) -> None:
         """A connection can take a request: the first in the line gets it, else it waits idle."""
-        if self.endpoint.removed and not self.pending:
+        if self.pending:
+            callbacks = self._next_in_line()
+            if callbacks is not None:
+                connection.begin(callbacks)
+                callbacks.on_pool_ready(connection)
+                return
+        elif self.endpoint.removed:
             connection.close()
-            return
-        callbacks = self._next_in_line()
-        if callbacks is not None:
-            connection.begin(callbacks)
-            callbacks.on_pool_ready(connection)
             return
         self.idle.append(connection)
         if self._sweep is None and self.cluster.config.idle_timeout_s:

@@ -66,6 +66,7 @@ class DownstreamHttp1:
         "_minor",
         "_out",
         "_partial",
+        "_plain",
         "_pos",
         "_protocol",
         "_resumable",
@@ -100,6 +101,8 @@ class DownstreamHttp1:
         """the stream in progress, or 0"""
         self._unknown = 0
         """heads in a row that did not come before"""
+        self._plain = False
+        """the request in progress came by `receive_known`, is no HEAD, and the connection persists after it"""
         self._method = b""
         self._protocol = b""
         self._minor = 1
@@ -163,6 +166,7 @@ class DownstreamHttp1:
         self._protocol = b""
         self._minor = 1
         self._keep_alive = known.keep
+        self._plain = known.keep and known.method != b"HEAD"
         self.head_bytes = len(data)
         self._input = _HOLD
         return known
@@ -236,6 +240,7 @@ class DownstreamHttp1:
         head, mode, length, keep = read_request_head(stream, data[pos:end], self._settings)
         events.append(head)
         self._streams = self._stream = stream
+        self._plain = False
         self._method = head.method
         self._protocol = head.protocol
         if head.known is not None:
@@ -286,24 +291,12 @@ class DownstreamHttp1:
 
     # Sending
 
-    def send_whole(self, size: int) -> bool:
-        """A whole response is about to be written, made by `plain_response_head`, whose head has `size` bytes: the request in
-        progress ends with it. False: nothing has happened, it has to go by `send`."""
-        if (
-            self._input != _HOLD
-            or not self._keep_alive
-            or self._draining
-            or not self._minor
-            or self._head_sent
-            or not self._stream
-            or self._closed
-            or self._out
-            or self._method == b"HEAD"
-            or self._method == b"CONNECT"
-            or self._protocol
-        ):
+    def send_whole(self) -> bool:
+        """A whole response is about to be written, made by `plain_response_head`: the request in progress ends with it. False:
+        nothing has happened, it has to go by `send`."""
+        if not self._plain or self._input != _HOLD or self._draining or self._head_sent or self._closed or self._out:
             return False
-        self.head_bytes_sent = size
+        self._plain = False
         self._input = _HEAD
         self._stream = 0
         self._resumable = len(self._held) > self._pos or len(self._later) > 0

@@ -53,7 +53,7 @@ UNIQUE: Final = NOT_KEPT - {b"date", b"last-modified", b"etag", b"expires", b"lo
 class KnownResponse:
     """A response head that came before, byte for byte, on any connection: final, HTTP/1.1, persistent, with a content-length."""
 
-    __slots__ = ("count", "first", "length", "note", "size", "status")
+    __slots__ = ("count", "first", "has_body", "length", "note", "size", "status")
 
     def __init__(self, status: int, first: dict[bytes, bytes], length: int, count: int, size: int) -> None:
         self.status = status
@@ -61,6 +61,8 @@ class KnownResponse:
         """the fields; to be copied, not changed"""
         self.length = length
         """content-length"""
+        self.has_body = length > 0 and status != 204 and status != 304
+        """in answer to anything but HEAD"""
         self.count = count
         """number of fields"""
         self.size = size
@@ -171,16 +173,10 @@ class UpstreamHttp1:
         return events
 
     def receive_whole(self, data: bytes) -> KnownResponse | None:
-        """The shortest way for the commonest read: all of one response, which has a body and whose head is known. Then the
-        response is complete, the connection can be reused, and the body is what follows the head in `data`. None: nothing has
-        happened, and the read is for `receive_data`."""
-        if (
-            self._input != _HEAD
-            or self._unknown > UNKNOWN
-            or self._partial
-            or self._tunnel_asked
-            or not (self._keep_alive and self._request_done)
-        ):
+        """The shortest way for the commonest read in answer to `send_known`: all of one response, which has a body and whose head
+        is known. Then the response is complete, the connection can be reused, and the body is what follows the head in `data`.
+        None: nothing has happened, and the read is for `receive_data`."""
+        if self._input != _HEAD or self._unknown > UNKNOWN or self._partial or not self._keep_alive or self._closed:
             return None
         end = data.find(b"\r\n\r\n")
         known = _table.entries.get(data[:end])
@@ -188,14 +184,10 @@ class UpstreamHttp1:
             self._unknown += 1
             return None
         if (
-            not known.length
+            not known.has_body
             or known.size + known.length != len(data)
             or known.count > self._max_count
             or known.size > self._max_head
-            or known.status == 204
-            or known.status == 304
-            or self._method == b"HEAD"
-            or self._closed
         ):
             return None
         _table.hits += 1
@@ -390,7 +382,7 @@ class UpstreamHttp1:
     def send_known(self, event: RequestHeaders) -> bytes | None:
         """Open a stream and send a request that is all head, and like one that was sent before: what to write. None: nothing has
         happened, and the request is for `open_stream` and `send`."""
-        if self._stream or not self._keep_alive or self._closed or self._out:
+        if self._stream or not self._keep_alive or self._closed or self._out or event.method == b"HEAD":
             return None
         known = known_head(event)
         if known is None:
