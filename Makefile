@@ -75,7 +75,7 @@ demo: $(STAMP)  ## two versions of a service behind the sidecar, until Ctrl-C; D
 test: $(STAMP) envoy  ## the whole test suite; PYTEST_ARGS='-m "not slow and not envoy"' for the quick part
 	$(BIN)/python $(PYTEST) $(PYTEST_ARGS)
 
-test-ci: PYTEST := tools/ci_tests.py
+test-ci: PYTEST := .ci/tests.py
 test-ci: test  ## the same as CI runs it: up to three tests that failed are named and tried once more
 
 interop: $(STAMP)  ## calls between peers of other projects (Apache Dubbo in Java, grpc-go, …) through the proxy; needs Maven, a JDK, Go and the network

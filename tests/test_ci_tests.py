@@ -1,4 +1,4 @@
-"""`tools/ci_tests.py`: what is run once more, and what that makes of the whole run."""
+"""`.ci/tests.py`: what is run once more, and what that makes of the whole run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "tools" / "ci_tests.py"
+SCRIPT = Path(__file__).parents[1] / ".ci" / "tests.py"
 _spec = importlib.util.spec_from_file_location("ci_tests", SCRIPT)
 assert _spec is not None
 assert _spec.loader is not None

@@ -1,4 +1,4 @@
-"""The tests as continuous integration runs them: `python tools/ci_tests.py [arguments of pytest]`, or `make test-ci`.
+"""The tests as continuous integration runs them: `python .ci/tests.py [arguments of pytest]`, or `make test-ci`.
 
 Of thousands of tests, many with several processes on a busy machine, one may fail that has nothing to do with the change at hand.
 So if at most `MOST` failed they are named and run once more, by themselves. Those that pass then are unsteady: a fault of the
