@@ -162,34 +162,37 @@ class HttpConnection(HttpShell):
         codec = self.codec
         manager = self.manager
         plan: RequestPlan | Literal[False] | None = known.note.get(self.info.place) if known.note is not None else None
-        choice = plan.choice if plan and plan.table is manager.route_table and manager.plain else None
+        way = None
+        if plan and plan.table is manager.route_table and manager.plain:
+            way = plan if manager.filter_chains is None else plan.beyond
+        choice = None if way is None else way.choice
         context = self.context
         cluster = None if choice is None or context.runtime else context.clusters.get(choice.name)
-        if not plan or choice is None or cluster is None:
+        if not plan or way is None or choice is None or cluster is None:
             self._begin_stream(known_event(codec.stream, known), now)
         else:
             if self._head_pending:
                 self._head_complete()
             self._count_request()
-            first = plan.first.copy()
-            if plan.makes_id:
+            first = way.first.copy()
+            if way.makes_id:
                 first[b"x-request-id"] = context.request_id()
             headers = Headers((), first)
             request = RequestHeaders(
                 codec.stream,
                 known.method,
-                plan.scheme,
-                plan.authority,
+                way.scheme,
+                way.authority,
                 known.path,
                 headers,
                 True,
                 b"",
                 b"HTTP/1.1",
                 known,
-                plan.likeness,
+                way.likeness,
             )
             stream = self.stream = HttpStream(self, manager, request, now)
-            stream.start_at_once(self, plan, choice, cluster, now)
+            stream.start_at_once(self, plan, way, choice, cluster, now)
         if self.stream is None:
             self._dispatch([], now)
 

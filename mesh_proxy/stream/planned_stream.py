@@ -1,8 +1,9 @@
 """The shortest way of a request whose head and response are as they always are.
 
 Most requests of a mesh are like one before, have no body, find an idle connection, and are answered by one read whose head is
-known as well. For these nothing needs to be decided: the plans (`request_plan.py`, `response_plan.py`) say what is to be written.
-What is counted is what the long way counts. Whatever is not as usual, at any step, goes on by the long way from there.
+known as well. For these nothing needs to be decided: the plans (`request_plan.py`, `response_plan.py`) say what is to be written,
+and filters, if there are any, repeat what they did. What is counted is what the long way counts. Whatever is not as usual, at any
+step, goes on by the long way from there.
 """
 
 from __future__ import annotations
@@ -31,10 +32,17 @@ class PlannedStream(FilteredStream):
     """the same as `downstream`; set for requests that go this way from the beginning"""
 
     def start_at_once(
-        self, caller: HttpConnection, plan: RequestPlan, choice: ClusterChoice, cluster: Cluster, now: float
+        self,
+        caller: HttpConnection,
+        before: RequestPlan,
+        plan: RequestPlan,
+        choice: ClusterChoice,
+        cluster: Cluster,
+        now: float,
     ) -> None:
         """The head arrived, is all of the request, and what becomes of it is planned: `request` has the plan's head already.
-        Nobody looks at the response on its way (`HttpManager.plain`)."""
+        `before` is what is planned up to the filters, the same if there are none. Nobody looks at the response on its way
+        (`HttpManager.plain`; filters that repeat what they did have nothing to do with it)."""
         self.caller = caller
         self.request_end_time = now
         if plan.remote_address:
@@ -44,7 +52,14 @@ class PlannedStream(FilteredStream):
         route = self.route = plan.route
         self.route_name = route.name
         self.virtual_host_name = route.virtual_host_name
-        self.manager.stats.rq_total += 1
+        manager = self.manager
+        if manager.filter_chains is not None:
+            likeness = self.request.likeness
+            self.request.likeness = None  # until it is sure that this is the head that goes on
+            if not self._filter_as_planned(before, plan, manager.filter_chains):
+                return
+            self.request.likeness = likeness
+        manager.stats.rq_total += 1
         self.choice = choice
         self.cluster = cluster
         self.cluster_name = choice.name
@@ -66,7 +81,7 @@ class PlannedStream(FilteredStream):
         ):
             self._attempt()
             return
-        endpoint = cluster.pick()
+        endpoint = cluster.pick() if self.labels is None else cluster.pick_labelled(self.labels)
         self.attempts = 1
         pool = None if endpoint is None else endpoint.pools.get(plan.pool)
         if not isinstance(pool, Http1Pool):

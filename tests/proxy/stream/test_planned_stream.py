@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from bootstraps import web
+from label_support import chain, one_label, router
 from plane_support import Plane, at, head, plane, run, upstream
 
 from mesh_codecs.events import ResponseHeaders
@@ -121,6 +122,8 @@ async def compare(parts: dict[str, str], sent: bytes, response: bytes, monkeypat
         ({"cluster": "common_http_protocol_options: {max_stream_duration: 30s}"}, False),
         ({"cluster": "common_http_protocol_options: {max_requests_per_connection: 2}"}, True),
         ({"cluster": "lb_policy: RING_HASH"}, False),
+        ({"hcm": chain(one_label("{header: user-agent}"), router(""))}, True),
+        ({"hcm": chain(one_label("{percentage: 50, value: gray}, {constant: base}"), router(""))}, False),
     ],
     ids=str,
 )
