@@ -4,8 +4,9 @@
 #   docker/rootfs.sh DIRECTORY [PYTHON]
 #
 # Needs root, debootstrap and the network (a Debian mirror and a Python package index), and the same minor version of Python outside as
-# Debian has inside, for the wheels: PYTHON is the one to build with [python3.11]. An existing DIRECTORY is used as it is. The data path
-# is compiled, which needs a C compiler outside and some minutes; COMPILED=false leaves it interpreted.
+# Debian has inside, for the wheels: PYTHON is the one to build with [python3.11], SUITE the Debian [bookworm]. An image of today is
+# `SUITE=trixie docker/rootfs.sh DIRECTORY python3.13`. An existing DIRECTORY is used as it is. The data path is compiled, which needs a
+# C compiler outside and some minutes; COMPILED=false leaves it interpreted.
 set -eu
 root=${1:?usage: docker/rootfs.sh DIRECTORY [PYTHON]}
 python=${2:-python3.11}
@@ -15,7 +16,7 @@ say() { printf '\n== %s\n' "$*"; }
 
 if [ ! -e "$root/etc/debian_version" ]; then
   say "the base image: debootstrap"
-  debootstrap --variant=minbase --include=python3,python3-venv,iptables,iproute2 bookworm "$root" "${MIRROR:-http://deb.debian.org/debian}"
+  debootstrap --variant=minbase --include=python3,python3-venv,iptables,iproute2 "${SUITE:-bookworm}" "$root" "${MIRROR:-http://deb.debian.org/debian}"
 fi
 
 say "stage builder: the wheel and what it needs"
