@@ -66,7 +66,7 @@ class HttpConnection(HttpShell):
         if known is None:
             self._dispatch(self.codec.receive_data(data), now)
         else:
-            self._begin_known(known, now)
+            self._begin_known(known, data, now)
         if self.context.dirty:
             self.context.flush()
 
@@ -157,8 +157,8 @@ class HttpConnection(HttpShell):
                 else:
                     queue.discard(self)
 
-    def _begin_known(self, known: KnownRequest, now: float) -> None:
-        """A whole request of a known head: by its plan, if it has one that says all."""
+    def _begin_known(self, known: KnownRequest, data: bytes, now: float) -> None:
+        """A whole request of a known head, `data` with the empty line: by its plan, if it has one that says all."""
         codec = self.codec
         manager = self.manager
         plan: RequestPlan | Literal[False] | None = known.note.get(self.info.place) if known.note is not None else None
@@ -169,7 +169,7 @@ class HttpConnection(HttpShell):
         context = self.context
         cluster = None if choice is None or context.runtime else context.clusters.get(choice.name)
         if not plan or way is None or choice is None or cluster is None:
-            self._begin_stream(known_event(codec.stream, known), now)
+            self._begin_stream(known_event(codec.stream, known, data, len(data) - 4), now)
         else:
             if self._head_pending:
                 self._head_complete()
@@ -177,6 +177,8 @@ class HttpConnection(HttpShell):
             first = way.first.copy()
             if way.makes_id:
                 first[b"x-request-id"] = context.request_id()
+            elif way.keeps_id:
+                first[b"x-request-id"] = known.request_id(data, len(data) - 4)
             headers = Headers((), first)
             request = RequestHeaders(
                 codec.stream,

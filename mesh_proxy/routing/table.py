@@ -87,6 +87,11 @@ class _HttpsRedirectRoute(Route):
         """Envoy leaves this answer as it is."""
 
 
+def _singles_out(match: RouteMatchConfig) -> bool:
+    """Whether it tells requests apart that are equal but for their ids."""
+    return match.runtime_fraction is not None or any(header.name.lower() == "x-request-id" for header in match.headers)
+
+
 def _configured_filters(config: RouteTableConfig) -> Iterator[str]:
     yield from config.per_filter_config
     for host in config.virtual_hosts:
@@ -156,8 +161,8 @@ class RouteTable:
             self.virtual_hosts.append(host)
             for domain in host_config.domains:
                 self._add_domain(domain, host, path)
-        self.steady = not any(route.match.runtime_fraction for host in config.virtual_hosts for route in host.routes)
-        """equal requests get the same route: none is drawn by lot"""
+        self.steady = not any(_singles_out(route.match) for host in config.virtual_hosts for route in host.routes)
+        """requests that are equal but for their ids get the same route: none is drawn by lot"""
         self.configured_filters = frozenset(_configured_filters(config))
         """names of filters to which any route or host says something"""
         self._shared.clear()

@@ -93,6 +93,7 @@ class FilteredStream(UpstreamStream):
             len(learnt) == len(chain.light)
             and before == (request.method, request.scheme, request.authority, request.path, self.remote_address, self.is_internal)
             and request.headers.first.get(b"x-request-id") is request_id
+            and (request_id is None or list(request.headers.first.values()).count(request_id) == 1)  # what came of it is known
             and request.headers.more is None
             and self.filter_state is None
             and not self.flags

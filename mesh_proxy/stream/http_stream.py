@@ -147,9 +147,12 @@ class HttpStream(PlannedStream):
         context = manager.context
         before = plan
         plan = plan.beyond or plan
-        first = request.headers.first = plan.first.copy()
+        first = plan.first.copy()
         if plan.makes_id:
             first[b"x-request-id"] = context.request_id()
+        elif plan.keeps_id:
+            first[b"x-request-id"] = request.headers.first[b"x-request-id"]
+        request.headers.first = first
         request.authority = plan.authority
         request.scheme = plan.scheme
         if plan.remote_address:
@@ -184,7 +187,7 @@ class HttpStream(PlannedStream):
         """The filters have not changed what the router looks at."""
         request = self.request
         first = request.headers.first
-        if plan.makes_id:
+        if plan.makes_id or plan.keeps_id:
             plan.first[b"x-request-id"] = first.get(b"x-request-id", b"")  # it holds the place of each request's own
         return (
             first == plan.first

@@ -113,10 +113,12 @@ class PlannedStream(FilteredStream):
             took = int((now - self.request_end_time) * 1000)
             time = MILLISECONDS[took] if 0 <= took < len(MILLISECONDS) else b"%d" % took
             head = plan.before + time + plan.after
+        elif plan.passes:
+            head = plan.before + known.time(data, len(data) - known.length) + plan.passes
         else:
             head = plan.before
         caller = self.caller
-        if not caller.send_whole(head, data[known.size :]):
+        if not caller.send_whole(head, data[-known.length :]):
             return False
         status = known.status
         if cluster.tracks_results:

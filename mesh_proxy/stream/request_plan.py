@@ -54,6 +54,7 @@ class RequestPlan:
         "holds",
         "is_grpc",
         "is_internal",
+        "keeps_id",
         "labels",
         "likeness",
         "makes_id",
@@ -71,7 +72,7 @@ class RequestPlan:
         "timeout_s",
     )
 
-    def __init__(self, stream: HttpStream, route: Route, *, makes_id: bool) -> None:
+    def __init__(self, stream: HttpStream, route: Route, *, makes_id: bool, keeps_id: bool) -> None:
         request = stream.request
         self.table: RouteTable = stream.manager.route_table
         self.route = route
@@ -80,9 +81,11 @@ class RequestPlan:
         self.authority = request.authority
         self.scheme = request.scheme
         self.first = request.headers.first.copy()
-        """the fields after the manager's work; an id that we made holds its place"""
+        """the fields after the manager's work; an id holds its place"""
         self.makes_id = makes_id
         """every request gets an id of its own"""
+        self.keeps_id = keeps_id
+        """every request has an id of its own, and keeps it"""
         self.remote_address = stream.remote_address if stream.remote_address != stream.connection.remote_address else b""
         """as forwarded; empty when it is the connection's"""
         self.is_internal = stream.is_internal
@@ -170,6 +173,10 @@ class RequestPlans:
         if route is None or not self._possible or not self._plain(stream, original):
             notes[place] = False
             return
+        fields = original.headers.first.copy()
+        came = fields.get(b"x-request-id")
+        if came is not None:
+            fields[b"x-request-id"] = b""
         key = (
             place,
             original.method,
@@ -177,14 +184,15 @@ class RequestPlans:
             original.authority,
             original.path,
             original.http_version,
-            *original.headers.first.items(),
+            *fields.items(),
         )
         plan = self._plans.get(key)
         if plan is None or plan.table is not self._manager.route_table:
             if len(self._plans) >= PLANS:
                 self._plans.clear()
-            made = request.headers.first.get(b"x-request-id")
-            plan = RequestPlan(stream, route, makes_id=made is not None and made != original.headers.first.get(b"x-request-id"))
+            goes = request.headers.first.get(b"x-request-id")
+            makes_id = goes is not None and goes != came
+            plan = RequestPlan(stream, route, makes_id=makes_id, keeps_id=goes is not None and not makes_id)
             self._plans[key] = plan
         notes[place] = plan
 
@@ -221,7 +229,7 @@ class RequestPlans:
             return
         route = stream.route
         assert route is not None, "it was routed"
-        beyond = RequestPlan(stream, route, makes_id=plan.makes_id)
+        beyond = RequestPlan(stream, route, makes_id=plan.makes_id, keeps_id=plan.keeps_id)
         beyond.holds = tuple([test for one in self.learnt for test in one.holds])
         beyond.acts = tuple([one.act for one in self.learnt])
         beyond.labels = stream.labels
@@ -237,7 +245,7 @@ class RequestPlans:
         it."""
         if not plan.asked:
             plan.asked = True
-            through = RequestPlan(stream, plan.route, makes_id=plan.makes_id)
+            through = RequestPlan(stream, plan.route, makes_id=plan.makes_id, keeps_id=plan.keeps_id)
             if self._add_router(through, stream):
                 plan.through = through
 

@@ -1,8 +1,9 @@
 """What the connection manager makes of a response head that the codec knows, ready to be written: the counterpart of
 `request_plan.py`.
 
-Services answer with the same few heads, and what comes of one differs by nothing but `x-envoy-upstream-service-time`. So the
-bytes on its two sides are kept, with the known head, under the connection manager.
+Services answer with the same few heads, and what comes of one differs by nothing but `x-envoy-upstream-service-time`: ours, or
+that of another sidecar where the router adds none. So the bytes on its two sides are kept, with the known head, under the
+connection manager.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ _MARK: Final = b"<milliseconds>"
 class ResponsePlan:
     """The bytes of one head."""
 
-    __slots__ = ("after", "before", "date")
+    __slots__ = ("after", "before", "date", "passes")
 
-    def __init__(self, before: bytes, after: bytes, date: bytes | None) -> None:
+    def __init__(self, before: bytes, after: bytes, passes: bytes, date: bytes | None) -> None:
         self.before = before
         """up to the value of the time; the whole head if it has none"""
         self.after = after
-        """from there to the end, empty if it has none"""
+        """from there to the end if the time is ours, else empty"""
+        self.passes = passes
+        """the same if it is the one that came"""
         self.date = date
         """the `date` of ours that is in it: the plan holds for that second; None: it has the endpoint's"""
 
@@ -55,7 +58,7 @@ def plan_of(known: KnownResponse, manager: HttpManager) -> ResponsePlan | None:
 def _make(known: KnownResponse, manager: HttpManager) -> ResponsePlan | None:
     """What `UpstreamStream.on_upstream_headers` and `DownstreamStream.encode_headers` do to the head, in their order."""
     first = known.first.copy()
-    if not manager.suppress_envoy_headers:
+    if known.time_at or not manager.suppress_envoy_headers:
         first[_TIME] = _MARK
     if manager.overwrite_server or not (manager.pass_server or b"server" in first):
         first[b"server"] = manager.server_name
@@ -69,4 +72,6 @@ def _make(known: KnownResponse, manager: HttpManager) -> ResponsePlan | None:
     before, mark, after = head.partition(_MARK)
     if mark and (_MARK in after or not before.endswith(b"\r\n" + _TIME + b": ")):
         return None
-    return ResponsePlan(before, after, date)
+    if manager.suppress_envoy_headers:
+        return ResponsePlan(before, b"", after, date)
+    return ResponsePlan(before, after, b"", date)

@@ -171,8 +171,9 @@ class Http1UpstreamConnection(PooledConnection):
                     self.last_used = now
                     pool.release(self)
         else:
-            body = data[known.size :]
-            head = ResponseHeaders(self._stream_id, known.status, Headers((), known.first.copy()), False)
+            body = data[-known.length :]
+            headers = Headers((), known.fields(data, len(data) - len(body)))
+            head = ResponseHeaders(self._stream_id, known.status, headers, False)
             self._dispatch([head, Data(self._stream_id, body, True, len(body))])
         if self.context.dirty:
             self.context.flush()

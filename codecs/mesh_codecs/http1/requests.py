@@ -13,14 +13,20 @@ from mesh_codecs.headers import Headers
 from mesh_codecs.http1 import fields
 from mesh_codecs.http1.fields import CHUNKED, CHUNKS, CLOSE, HOP_BY_HOP, KEEP_ALIVE, LENGTH, NO_BODY, UPGRADE
 from mesh_codecs.http1.grammar import LOW_VERSION, NOT_KEPT, check_count, parse_fields, parse_request_line
-from mesh_codecs.http1.head_table import HeadTable
+from mesh_codecs.http1.head_table import Cut, HeadTable, cut
 from mesh_codecs.http1.settings import Http1Settings, UnderscoreAction
+
+_ID: Final = b"x-request-id"
+_ID_LINE: Final = b"\r\nx-request-id: "
+_ID_OCTETS: Final = bytes(range(0x21, 0x7F))
+_UNIQUE: Final = NOT_KEPT - {_ID}
 
 
 class KnownRequest(KnownHead):
-    """A request head that came before, with what it says: HTTP/1.1, no upgrade, no CONNECT."""
+    """A request head that came before, with what it says: HTTP/1.1, no upgrade, no CONNECT. If it has a request id, as another
+    sidecar sends it, that one differs."""
 
-    __slots__ = ("authority", "count", "first", "keep", "length", "method", "mode", "path")
+    __slots__ = ("authority", "count", "first", "id_at", "keep", "length", "method", "mode", "path", "size")
 
     def __init__(
         self,
@@ -32,13 +38,14 @@ class KnownRequest(KnownHead):
         length: int,
         keep: bool,
         count: int,
+        parts: Cut | None = None,
     ) -> None:
         super().__init__()
         self.method = method
         self.authority = authority
         self.path = path
         self.first = first
-        """the fields; to be copied, not changed"""
+        """the fields; to be copied, not changed. A request id only holds its place"""
         self.mode = mode
         """how the body ends"""
         self.length = length
@@ -47,6 +54,19 @@ class KnownRequest(KnownHead):
         """whether the connection persists"""
         self.count = count
         """number of fields"""
+        self.id_at = 0
+        """where the request id begins; 0 without one"""
+        self.size = 0
+        """bytes without it and without the empty line"""
+        if parts is not None:
+            before, after = parts
+            self.id_at = len(before)
+            self.size = len(before) + len(after)
+            first[_ID] = b""
+
+    def request_id(self, data: bytes, size: int) -> bytes:
+        """The request id, where there is one, of a head of this kind, which has `size` bytes and begins `data`."""
+        return data[self.id_at : self.id_at + size - self.size]
 
 
 _table: Final = HeadTable[KnownRequest]()
@@ -55,15 +75,27 @@ _table: Final = HeadTable[KnownRequest]()
 def known_request(head: bytes, settings: Http1Settings) -> KnownRequest | None:
     """What a head without a body says, if it came before."""
     known = _table.entries.get(head)
-    if known is None or known.mode != NO_BODY or known.count > settings.max_header_count:
+    if known is None:
+        known = _known_but_for_id(head)
+        if known is None:
+            return None
+    if known.mode != NO_BODY or known.count > settings.max_header_count:
         return None
     _table.hits += 1
     return known
 
 
-def known_event(stream: int, known: KnownRequest) -> RequestHeaders:
-    """The event of a known head."""
-    headers = Headers((), known.first.copy())
+def _known_but_for_id(head: bytes) -> KnownRequest | None:
+    parts = cut(head, _ID_LINE, _ID_OCTETS)
+    return None if parts is None else _table.entries.get(parts)
+
+
+def known_event(stream: int, known: KnownRequest, data: bytes, size: int) -> RequestHeaders:
+    """The event of a known head, which has `size` bytes and begins `data`."""
+    first = known.first.copy()
+    if known.id_at:
+        first[_ID] = known.request_id(data, size)
+    headers = Headers((), first)
     no_body = known.mode == NO_BODY
     return RequestHeaders(stream, known.method, b"", known.authority, known.path, headers, no_body, b"", b"HTTP/1.1", known)
 
@@ -79,10 +111,10 @@ def read_request_head(stream: int, head: bytes, settings: Http1Settings) -> tupl
     Raises:
         RemoteProtocolError: the request must be refused.
     """
-    known = _table.entries.get(head)
+    known = _table.entries.get(head) or _known_but_for_id(head)
     if known is not None and known.count <= settings.max_header_count:
         _table.hits += 1
-        return known_event(stream, known), known.mode, known.length, known.keep
+        return known_event(stream, known, head, len(head)), known.mode, known.length, known.keep
     lines = head.split(b"\r\n")
     method, target, minor = parse_request_line(lines.pop(0))
     if len(lines) > settings.max_header_count:
@@ -140,8 +172,11 @@ def read_request_head(stream: int, head: bytes, settings: Http1Settings) -> tupl
     version = b"HTTP/1.1" if minor else b"HTTP/1.0"
     # A head in which nothing depends on the settings, save the number of fields.
     plain = minor and not scheme and not protocol and method != b"CONNECT" and authority and headers.more is None
-    if plain and b"?" not in path and b"_" not in head and NOT_KEPT.isdisjoint(first):
-        _table.store(head, KnownRequest(method, authority, path, first.copy(), mode, length, keep, len(lines)))
+    if plain and b"?" not in path and b"_" not in head and _UNIQUE.isdisjoint(first):
+        parts = cut(head, _ID_LINE, _ID_OCTETS) if _ID in first else None
+        if parts is not None or _ID not in first:
+            known = KnownRequest(method, authority, path, first.copy(), mode, length, keep, len(lines), parts)
+            _table.store(head, known, parts)
     event = RequestHeaders(stream, method, scheme, authority, path, headers, end_stream, protocol, version)
     return event, mode, length, keep
 

@@ -32,7 +32,7 @@ from mesh_codecs.http1 import fields
 from mesh_codecs.http1.body import BodyReader, BodyWriter
 from mesh_codecs.http1.fields import CHUNKS, LENGTH, NO_BODY, RAW
 from mesh_codecs.http1.grammar import NOT_KEPT, RESPONSE_HEAD, HeadBuffer, check_count, parse_fields, parse_status_line
-from mesh_codecs.http1.head_table import UNKNOWN, HeadTable
+from mesh_codecs.http1.head_table import UNKNOWN, Cut, HeadTable, cut
 from mesh_codecs.http1.heads import known_head, request_head
 from mesh_codecs.http1.settings import (
     MAX_EARLY_TUNNEL_BYTES,
@@ -46,32 +46,59 @@ _IDLE: Final = 0
 _HEAD: Final = 1
 _BODY: Final = 2
 
-UNIQUE: Final = NOT_KEPT - {b"date", b"last-modified", b"etag", b"expires", b"location"}
+_TIME: Final = b"x-envoy-upstream-service-time"
+_TIME_LINE: Final = b"\r\nx-envoy-upstream-service-time: "
+_DIGITS: Final = b"0123456789"
+UNIQUE: Final = NOT_KEPT - {b"date", b"last-modified", b"etag", b"expires", b"location", _TIME}
 """fields that are new with every response, or secret; `date` holds for a second, the others for one resource"""
 
 
 class KnownResponse:
-    """A response head that came before, byte for byte, on any connection: final, HTTP/1.1, persistent, with a content-length."""
+    """A response head that came before, byte for byte, on any connection: final, HTTP/1.1, persistent, with a content-length. If
+    it has the time that another sidecar's endpoint took, that one differs."""
 
-    __slots__ = ("count", "first", "has_body", "length", "note", "size", "status")
+    __slots__ = ("count", "first", "has_body", "length", "note", "size", "status", "time_at")
 
-    def __init__(self, status: int, first: dict[bytes, bytes], length: int, count: int, size: int) -> None:
+    def __init__(self, status: int, first: dict[bytes, bytes], length: int, count: int, head: bytes, parts: Cut | None) -> None:
         self.status = status
         self.first = first
-        """the fields; to be copied, not changed"""
+        """the fields; `fields` gives those of one response"""
         self.length = length
         """content-length"""
         self.has_body = length > 0 and status != 204 and status != 304
         """in answer to anything but HEAD"""
         self.count = count
         """number of fields"""
-        self.size = size
-        """bytes of the head with the empty line: where the body begins"""
+        self.size = len(head) + 4
+        """bytes of the head with the empty line and without that time"""
+        self.time_at = 0
+        """where that time begins; 0 without one"""
+        if parts is not None:
+            before, after = parts
+            self.time_at = len(before)
+            self.size = len(before) + len(after) + 4
+            first[_TIME] = b""
         self.note: dict[object, Any] | None = None
         """what receivers worked out of it, for the next time: each under a key of its own"""
 
+    def time(self, data: bytes, size: int) -> bytes:
+        """The time, where there is one, of a head of this kind, which has `size` bytes and begins `data`."""
+        return data[self.time_at : self.time_at + size - self.size]
+
+    def fields(self, data: bytes, size: int) -> dict[bytes, bytes]:
+        """The fields of a head of this kind, which has `size` bytes and begins `data`. The caller's own."""
+        first = self.first.copy()
+        if self.time_at:
+            first[_TIME] = self.time(data, size)
+        return first
+
 
 _table: Final = HeadTable[KnownResponse]()
+
+
+def _known_but_for_time(head: bytes) -> KnownResponse | None:
+    parts = cut(head, _TIME_LINE, _DIGITS)
+    return None if parts is None else _table.entries.get(parts)
 
 
 @final
@@ -174,21 +201,21 @@ class UpstreamHttp1:
 
     def receive_whole(self, data: bytes) -> KnownResponse | None:
         """The shortest way for the commonest read in answer to `send_known`: all of one response, which has a body and whose head
-        is known. Then the response is complete, the connection can be reused, and the body is what follows the head in `data`.
+        is known. Then the response is complete, the connection can be reused, and the body is the last `length` bytes of `data`.
         None: nothing has happened, and the read is for `receive_data`."""
         if self._input != _HEAD or self._unknown > UNKNOWN or self._partial or not self._keep_alive or self._closed:
             return None
         end = data.find(b"\r\n\r\n")
         known = _table.entries.get(data[:end])
         if known is None:
-            self._unknown += 1
-            return None
-        if (
-            not known.has_body
-            or known.size + known.length != len(data)
-            or known.count > self._max_count
-            or known.size > self._max_head
-        ):
+            known = _known_but_for_time(data[:end])
+            if known is None or end < 0:
+                self._unknown += 1
+                return None
+            size = end + 4
+        else:
+            size = known.size
+        if not known.has_body or size + known.length != len(data) or known.count > self._max_count or size > self._max_head:
             return None
         _table.hits += 1
         self._unknown = 0
@@ -221,11 +248,12 @@ class UpstreamHttp1:
     def _receive_head(self, data: bytes, pos: int, end: int, events: list[Event]) -> int:
         """One event, two if a short body follows at once; returns where the rest of `data` begins."""
         head = data[pos:end]
-        known = _table.entries.get(head)
+        known = _table.entries.get(head) or _known_but_for_time(head)
         if known is not None and known.count <= self._max_count and not self._tunnel_asked:
             _table.hits += 1
             self._unknown = 0
-            return self._plain_response(known.status, Headers((), known.first.copy()), known.length, data, end + 4, events)
+            headers = Headers((), known.fields(head, len(head) + 4))
+            return self._plain_response(known.status, headers, known.length, data, end + 4, events)
         lines = head.split(b"\r\n")
         status, minor = parse_status_line(lines.pop(0))
         if len(lines) > self._max_count:
@@ -266,7 +294,9 @@ class UpstreamHttp1:
             self._keep_alive = False
         length = -1 if b"content-length" not in first else fields.parse_content_length(first[b"content-length"])
         if length >= 0 and minor and not flags & ~fields.KEEP_ALIVE and headers.more is None and UNIQUE.isdisjoint(first):
-            _table.store(head, KnownResponse(status, first.copy(), length, len(lines), len(head) + 4))
+            parts = cut(head, _TIME_LINE, _DIGITS) if _TIME in first else None
+            if parts is not None or _TIME not in first:
+                _table.store(head, KnownResponse(status, first.copy(), length, len(lines), head, parts), parts)
         if self._method == b"HEAD" or status == 204 or status == 304 or length == 0:
             events.append(ResponseHeaders(stream, status, headers, True, version))
             self._finish()
