@@ -18,7 +18,7 @@ from mesh_codecs.errors import LocalProtocolError, MeshError, RemoteProtocolErro
 from mesh_codecs.fastjson2 import jsonb
 from mesh_codecs.hessian2 import Long, Map, Reader
 from mesh_codecs.hessian2.values import Opaque
-from mesh_codecs.java_serialization import PrimitiveReader, Walker
+from mesh_codecs.java_serialization import ObjectReader, PrimitiveReader, Walker
 from mesh_codecs.java_serialization.primitives import utf_bytes, utf_to_utf8
 
 BODIES = recorded_bodies()
@@ -399,7 +399,7 @@ def test_modified_utf8_that_is_none() -> None:
 
 
 def test_java_values() -> None:
-    walker = Walker(bytes.fromhex("70 740001 61 71007e0000 7c0000000000000001 62 76 71007e0009"), 0)
+    walker = ObjectReader(bytes.fromhex("70 740001 61 71007e0000 7c0000000000000001 62 76 71007e0009"), 0)
     assert [walker.value(), walker.value(), walker.value(), walker.value()] == [None, "a", "a", "b"]
     with pytest.raises(RemoteProtocolError):
         walker.value()

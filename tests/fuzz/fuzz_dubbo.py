@@ -22,7 +22,7 @@ from mesh_codecs.errors import LocalProtocolError, RemoteProtocolError  # noqa: 
 from mesh_codecs.events import ConnectionFailed  # noqa: E402
 from mesh_codecs.fastjson2 import jsonb  # noqa: E402
 from mesh_codecs.hessian2 import Reader, Tables, skip  # noqa: E402
-from mesh_codecs.java_serialization import Walker  # noqa: E402
+from mesh_codecs.java_serialization import ObjectReader  # noqa: E402
 
 MAX_BODY = 4096
 
@@ -144,9 +144,9 @@ def fuzz_fastjson2(data: bytes) -> None:
 
 def fuzz_java(data: bytes) -> None:
     _bodies(data, ("java", "compactedjava", "nativejava"))
-    bound_memory(documented(lambda data: Walker(data, 0, False).value()), data)
+    bound_memory(documented(lambda data: ObjectReader(data, 0, False).value()), data)
     for compact in (False, True):
-        walker = Walker(data, 0, compact)
+        walker = ObjectReader(data, 0, compact)
         try:
             walker.value()
         except RemoteProtocolError:

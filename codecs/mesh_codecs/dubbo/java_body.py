@@ -20,7 +20,8 @@ from mesh_codecs.dubbo.invocation import InvocationHead
 from mesh_codecs.errors import LocalProtocolError, RemoteProtocolError
 from mesh_codecs.hessian2.values import Opaque
 from mesh_codecs.java_serialization.primitives import STREAM_MAGIC, PrimitiveReader, utf_bytes
-from mesh_codecs.java_serialization.walker import MapEntries, Unreachable, Walker
+from mesh_codecs.java_serialization.read import ObjectReader
+from mesh_codecs.java_serialization.walker import MapEntries, Unreachable
 
 _BODY: Final = HEADER_SIZE + len(STREAM_MAGIC)
 _NONE: Final[frozenset[bytes]] = frozenset()
@@ -41,7 +42,7 @@ class _Items:
     def __init__(self, frame: bytes, pos: int, left: int, serialization: int, max_values: int = sys.maxsize) -> None:
         self.flagged = serialization != NATIVE_JAVA
         self.primitives = PrimitiveReader(frame, pos, left)
-        self.walker = Walker(frame, pos, serialization == COMPACTED_JAVA, max_values)
+        self.walker = ObjectReader(frame, pos, serialization == COMPACTED_JAVA, max_values)
 
     def begin(self) -> bool:
         """Go to the next object; False when the byte in front says that it is null."""
