@@ -11,7 +11,8 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from mesh_filters.definition import FilterContext
-from mesh_filters.ext_authz import PARTIAL, ExtAuthzConfig, Question, Verdict, name_test
+from mesh_filters.ext_authz import PARTIAL, ExtAuthzConfig, Question, name_test
+from mesh_filters.ext_authz_verdict import Verdict
 from mesh_filters.filter import Stream
 from mesh_filters.rbac_rules import peer_names
 from mesh_filters.service import Failure, GrpcServiceConfig, ServiceError, call_grpc

@@ -7,7 +7,8 @@ from typing import Final
 from mesh_codecs.events import RequestHeaders
 from mesh_codecs.headers import Headers
 from mesh_filters.definition import FilterContext
-from mesh_filters.ext_authz import PARTIAL, ExtAuthzConfig, HttpServiceConfig, Question, Verdict, name_test
+from mesh_filters.ext_authz import PARTIAL, ExtAuthzConfig, HttpServiceConfig, Question, name_test
+from mesh_filters.ext_authz_verdict import Verdict
 from mesh_filters.service import Failure, ServiceError, ServiceResponse
 
 MAX_ANSWER: Final = 1024 * 1024

@@ -19,7 +19,7 @@ from plane_support import Plane, answer, at, head, plane, run, until, upstream
 from mesh_codecs.dubbo import DubboCodec, DubboMessage, HeadMemo
 from mesh_codecs.events import RequestHeaders
 from mesh_codecs.headers import Headers
-from mesh_filters.ext_authz import Verdict, apply
+from mesh_filters.ext_authz_verdict import Verdict, apply
 from mesh_filters.service import Failure, GrpcServiceConfig, ServiceError, ServiceResponse, call_grpc
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.loader import load_bootstrap
