@@ -29,28 +29,24 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from hashlib import blake2b
 from typing import Any, Final
 
 from mesh_codecs.events import RequestHeaders
 from mesh_filters.definition import FieldError, FilterContext, FilterDefinition
-from mesh_filters.expression import compile_condition, condition_reads
 from mesh_filters.filter import Filter, FilterStatus, Repetition, Stream
-from mesh_filters.values import Reads, Value, baggage_member, reads, value_source, with_baggage, with_tracestate
+from mesh_filters.label_sources import Fact, check_source, kind_of, label_fact, label_source
+from mesh_filters.label_traces import TRACE_IDS, Ids, Traces
+from mesh_filters.values import Value, baggage_member, with_baggage, with_tracestate
 from mesh_filters.view import RequestView
 
 TYPE: Final = "mesh_proxy.filters.TrafficLabel"
 METADATA: Final = "mesh_proxy.traffic_label"
 """where later filters and logs find the labels: name -> value"""
-TRACE_IDS: Final = ("traceparent", "b3", "x-b3-traceid", "x-request-id")
 REMEMBERED: Final = 1024
 """values of labels that are known; they come from requests, so there must be an end. Then it starts anew"""
 LONGEST: Final = 43
 """bytes of a label; what shared memory takes"""
 COUNTERS: Final = ("labelled", "unlabelled", "restored", "remembered", "stripped", "invalid")
-Ids = tuple[bytes | None, ...]
-"""trace ids of all requests with equal heads; None stands for the `x-request-id` of each"""
-Fact = Callable[[Stream], bool]
 _Remembered = tuple[bytes, bytes, Ids]
 """what a request has left in memory: label, value, trace ids"""
 _LABEL: Final = re.compile(rb"[!-+\-./0-9:<-~]{1,%d}" % LONGEST)
@@ -107,17 +103,19 @@ class _Label:
         "valid",
     )
 
-    def __init__(self, config: LabelConfig, owner: TrafficLabelFilter) -> None:
+    def __init__(self, config: LabelConfig, context: FilterContext, traces: Traces) -> None:
         self.name = config.name
         self.key = config.name.encode()
         self.source_name = config.name + ".source"
         self.header = config.header.encode()
         self.member = config.member.encode()
         self.sources = tuple(
-            (_name_of(one), _source(one, f"labels.{config.name}.sources[{i}]", owner, self.key))
+            (kind_of(one), label_source(one, f"labels.{config.name}.sources[{i}]", self.key, context, traces))
             for i, one in enumerate(config.sources)
         )
-        self.facts = tuple(_fact(one, find, owner, self.key) for one, (_, find) in zip(config.sources, self.sources, strict=True))
+        self.facts = tuple(
+            label_fact(one, find, self.key, traces) for one, (_, find) in zip(config.sources, self.sources, strict=True)
+        )
         """for each of `sources`: makes a test that it still says the same of a request with an equal head; None = it must"""
         self.attach_header = "header" in config.attach_to
         self.attach_baggage = "baggage" in config.attach_to
@@ -164,7 +162,7 @@ class TrafficLabelFilter(Filter):
         "_networks",
         "_stats",
         "_told",
-        "_trace_ids",
+        "_traces",
         "_trusted",
         "_ttl_s",
         "context",
@@ -172,60 +170,19 @@ class TrafficLabelFilter(Filter):
 
     def __init__(self, config: TrafficLabelConfig, context: FilterContext) -> None:
         self.context = context
-        self._trace_ids = tuple(name.encode() for name in config.trace_ids)
         self._ttl_s = config.ttl_s
         self._clear_route = config.clear_route
         self._identities = config.identities
         self._networks = tuple(ipaddress.ip_network(one, strict=False) for one in config.addresses or ())
         self._trusted = config.identities is None and config.addresses is None
-        self._labels = tuple(_Label(one, self) for one in config.labels)
         self._told: dict[tuple[Any, ...], dict[str, str]] = {}
         """(label, source, value) of each label that was found -> what metadata say; nobody changes it"""
         self._stats = context.stats(
             context.stat_prefix + "traffic_label.",
             counters=COUNTERS,
         )
-
-    def trace_ids(self, request: RequestHeaders) -> list[bytes]:
-        """The request's trace ids, under whatever header."""
-        first = request.headers.first
-        found = []
-        for name in self._trace_ids:
-            value = first.get(name)
-            if not value:
-                continue
-            if name == b"traceparent":
-                parts = value.split(b"-")
-                value = parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else b""
-            elif name == b"b3":
-                value = value.partition(b"-")[0]
-            if value and value not in found:
-                found.append(value)
-        return found
-
-    def restore(self, stream: Stream, key: bytes) -> bytes | None:
-        """What this sidecar has learnt about the request's trace."""
-        for trace_id in self.trace_ids(stream.request):
-            label = self.context.recall(key, trace_id)
-            if label is not None:
-                self._stats.restored += 1
-                return label
-        return None
-
-    def ids(self, event: RequestHeaders) -> Ids:
-        """The same for all requests with equal heads."""
-        first = event.headers.first
-        own = first.get(b"x-request-id") if b"x-request-id" in self._trace_ids else None
-        return tuple(None if one is own else one for one in self.trace_ids(event))
-
-    def recall(self, stream: Stream, key: bytes, ids: Ids) -> bytes | None:
-        """`restore` for these ids, and nothing is counted."""
-        recall = self.context.recall
-        for one in ids:
-            label = recall(key, stream.request.headers.first[b"x-request-id"] if one is None else one)
-            if label is not None:
-                return label
-        return None
+        self._traces = Traces(config.trace_ids, context, self._stats)
+        self._labels = tuple(_Label(one, context, self._traces) for one in config.labels)
 
     def _may_label(self, stream: Stream) -> bool:
         if self._trusted:
@@ -325,11 +282,11 @@ class TrafficLabelFilter(Filter):
             if label.attaches_more:
                 label.attach(event, value)
             if label.remember:
-                for trace_id in self.trace_ids(event):
+                for trace_id in self._traces.of(event):
                     self.context.remember(label.key, trace_id, value, self._ttl_s)
                     stats.remembered += 1
                 if remembered is not None:
-                    remembered.append((label.key, value, self.ids(event)))
+                    remembered.append((label.key, value, self._traces.ids(event)))
             found += (label, kind, value)
         if found:
             told = self._told.get(found) or self._tell(found)
@@ -352,81 +309,6 @@ class TrafficLabelFilter(Filter):
             self._told.clear()
         self._told[found] = told
         return told
-
-
-def _name_of(source: Mapping[str, Any]) -> str:
-    return next((key for key in source if key not in ("value", "hash", "salt")), "")
-
-
-def _source(config: Mapping[str, Any], path: str, owner: TrafficLabelFilter, key: bytes) -> Value:
-    kind = _name_of(config)
-    if kind == "trace":
-        return lambda stream: owner.restore(stream, key)
-    if kind == "constant":
-        constant = str(config["constant"]).encode()
-        return lambda stream: constant
-    if kind == "own_label":
-        labels = owner.context.node_metadata.get("LABELS")
-        own = (
-            labels.get(config["own_label"])
-            if isinstance(labels, Mapping)
-            else owner.context.node_metadata.get(config["own_label"])
-        )
-        found = None if own is None else str(own).encode()
-        return lambda stream: found
-    if kind == "expression":
-        value = str(config["value"]).encode()
-        condition = compile_condition(str(config["expression"]), f"{path}.expression")
-        return lambda stream: value if condition(stream) else None
-    if kind == "percentage":
-        return _share(config, path, owner.context.random)
-    return value_source(config, path)
-
-
-def _share(config: Mapping[str, Any], path: str, random: Callable[[], float]) -> Value:
-    """A share of the users: who is in it stays in it, also when the share grows."""
-    limit = float(config["percentage"]) * 100
-    value = str(config["value"]).encode()
-    salt = str(config.get("salt", "")).encode()
-    if "hash" not in config:
-        return lambda stream: value if random() * 10_000 < limit else None
-    source = value_source(config["hash"], f"{path}.hash")
-
-    def find(stream: Stream) -> bytes | None:
-        user = source(stream)
-        if user is None:
-            return None
-        bucket = int.from_bytes(blake2b(salt + user, digest_size=8).digest(), "big") % 10_000
-        return value if bucket < limit else None
-
-    return find
-
-
-def _fact(
-    config: Mapping[str, Any], find: Value, owner: TrafficLabelFilter, key: bytes
-) -> Callable[[RequestHeaders, bytes | None], Fact | None] | None:
-    """See `_Label.facts`."""
-    kind = _name_of(config)
-    if kind == "trace":
-
-        def recalls(event: RequestHeaders, value: bytes | None) -> Fact:
-            ids = owner.ids(event)
-            return lambda stream: owner.recall(stream, key, ids) == value
-
-        return recalls
-    if kind in ("constant", "own_label"):
-        what = Reads.HEAD
-    elif kind == "expression":
-        what = condition_reads(str(config["expression"]))
-    elif kind == "percentage":
-        what = reads(config["hash"]) if "hash" in config else Reads.BOTH
-    else:
-        what = reads(config)
-    if what is Reads.HEAD:
-        return None
-    if what is Reads.REST:
-        return lambda event, value: lambda stream: (find(stream) or None) == value
-    return lambda event, value: None
 
 
 _FIELDS: Final = ("labels", "trace_ids", "ttl", "trust", "clear_route")
@@ -483,7 +365,7 @@ def _label(values: Any, path: str) -> LabelConfig:
     if not isinstance(sources, list) or not sources:
         raise FieldError(f"{path}.sources", "needs at least one source")
     for i, source in enumerate(sources):
-        _check_source(source, f"{path}.sources[{i}]")
+        check_source(source, f"{path}.sources[{i}]")
     attach = _texts(values, "attach_to", f"{path}.attach_to") if "attach_to" in values else ("header",)
     if unknown := set(attach) - {"header", "attachment", "baggage", "tracestate"}:
         raise FieldError(f"{path}.attach_to", f"{min(unknown)} is none of header, attachment, baggage, tracestate")
@@ -495,27 +377,6 @@ def _label(values: Any, path: str) -> LabelConfig:
         attach_to=tuple("header" if one == "attachment" else one for one in attach),
         remember=bool(values.get("remember", False)),
     )
-
-
-def _check_source(source: Any, path: str) -> None:
-    if not isinstance(source, Mapping):
-        raise FieldError(path, "must be a mapping")
-    kind = _name_of(source)
-    allowed = {"expression": {"value"}, "percentage": {"value", "hash", "salt"}}.get(kind, set())
-    if unknown := set(source) - {kind} - allowed:
-        raise FieldError(f"{path}.{min(unknown)}", "unknown field")
-    if kind in ("expression", "percentage") and not source.get("value"):
-        raise FieldError(f"{path}.value", "is required")
-    if kind == "expression":
-        compile_condition(str(source["expression"]), f"{path}.expression")
-    elif kind == "percentage":
-        share = source["percentage"]
-        if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 <= share <= 100:
-            raise FieldError(f"{path}.percentage", "must be between 0 and 100")
-        if "hash" in source:
-            value_source(source["hash"], f"{path}.hash")
-    elif kind not in ("trace", "constant", "own_label"):
-        value_source(source, path)
 
 
 definition = FilterDefinition(type_url=TYPE, fields=_FIELDS, configure=configure)
