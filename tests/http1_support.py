@@ -14,9 +14,9 @@ SETTINGS = Http1Settings()
 
 def forget_heads() -> None:
     """No request has been seen yet in this process."""
-    table = requests._table
-    table.entries.clear()
-    table.hits = table.resting = 0
+    for table in (requests._table, requests._traced):
+        table.entries.clear()
+        table.hits = table.resting = table.size = 0
 
 
 def cuttings(payload: bytes, seed: int = 0) -> Iterator[list[bytes]]:

@@ -48,7 +48,8 @@ class RequestHeaders:
     known: KnownHead | None = field(compare=False, repr=False)
     """the head came before, byte for byte; None also where the codec does not look"""
     likeness: Any = field(compare=False, repr=False)
-    """for the codec that sends the head: heads with the same object here differ in the value of `x-request-id` at most"""
+    """for the codec that sends the head: heads with the same object here differ in the value of `x-request-id` at most; over
+    HTTP/1 also in those of traces (`mesh_codecs.http1.grammar.OWN`)"""
 
     def __init__(
         self,

@@ -177,8 +177,8 @@ class HttpConnection(HttpShell):
             first = way.first.copy()
             if way.makes_id:
                 first[b"x-request-id"] = context.request_id()
-            elif way.keeps_id:
-                first[b"x-request-id"] = known.request_id(data, len(data) - 4)
+            if way.kept:
+                known.take(first, way.kept, data, len(data) - 4)
             headers = Headers((), first)
             request = RequestHeaders(
                 codec.stream,

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from mesh_codecs.events import RequestHeaders
 from mesh_codecs.headers import Headers
+from mesh_codecs.http1.grammar import OWN
 from mesh_proxy.config.model.route import (
     ClusterActionConfig,
     PathMatchKind,
@@ -88,8 +89,8 @@ class _HttpsRedirectRoute(Route):
 
 
 def _singles_out(match: RouteMatchConfig) -> bool:
-    """Whether it tells requests apart that are equal but for their ids."""
-    return match.runtime_fraction is not None or any(header.name.lower() == "x-request-id" for header in match.headers)
+    """Whether it tells requests apart that are equal but for their ids and traces."""
+    return match.runtime_fraction is not None or any(header.name.lower().encode() in OWN for header in match.headers)
 
 
 def _configured_filters(config: RouteTableConfig) -> Iterator[str]:
@@ -162,7 +163,7 @@ class RouteTable:
             for domain in host_config.domains:
                 self._add_domain(domain, host, path)
         self.steady = not any(_singles_out(route.match) for host in config.virtual_hosts for route in host.routes)
-        """requests that are equal but for their ids get the same route: none is drawn by lot"""
+        """requests that are equal but for their ids and traces get the same route: none is drawn by lot"""
         self.configured_filters = frozenset(_configured_filters(config))
         """names of filters to which any route or host says something"""
         self._shared.clear()

@@ -48,7 +48,7 @@ class FilteredStream(UpstreamStream):
             per_filter = route.per_filter_config if self.choice is None else self.choice.per_filter_config
             if per_filter:
                 chain = chains.of(per_filter)
-        if chain.learns and plan is not None and not plan.rest:
+        if chain.learns and plan is not None and not plan.rest and not (plan.traced and chain.light):
             self._walk_learning(chain, plan)
         elif chain.light:
             self._walk_light(chain)

@@ -150,8 +150,8 @@ class HttpStream(PlannedStream):
         first = plan.first.copy()
         if plan.makes_id:
             first[b"x-request-id"] = context.request_id()
-        elif plan.keeps_id:
-            first[b"x-request-id"] = request.headers.first[b"x-request-id"]
+        for name in plan.kept:
+            first[name] = request.headers.first[name]
         request.headers.first = first
         request.authority = plan.authority
         request.scheme = plan.scheme
@@ -178,7 +178,7 @@ class HttpStream(PlannedStream):
         self.cluster_name = choice.name
         self.is_grpc = plan.is_grpc
         self.timeout_s = plan.timeout_s
-        self.request.likeness = plan.likeness
+        self.request.likeness = None if plan.traced else plan.likeness
         if self.request_done and self.timeout_s:
             self._start_timeout(now)
         self._attempt()
@@ -187,8 +187,8 @@ class HttpStream(PlannedStream):
         """The filters have not changed what the router looks at."""
         request = self.request
         first = request.headers.first
-        if plan.makes_id or plan.keeps_id:
-            plan.first[b"x-request-id"] = first.get(b"x-request-id", b"")  # it holds the place of each request's own
+        for name in plan.own:
+            plan.first[name] = first.get(name, b"")  # it holds the place of each request's own
         return (
             first == plan.first
             and request.headers.more is None
@@ -209,10 +209,10 @@ class HttpStream(PlannedStream):
         if choice is None or cluster is None:
             return False
         headers = self.request.headers
-        request_id = headers.first.get(b"x-request-id")
-        headers.first = through.first.copy()
-        if request_id is not None:
-            headers.first[b"x-request-id"] = request_id
+        first = through.first.copy()
+        for name in through.own:
+            first[name] = headers.first[name]
+        headers.first = first
         self._leave_as_planned(through, choice, cluster, monotonic())
         return True
 

@@ -79,12 +79,16 @@ class PlannedStream(FilteredStream):
             or caller.write_blocked
             or self.connection.source is not None
         ):
+            if plan.traced:
+                self.request.likeness = None  # which is one for HTTP/1
             self._attempt()
             return
         endpoint = cluster.pick() if self.labels is None else cluster.pick_labelled(self.labels)
         self.attempts = 1
         pool = None if endpoint is None else endpoint.pools.get(plan.pool)
         if not isinstance(pool, Http1Pool):
+            if plan.traced:
+                self.request.likeness = None
             self._attempt_at(endpoint)
             return
         self.upstream = endpoint

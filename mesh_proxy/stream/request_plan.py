@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from mesh_codecs.http1.grammar import OWN
 from mesh_proxy.stream.router_headers import ROUTER_HEADERS
 
 if TYPE_CHECKING:
@@ -28,17 +29,18 @@ if TYPE_CHECKING:
     from mesh_proxy.stream.info import ConnectionInfo
 
 PLANS: Final = 1024
-"""kept per connection manager and shared by its connections; about 1 KiB each"""
+"""kept per connection manager and shared by its connections; 1 to 3 KiB each"""
 PLACES: Final = 64
 """kept for one head"""
 REST: Final = 64
 """requests of a head for which filters run as always before it is looked again whether they can repeat what they did"""
-LARGEST_HEAD: Final = 1024
+LARGEST_HEAD: Final = 2048
 """bytes of names and values; longer heads are worked out each time"""
 _UNIQUE: Final = frozenset(
     {b"traceparent", b"tracestate", b"x-b3-parentspanid", b"x-b3-spanid", b"x-b3-traceid", b"x-client-trace-id"}
 )
 """fields that the HTTP/2 encoder writes apart (`mesh_codecs.http2.sender`)"""
+_TRACES: Final = OWN - {b"x-request-id"}
 
 
 class RequestPlan:
@@ -54,12 +56,13 @@ class RequestPlan:
         "holds",
         "is_grpc",
         "is_internal",
-        "keeps_id",
+        "kept",
         "labels",
         "likeness",
         "makes_id",
         "metadata",
         "method",
+        "own",
         "path",
         "pool",
         "remote_address",
@@ -70,9 +73,10 @@ class RequestPlan:
         "table",
         "through",
         "timeout_s",
+        "traced",
     )
 
-    def __init__(self, stream: HttpStream, route: Route, *, makes_id: bool, keeps_id: bool) -> None:
+    def __init__(self, stream: HttpStream, route: Route, *, makes_id: bool, kept: tuple[bytes, ...]) -> None:
         request = stream.request
         self.table: RouteTable = stream.manager.route_table
         self.route = route
@@ -81,11 +85,15 @@ class RequestPlan:
         self.authority = request.authority
         self.scheme = request.scheme
         self.first = request.headers.first.copy()
-        """the fields after the manager's work; an id holds its place"""
+        """the fields after the manager's work; those of `own` hold their place"""
         self.makes_id = makes_id
         """every request gets an id of its own"""
-        self.keeps_id = keeps_id
-        """every request has an id of its own, and keeps it"""
+        self.kept = kept
+        """names of the fields whose values are those that came with each request"""
+        self.own = (*kept, b"x-request-id") if makes_id else kept
+        """names of all fields that differ from request to request"""
+        self.traced = not _TRACES.isdisjoint(kept)
+        """there is more than an id"""
         self.remote_address = stream.remote_address if stream.remote_address != stream.connection.remote_address else b""
         """as forwarded; empty when it is the connection's"""
         self.is_internal = stream.is_internal
@@ -174,9 +182,14 @@ class RequestPlans:
             notes[place] = False
             return
         fields = original.headers.first.copy()
-        came = fields.get(b"x-request-id")
-        if came is not None:
-            fields[b"x-request-id"] = b""
+        came = OWN.intersection(fields)
+        goes = request.headers.first
+        makes_id = b"x-request-id" in goes and goes[b"x-request-id"] != fields.get(b"x-request-id")
+        for name in came:
+            if name in goes and goes[name] != fields[name] and not (makes_id and name == b"x-request-id"):
+                notes[place] = False
+                return
+            fields[name] = b""
         key = (
             place,
             original.method,
@@ -190,9 +203,8 @@ class RequestPlans:
         if plan is None or plan.table is not self._manager.route_table:
             if len(self._plans) >= PLANS:
                 self._plans.clear()
-            goes = request.headers.first.get(b"x-request-id")
-            makes_id = goes is not None and goes != came
-            plan = RequestPlan(stream, route, makes_id=makes_id, keeps_id=goes is not None and not makes_id)
+            kept = tuple([name for name in goes if name in came and not (makes_id and name == b"x-request-id")])
+            plan = RequestPlan(stream, route, makes_id=makes_id, kept=kept)
             self._plans[key] = plan
         notes[place] = plan
 
@@ -229,7 +241,7 @@ class RequestPlans:
             return
         route = stream.route
         assert route is not None, "it was routed"
-        beyond = RequestPlan(stream, route, makes_id=plan.makes_id, keeps_id=plan.keeps_id)
+        beyond = RequestPlan(stream, route, makes_id=plan.makes_id, kept=plan.kept)
         beyond.holds = tuple([test for one in self.learnt for test in one.holds])
         beyond.acts = tuple([one.act for one in self.learnt])
         beyond.labels = stream.labels
@@ -245,7 +257,7 @@ class RequestPlans:
         it."""
         if not plan.asked:
             plan.asked = True
-            through = RequestPlan(stream, plan.route, makes_id=plan.makes_id, keeps_id=plan.keeps_id)
+            through = RequestPlan(stream, plan.route, makes_id=plan.makes_id, kept=plan.kept)
             if self._add_router(through, stream):
                 plan.through = through
 
@@ -266,7 +278,7 @@ class RequestPlans:
             or stream.retry is not None
             or stream.tells_deadline
             or not ROUTER_HEADERS.isdisjoint(plan.first)
-            or not _UNIQUE.isdisjoint(plan.first)
+            or not _UNIQUE.difference(plan.kept).isdisjoint(plan.first)
         ):
             return False
         plan.timeout_s = stream.timeout_s
@@ -275,8 +287,10 @@ class RequestPlans:
         plan.is_grpc = stream.is_grpc
         plan.first = request.headers.first.copy()
         fields = request.headers.first.copy()
-        has_id = fields.pop(b"x-request-id", None) is not None
-        key = (has_id, request.method, request.scheme, request.authority, request.path, *fields.items())
+        own = tuple([name for name in fields if name in plan.own])
+        for name in own:
+            del fields[name]
+        key = (own, request.method, request.scheme, request.authority, request.path, *fields.items())
         likeness = self._likenesses.get(key)
         if likeness is None:
             if len(self._likenesses) >= PLANS:

@@ -86,6 +86,11 @@ NOT_KEPT: Final = frozenset(
     )
 )
 
+OWN: Final = frozenset(
+    (b"x-request-id", b"traceparent", b"tracestate", b"b3", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid")
+)
+"""fields whose value is each request's own, and says nothing to those who route it"""
+
 # For a line that is not in the table: names in lower case by their spelling, and the octets a value may hold (see `_FIELD_LINE`).
 _name_table: dict[bytes, bytes] = {}
 _VALUE_OCTETS: Final = bytes((9, *range(0x20, 0x7F), *range(0x80, 0x100)))

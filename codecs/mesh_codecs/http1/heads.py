@@ -14,6 +14,7 @@ from mesh_codecs.errors import LocalProtocolError
 from mesh_codecs.events import InformationalHeaders, RequestHeaders, ResponseHeaders
 from mesh_codecs.headers import Headers
 from mesh_codecs.http1.fields import CHUNKS, LENGTH, NO_BODY, RAW
+from mesh_codecs.http1.grammar import OWN
 from mesh_codecs.http1.serialise import render_fields, status_line
 from mesh_codecs.http1.settings import MAX_CONTENT_LENGTH_DIGITS
 
@@ -27,11 +28,14 @@ _NOT_SENT: Final = frozenset(
 _VISIBLE: Final = bytes((*range(0x21, 0x7F), *range(0x80, 0x100)))
 
 KNOWN_HEADS: Final = 256
-"""request heads kept for those that are like them"""
+"""request heads kept for those that are like them, and as many that are traced"""
 _ID: Final = b"x-request-id"
+_TRACES: Final = OWN - {_ID}
 _known_heads: Final[dict[tuple[object, bool], tuple[bytes, bytes, bytes, int, int]]] = {}
 """likeness of the event and whether it is all -> the head up to the value of its request id, what follows (empty if it has no
 id), method, how the body ends and its length"""
+_traced_heads: Final[dict[object, tuple[bytes, tuple[bytes, ...]]]] = {}
+"""the same for heads that are all and have more fields of their own: the head with gaps, and the names that belong there"""
 
 
 def request_head(event: RequestHeaders) -> tuple[bytes, bytes, int, int]:
@@ -96,7 +100,9 @@ def request_head(event: RequestHeaders) -> tuple[bytes, bytes, int, int]:
 def known_head(event: RequestHeaders) -> bytes | None:
     """The head of a request without a body that is like one before it; None: ask `request_head`."""
     known = _known_heads.get((event.likeness, True))
-    if known is None or known[3] != NO_BODY:
+    if known is None:
+        return _traced_head(event)
+    if known[3] != NO_BODY:
         return None
     after = known[1]
     if not after:
@@ -105,10 +111,39 @@ def known_head(event: RequestHeaders) -> bytes | None:
     return known[0] + request_id + after if not request_id.translate(None, _VISIBLE) else None
 
 
+def _traced_head(event: RequestHeaders) -> bytes | None:
+    found = _traced_heads.get(event.likeness)
+    if found is None:
+        return None
+    gaps, names = found
+    first = event.headers.first
+    values = tuple([first[name] for name in names])
+    return gaps % values if not b"".join(values).translate(None, _VISIBLE) else None
+
+
+def _remember_traced(event: RequestHeaders, head: bytes) -> None:
+    first = event.headers.first
+    gaps = head.replace(b"%", b"%%")
+    names = tuple([name for name in first if name in OWN])
+    for name in names:
+        start = b"\r\n" + name + b": "
+        line = start + first[name].replace(b"%", b"%%") + b"\r\n"
+        if gaps.count(start) != 1 or line not in gaps:
+            return
+        gaps = gaps.replace(line, start + b"%b\r\n")
+    if len(_traced_heads) >= KNOWN_HEADS:
+        _traced_heads.clear()
+    _traced_heads[event.likeness] = gaps, names
+
+
 def _remember(event: RequestHeaders, head: bytes, method: bytes, mode: int, length: int) -> None:
-    """Keep a head for those that are like it but for their request id."""
+    """Keep a head for those that are like it but for the values that are their own."""
     after = b""
     request_id = event.headers.first.get(_ID)
+    if not _TRACES.isdisjoint(event.headers.first):
+        if mode == NO_BODY and event.end_stream:
+            _remember_traced(event, head)
+        return
     if request_id is not None:
         line = b"\r\n" + _ID + b": " + request_id + b"\r\n"
         if head.count(line) != 1:

@@ -12,21 +12,23 @@ from mesh_codecs.events import KnownHead, RequestHeaders
 from mesh_codecs.headers import Headers
 from mesh_codecs.http1 import fields
 from mesh_codecs.http1.fields import CHUNKED, CHUNKS, CLOSE, HOP_BY_HOP, KEEP_ALIVE, LENGTH, NO_BODY, UPGRADE
-from mesh_codecs.http1.grammar import LOW_VERSION, NOT_KEPT, check_count, parse_fields, parse_request_line
-from mesh_codecs.http1.head_table import Cut, HeadTable, cut
+from mesh_codecs.http1.grammar import LOW_VERSION, NOT_KEPT, OWN, check_count, parse_fields, parse_request_line
+from mesh_codecs.http1.head_table import Cut, HeadTable, cut, cut_all, own_fields
 from mesh_codecs.http1.settings import Http1Settings, UnderscoreAction
 
 _ID: Final = b"x-request-id"
 _ID_LINE: Final = b"\r\nx-request-id: "
 _ID_OCTETS: Final = bytes(range(0x21, 0x7F))
-_UNIQUE: Final = NOT_KEPT - {_ID}
+_ONLY_ID: Final = (_ID,)
+_UNIQUE: Final = NOT_KEPT - OWN
+_own_fields: Final = own_fields(OWN)
 
 
 class KnownRequest(KnownHead):
     """A request head that came before, with what it says: HTTP/1.1, no upgrade, no CONNECT. If it has a request id, as another
-    sidecar sends it, that one differs."""
+    sidecar sends it, or is traced, those values differ."""
 
-    __slots__ = ("authority", "count", "first", "id_at", "keep", "length", "method", "mode", "path", "size")
+    __slots__ = ("authority", "count", "first", "id_at", "keep", "length", "method", "mode", "own", "path", "size")
 
     def __init__(
         self,
@@ -38,14 +40,15 @@ class KnownRequest(KnownHead):
         length: int,
         keep: bool,
         count: int,
-        parts: Cut | None = None,
+        own: Cut,
+        parts: Cut | None,
     ) -> None:
         super().__init__()
         self.method = method
         self.authority = authority
         self.path = path
         self.first = first
-        """the fields; to be copied, not changed. A request id only holds its place"""
+        """the fields; to be copied, not changed. Those of `own` only hold their place"""
         self.mode = mode
         """how the body ends"""
         self.length = length
@@ -54,29 +57,38 @@ class KnownRequest(KnownHead):
         """whether the connection persists"""
         self.count = count
         """number of fields"""
+        self.own = own
+        """names of the fields whose value is another one each time"""
         self.id_at = 0
-        """where the request id begins; 0 without one"""
+        """where the request id begins, if there is no other such field"""
         self.size = 0
         """bytes without it and without the empty line"""
-        if parts is not None:
-            before, after = parts
-            self.id_at = len(before)
-            self.size = len(before) + len(after)
-            first[_ID] = b""
+        if parts is not None and len(parts) == 2:
+            self.id_at = len(parts[0])
+            self.size = len(parts[0]) + len(parts[1])
+        for name in own:
+            first[name] = b""
 
-    def request_id(self, data: bytes, size: int) -> bytes:
-        """The request id, where there is one, of a head of this kind, which has `size` bytes and begins `data`."""
-        return data[self.id_at : self.id_at + size - self.size]
+    def take(self, first: dict[bytes, bytes], names: Cut, data: bytes, size: int) -> None:
+        """Give these fields, of those in `own`, the values of a head of this kind, which has `size` bytes and begins `data`."""
+        if self.id_at:
+            first[_ID] = data[self.id_at : self.id_at + size - self.size]
+        else:
+            values: dict[bytes, bytes] = dict(_own_fields.findall(data, 0, size))
+            for name in names:
+                first[name] = values[name]
 
 
 _table: Final = HeadTable[KnownRequest]()
+_traced: Final = HeadTable[KnownRequest]()
+"""of heads with more than a request id that is their own"""
 
 
 def known_request(head: bytes, settings: Http1Settings) -> KnownRequest | None:
     """What a head without a body says, if it came before."""
     known = _table.entries.get(head)
     if known is None:
-        known = _known_but_for_id(head)
+        known = _known_but_for_own(head)
         if known is None:
             return None
     if known.mode != NO_BODY or known.count > settings.max_header_count:
@@ -85,16 +97,21 @@ def known_request(head: bytes, settings: Http1Settings) -> KnownRequest | None:
     return known
 
 
-def _known_but_for_id(head: bytes) -> KnownRequest | None:
+def _known_but_for_own(head: bytes) -> KnownRequest | None:
     parts = cut(head, _ID_LINE, _ID_OCTETS)
-    return None if parts is None else _table.entries.get(parts)
+    known = None if parts is None else _table.entries.get(parts)
+    if known is None and _traced.entries:
+        known = _traced.entries.get(cut_all(head, _own_fields))
+        if known is not None:
+            _traced.hits += 1
+    return known
 
 
 def known_event(stream: int, known: KnownRequest, data: bytes, size: int) -> RequestHeaders:
     """The event of a known head, which has `size` bytes and begins `data`."""
     first = known.first.copy()
-    if known.id_at:
-        first[_ID] = known.request_id(data, size)
+    if known.own:
+        known.take(first, known.own, data, size)
     headers = Headers((), first)
     no_body = known.mode == NO_BODY
     return RequestHeaders(stream, known.method, b"", known.authority, known.path, headers, no_body, b"", b"HTTP/1.1", known)
@@ -111,7 +128,7 @@ def read_request_head(stream: int, head: bytes, settings: Http1Settings) -> tupl
     Raises:
         RemoteProtocolError: the request must be refused.
     """
-    known = _table.entries.get(head) or _known_but_for_id(head)
+    known = _table.entries.get(head) or _known_but_for_own(head)
     if known is not None and known.count <= settings.max_header_count:
         _table.hits += 1
         return known_event(stream, known, head, len(head)), known.mode, known.length, known.keep
@@ -173,10 +190,20 @@ def read_request_head(stream: int, head: bytes, settings: Http1Settings) -> tupl
     # A head in which nothing depends on the settings, save the number of fields.
     plain = minor and not scheme and not protocol and method != b"CONNECT" and authority and headers.more is None
     if plain and b"?" not in path and b"_" not in head and _UNIQUE.isdisjoint(first):
-        parts = cut(head, _ID_LINE, _ID_OCTETS) if _ID in first else None
-        if parts is not None or _ID not in first:
-            known = KnownRequest(method, authority, path, first.copy(), mode, length, keep, len(lines), parts)
-            _table.store(head, known, parts)
+        table = _table
+        parts: Cut | None = None
+        own: Cut = ()
+        found = OWN.intersection(first)
+        if found == {_ID}:
+            parts = cut(head, _ID_LINE, _ID_OCTETS)
+            own = _ONLY_ID if parts is not None else ()
+        elif found:
+            parts = cut_all(head, _own_fields)
+            own = parts[1::2]
+            table = _traced
+        if found == set(own):  # else one of them is spelt in another way
+            known = KnownRequest(method, authority, path, first.copy(), mode, length, keep, len(lines), own, parts)
+            table.store(head, known, parts)
     event = RequestHeaders(stream, method, scheme, authority, path, headers, end_stream, protocol, version)
     return event, mode, length, keep
 

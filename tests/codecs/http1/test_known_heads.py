@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 from http1_support import SETTINGS, asked, forget_heads, normal
 from hypothesis import example, given, settings
@@ -15,6 +18,8 @@ from mesh_codecs.http1.requests import known_event
 
 TIME = b"\r\nx-envoy-upstream-service-time: "
 ID = b"\r\nx-request-id: "
+TRACE = b"\r\ntraceparent: "
+B3 = b"\r\nx-request-id: %b\r\nx-b3-traceid: %b\r\nx-b3-sampled: 0\r\nx-b3-spanid: %b"
 REQUEST = b"GET /k HTTP/1.1\r\nhost: k\r\nx-forwarded-proto: http%b\r\nx-envoy-attempt-count: 1\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nserver: s%b\r\ncontent-length: 2\r\n\r\nok"
 GAP = b"HTTP/1.1 200 OK\r\nserver: s\r\ncontent-length: 2%b\r\n\r\nok"
@@ -37,6 +42,9 @@ def lines(name: bytes) -> st.SearchStrategy[bytes]:
     return st.lists(one | value, min_size=1, max_size=3).map(b"".join)
 
 
+OWN_LINES = st.sampled_from([b"x-request-id", b"traceparent", b"x-b3-spanid"]).flatmap(lines)
+
+
 def short_request(data: bytes) -> list[Event] | None:
     """The events of a read by the short way."""
     codec = DownstreamHttp1(SETTINGS)
@@ -50,12 +58,22 @@ def waiting() -> UpstreamHttp1:
     return codec
 
 
+@contextmanager
+def nothing_known() -> Iterator[None]:
+    tables = requests._table, requests._traced, upstream._table
+    kept = [dict(table.entries) for table in tables]
+    for table in tables:
+        table.entries.clear()
+    yield
+    for table, entries in zip(tables, kept, strict=True):
+        table.entries.clear()
+        table.entries.update(entries)  # type: ignore[arg-type]
+
+
 def check_request(data: bytes) -> None:
     known, short = normal(DownstreamHttp1(SETTINGS).receive_data(data)), short_request(data)
-    kept = dict(requests._table.entries)
-    requests._table.entries.clear()
-    strict = normal(DownstreamHttp1(SETTINGS).receive_data(data))
-    requests._table.entries = kept
+    with nothing_known():
+        strict = normal(DownstreamHttp1(SETTINGS).receive_data(data))
     assert known == strict
     assert short is None or short == strict
 
@@ -64,10 +82,8 @@ def check_answer(data: bytes) -> None:
     known = normal(waiting().receive_data(data))
     codec = waiting()
     short = codec.receive_whole(data)
-    kept = dict(upstream._table.entries)
-    upstream._table.entries.clear()
-    strict = normal(waiting().receive_data(data))
-    upstream._table.entries = kept
+    with nothing_known():
+        strict = normal(waiting().receive_data(data))
     assert known == strict
     if short is not None:
         assert codec.can_reuse
@@ -81,15 +97,27 @@ def check_answer(data: bytes) -> None:
 def learn() -> None:
     forget_heads()
     upstream._table.entries.clear()
-    upstream._table.hits = upstream._table.resting = 0
-    DownstreamHttp1(SETTINGS).receive_data(REQUEST % (ID + b"first"))
+    upstream._table.hits = upstream._table.resting = upstream._table.size = 0
+    for known in (ID + b"first", TRACE + b"first", TRACE + b"first" + ID + b"first", B3 % ((b"first",) * 3)):
+        DownstreamHttp1(SETTINGS).receive_data(REQUEST % known)
     for answer in (ANSWER, GAP):
         waiting().receive_data(answer % (TIME + b"12345"))
 
 
-@given(lines(b"x-request-id"), st.sampled_from([REQUEST, REQUEST + b"x", REQUEST[:-1], REQUEST[:-2], REQUEST[:-4]]))
+@given(
+    st.lists(st.sampled_from([b"x-request-id", b"traceparent", b"x-b3-spanid"]).flatmap(lines), min_size=1, max_size=2).map(
+        b"".join
+    ),
+    st.sampled_from([REQUEST, REQUEST + b"x", REQUEST[:-1], REQUEST[:-2], REQUEST[:-4]]),
+)
 @example(b"\r\nx-request-id: ", REQUEST)
 @example(ID + b"\0", REQUEST)
+@example(TRACE + b"1" + ID + b"2", REQUEST)
+@example(TRACE + b"1" + ID + b"2\r\ntraceparent: 3", REQUEST)
+@example(TRACE + b"1" + ID + b" 2", REQUEST)
+@example(TRACE + ID + b"2", REQUEST)
+@example(B3 % (b"1", b"2", b"3"), REQUEST)
+@example(B3 % (b"1", b"", b"3"), REQUEST)
 @settings(max_examples=300)
 def test_requests(line: bytes, frame: bytes) -> None:
     learn()
@@ -117,6 +145,14 @@ def test_the_ways_are_short() -> None:
     assert isinstance(head, RequestHeaders)
     fields = [(b"x-forwarded-proto", b"http"), (b"x-request-id", b"another"), (b"x-envoy-attempt-count", b"1")]
     assert list(head.headers) == fields
+    traced = short_request(REQUEST % (TRACE + b"00-1-2-01" + ID + b"7"))
+    assert traced is not None
+    (head,) = traced
+    assert isinstance(head, RequestHeaders)
+    own = [(b"traceparent", b"00-1-2-01"), (b"x-request-id", b"7")]
+    assert list(head.headers) == [fields[0], *own, fields[2]]
+    assert short_request(REQUEST % (B3 % (b"1", b"2", b"3"))) is not None
+    assert short_request(REQUEST % (ID + b"7" + TRACE + b"00-1-2-01")) is None  # the order is another
     for frame in (ANSWER, GAP):
         for time in (b"0", b"77", b"1234567"):
             data = frame % (TIME + time)
@@ -140,14 +176,20 @@ def test_a_head_without_its_end_is_none(length: int) -> None:
 
 def test_values_take_no_room() -> None:
     learn()
-    before = len(requests._table.entries), len(upstream._table.entries)
+
+    def kept() -> list[int]:
+        return [len(table.entries) for table in (requests._table, requests._traced, upstream._table)]
+
+    before = kept()
     for number in range(4 * ENTRIES):
-        DownstreamHttp1(SETTINGS).receive_data(REQUEST % (ID + b"%d" % number))
+        for line in (ID, TRACE, TRACE + b"1" + ID):
+            DownstreamHttp1(SETTINGS).receive_data(REQUEST % (line + b"%d" % number))
         waiting().receive_data(ANSWER % (TIME + b"%d" % number))
-    assert (len(requests._table.entries), len(upstream._table.entries)) == before
+    assert kept() == before == [1, 3, 2]
     # Nor is a value kept.
-    assert b"first" not in repr(requests._table.entries).encode()
-    assert not any(b"first" in known.first.values() for known in requests._table.entries.values())
+    for table in (requests._table, requests._traced):
+        assert "first" not in repr(list(table.entries))
+        assert not any(b"first" in known.first.values() for known in table.entries.values())
 
 
 def test_cut() -> None:

@@ -9,7 +9,7 @@ from mesh_codecs.errors import LocalProtocolError, RemoteProtocolError
 from mesh_codecs.events import ConnectionFailed, RequestHeaders, ResponseHeaders
 from mesh_codecs.headers import Headers
 from mesh_codecs.http1 import DownstreamHttp1, Http1Settings, fields, grammar, requests, serialise, upstream
-from mesh_codecs.http1.head_table import ENTRIES, HEAD_BYTES, REST, HeadTable
+from mesh_codecs.http1.head_table import ENTRIES, HEAD_BYTES, REST, TABLE_BYTES, HeadTable
 
 KEPT = 3 * grammar.TABLE_ENTRIES // 2
 
@@ -97,6 +97,17 @@ def test_a_head_table_that_does_not_help_rests() -> None:
     table.store(b"rests", 1)
     assert b"rests" not in table.entries
     assert table.resting == REST - 1
+
+
+def test_a_head_table_is_bounded_in_bytes() -> None:
+    table: HeadTable[int] = HeadTable()
+    for i in range(TABLE_BYTES // HEAD_BYTES + 1):
+        table.store(b"%d" % i + b"x" * (HEAD_BYTES - len(b"%d" % i)), i)
+        table.hits = ENTRIES  # it helps
+    assert len(table.entries) == 1
+    assert table.size == HEAD_BYTES
+    table.store(b"more", 1)
+    assert len(table.entries) == 2
 
 
 def test_long_lines_are_not_kept() -> None:

@@ -9,13 +9,12 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from bootstraps import web
+from bootstraps import options, typed, web
 from build_support import COMPILED
 from http1_support import forget_heads
 from label_support import chain, label, one_label, router
-from plane_support import Plane, at, head, plane, run, upstream
+from plane_support import ANSWER, Plane, at, head, plane, run, upstream
 
-from mesh_codecs.http1 import requests
 from mesh_codecs.http1 import upstream as upstream_codec
 from mesh_proxy.config.model import AddressConfig
 from mesh_proxy.stream.planned_stream import PlannedStream
@@ -34,7 +33,7 @@ def went(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether the whole responses were written at once."""
     forget_heads()
     upstream_codec._table.entries.clear()
-    upstream_codec._table.hits = upstream_codec._table.resting = requests._table.resting = 0
+    upstream_codec._table.hits = upstream_codec._table.resting = upstream_codec._table.size = 0
     seen: list[bool] = []
     whole = PlannedStream.on_upstream_whole
 
@@ -100,6 +99,63 @@ def test_ids_and_times_are_those_that_came(parts: dict[str, str], went: list[boo
     run(test())
     assert endpoint.ids == IDS
     assert COMPILED or went.count(True) >= TIMES - FIRST
+
+
+TRACED = GET.replace(b"x-forwarded-proto", b"traceparent: 00-%b-01\r\nb3: %b-%%\r\nx-forwarded-proto")
+LABELLED = "labels: [{name: x-mesh-tag, sources: [{trace: true}, {constant: base}], remember: true}]"
+
+
+@pytest.mark.parametrize(
+    ("parts", "at_once"),
+    [
+        ({}, True),
+        ({"hcm": "use_remote_address: true"}, True),
+        ({"hcm": "use_remote_address: true", "table": "internal_only_headers: [traceparent]"}, True),
+        ({"hcm": chain(one_label("{header: user-agent}, {constant: base}"))}, False),
+        ({"hcm": chain(label(LABELLED))}, False),
+        ({"hcm": chain(typed("envoy.filters.http.cors", "filters.http.cors.v3.Cors"))}, True),
+        ({"hcm": chain(typed("envoy.filters.http.buffer", "filters.http.buffer.v3.Buffer", "max_request_bytes: 99"))}, False),
+        ({"match": "headers: [{name: b3, present_match: true}]"}, False),
+        ({"cluster": options("explicit_http_config: {http2_protocol_options: {}}")}, False),
+    ],
+    ids=str,
+)
+def test_traces_are_those_that_came(parts: dict[str, str], at_once: bool, went: list[bool]) -> None:
+    names = (b"traceparent", b"b3", b"x-request-id")
+    got: list[list[bytes]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                text = await head(reader)
+                got.append([b"".join(re.findall(rb"\r\n%b: (.*?)\r\n" % name, text)) for name in names])
+                writer.write(ANSWER)
+
+    async def test() -> None:
+        async with upstream(serve) as address, plane(web(endpoint=at(address))) as second:
+            port = next(port for (name, _), port in second.ports.items() if name == "web")
+            to = AddressConfig(host="127.0.0.1", port=port) if "cluster" in parts else address
+            async with plane(web(endpoint=at(to), **parts)) as proxy:
+                for half in (IDS[:5], IDS[5:]):
+                    reader, writer = await proxy.connect("web")
+                    for one in half:
+                        writer.write(TRACED % (one, one[::-1], one))
+                        await head(reader)
+                        assert await reader.readexactly(2) == b"ok"
+                    writer.close()
+                if "trace: true" in str(parts):
+                    memory = proxy.data._context.trace_memory
+                    assert [memory.recall(b"x-mesh-tag", one, monotonic()) for one in IDS] == [b"base"] * TIMES
+
+    run(test())
+    edge = "use_remote_address" in str(parts)
+    wanted = [[b"00-" + one + b"-01", one[::-1] + b"-%", one] for one in IDS]
+    if "internal_only" in str(parts):
+        wanted = [[b"", *one[1:]] for one in wanted]
+    assert [one[:2] for one in got] == [one[:2] for one in wanted]
+    assert len({one[2] for one in got}) == TIMES
+    assert edge or got == wanted
+    assert COMPILED or "cluster" in parts or (went.count(True) >= TIMES - FIRST if at_once else not any(went))
 
 
 def test_an_id_of_ours_takes_the_place_of_one_from_outside(went: list[bool]) -> None:
