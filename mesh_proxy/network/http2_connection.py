@@ -22,6 +22,7 @@ from mesh_codecs.http1 import UnderscoreAction
 from mesh_codecs.http2 import Http2Codec, frames
 from mesh_proxy.listener.mover import MovingState
 from mesh_proxy.network.http2_clock import Http2Clock
+from mesh_proxy.network.http2_known import KnownRequests
 from mesh_proxy.network.http2_quiet import Http2Quiet
 from mesh_proxy.stream import flags
 from mesh_proxy.stream.http_stream import HttpStream
@@ -67,6 +68,7 @@ class Http2Connection(Http2Clock):
     def __init__(self, manager: HttpManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
         super().__init__(manager, info, owner)
         self._quiet = Http2Quiet(self)
+        self._open_known()
         self._most_requests = manager.config.max_requests_per_connection or NO_LIMIT
 
     # -- the loop's side
@@ -155,7 +157,13 @@ class Http2Connection(Http2Clock):
                 self._connection_failed(event, now)
             # GoAway: the caller opens no more streams; those that are open end as usual.
 
-    def _count_request(self) -> None:
+    def _open_known(self) -> None:
+        """Have the codec hand over requests whose heads came before."""
+        if isinstance(self.codec, Http2Codec):
+            self.codec.opener = KnownRequests(self)
+
+    def count_request(self) -> None:
+        """A request has begun."""
         stats = self.manager.stats
         self.requests += 1
         stats.downstream_rq_total += 1
@@ -167,7 +175,7 @@ class Http2Connection(Http2Clock):
         manager = self.manager
         if manager.watches_underscores and self._underscores_refused(request, now):
             return
-        self._count_request()
+        self.count_request()
         stream = self.streams[request.stream_id] = HttpStream(self, manager, request, now)
         if self.requests >= self._most_requests and not self._draining:
             manager.stats.downstream_cx_max_requests_reached += 1
@@ -201,7 +209,7 @@ class Http2Connection(Http2Clock):
         stream.last_downstream_time = now
         size = event.flow_size
         stream.on_request_data(event, now)
-        hold = self._holds.get(stream_id) if self._holds else None
+        hold = self.holds.get(stream_id) if self.holds else None
         if hold is not None:
             hold[1] += size
         elif size:
@@ -231,7 +239,7 @@ class Http2Connection(Http2Clock):
 
     def _log_unparsed(self, code: str, now: float, flag: int = flags.DOWNSTREAM_PROTOCOL_ERROR) -> None:
         """No request head could be made of what came; it counts and is logged as a request all the same, as in Envoy."""
-        self._count_request()
+        self.count_request()
         stream = HttpStream.unparsed(self, self.manager, now)
         stream.protocol = b"HTTP/2"
         stream.on_downstream_gone(now, details_of(code), flag)
@@ -344,6 +352,7 @@ class Http2Connection(Http2Clock):
     def take_over(self, moved: MovingState) -> None:
         super().take_over(moved)
         self.codec = Http2Codec.import_state(moved.state)
+        self._open_known()
         self.requests = int(moved.facts["requests"])
 
     def _count_inherited(self) -> None:

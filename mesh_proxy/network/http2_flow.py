@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.errors import LocalProtocolError, ResetReason
 from mesh_codecs.events import Data, InformationalHeaders, ResponseHeaders, StreamReset, Trailers
+from mesh_codecs.http2 import Http2Codec
 from mesh_codecs.http2.heads import Head
 from mesh_proxy.network.http2_hold import ENOUGH_CALLS, HELD_BYTES
 from mesh_proxy.network.http_shell import HttpShell
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from mesh_proxy.listener.connection import ConnectionOwner
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.stream.downstream_stream import DownstreamStream
+    from mesh_proxy.stream.http2_response_plan import Http2ResponsePlan
     from mesh_proxy.stream.http_stream import HttpStream
     from mesh_proxy.stream.info import ConnectionInfo
+    from mesh_proxy.stream.planned_http2 import PlannedHttp2
 
 TURN_BYTES: Final = 65_536
 """what one response may take of a freshly opened connection window before the next one gets its share"""
@@ -36,12 +39,12 @@ class Http2Flow(HttpShell):
     __slots__ = (
         "_draining",
         "_held",
-        "_holds",
         "_outboxes",
         "_waiting_bytes",
         "_waits",
         "codec",
         "codec_stats",
+        "holds",
         "requests",
         "streams",
     )
@@ -58,7 +61,7 @@ class Http2Flow(HttpShell):
         """frames and control frames that the codec keeps while the transport takes nothing"""
         self._outboxes: dict[int, Outbox] = {}
         """responses that wait for credit"""
-        self._holds: dict[int, list[int]] = {}
+        self.holds: dict[int, list[int]] = {}
         """requests that nobody takes now -> [by how many they are held, bytes whose credit is kept back]"""
         self._waits: set[int] = set()
         """streams whose responses wait in the codec for their end (`HeldResponses`)"""
@@ -121,8 +124,10 @@ class Http2Flow(HttpShell):
                         return
         elif isinstance(event, ResponseHeaders):
             codec.send_response(event)
-            if not event.end_stream and not self._dirty and self._end_is_near(event.stream_id):
-                return
+            if not event.end_stream and not self._dirty:
+                stream = self.streams.get(event.stream_id)
+                if stream is not None and self._end_is_near(stream):
+                    return
         elif isinstance(event, Trailers):
             codec.send_trailers(event.stream_id, event.headers)
             stream = self.streams.get(event.stream_id)
@@ -131,24 +136,26 @@ class Http2Flow(HttpShell):
         else:
             codec.send(event)
         if not self._dirty:
-            self._dirty = True
-            if len(self.streams) > 1:
-                # Other upstreams probably answer in this turn, too: one write for all.
-                self.context.flush_later(self)
-            else:
-                self.context.dirty.append(self)
+            self._write_soon()
 
-    def _end_is_near(self, stream_id: int) -> bool:
+    def _write_soon(self) -> None:
+        self._dirty = True
+        if len(self.streams) > 1:
+            # Other upstreams probably answer in this turn, too: one write for all.
+            self.context.flush_later(self)
+        else:
+            self.context.dirty.append(self)
+
+    def _end_is_near(self, stream: PlannedHttp2) -> bool:
         """The rest of this response will probably come at once: its head waits for it."""
-        stream = self.streams.get(stream_id)
-        if stream is None or not stream.is_grpc:
+        if not stream.is_grpc:
             return False
         known = stream.request.known
         if not isinstance(known, Head) or known.brief < ENOUGH_CALLS:
             return False
         if not self._waits:
             self.context.held_responses.add(self)
-        self._waits.add(stream_id)
+        self._waits.add(stream.stream_id)
         return True
 
     def release(self) -> None:
@@ -208,22 +215,85 @@ class Http2Flow(HttpShell):
             outbox.relieve()
         return sent
 
+    # -- the same for streams that are forwarded frame by frame. False: nothing has happened, and it is to come by `send`
+
+    def send_known_head(self, stream: PlannedHttp2, plan: Http2ResponsePlan, took_ms: int) -> bool:
+        """The head of a response of which more follows, unless the caller is to be told with it that the connection ends."""
+        codec = self.codec
+        context = self.context
+        wire = stream.wire
+        if (
+            self.closed
+            or self._closing
+            or context.draining
+            or context.health_check_failed
+            or self.owner.draining
+            or not isinstance(codec, Http2Codec)
+            or not codec.takes_head(wire)
+        ):
+            return False
+        key = plan.keys[took_ms]
+        block = codec.known_block(key)
+        if block is None:
+            try:
+                block = codec.make_block(key, plan.status, plan.fields(took_ms), None)
+            except LocalProtocolError:
+                return False  # it is said where the event is sent
+        codec.send_head_block(wire, block)
+        if not self._dirty and not self._end_is_near(stream):
+            self._write_soon()
+        return True
+
+    def send_piece(self, stream: PlannedHttp2, data: bytes, end_stream: bool) -> bool:
+        """A piece of its body, if there is credit for it."""
+        codec = self.codec
+        if self._outboxes or not isinstance(codec, Http2Codec) or not codec.send_piece(stream.wire, data, end_stream):
+            return False
+        if not self._dirty:
+            if self._waits and not end_stream and stream.stream_id in self._waits:
+                self._waiting_bytes += len(data)
+                if self._waiting_bytes <= HELD_BYTES:
+                    return True
+            self._write_soon()
+        return True
+
+    def send_known_trailers(self, stream: PlannedHttp2, head: Head) -> bool:
+        """Its end."""
+        codec = self.codec
+        wire = stream.wire
+        if self._outboxes or not head.first or not isinstance(codec, Http2Codec) or not codec.takes_trailers(wire):
+            return False
+        block = codec.known_block(head)
+        if block is None:
+            try:
+                block = codec.make_block(head, 0, head.first, head.more)
+            except LocalProtocolError:
+                return False
+        codec.send_last_block(wire, block)
+        if stream.is_grpc:
+            known = stream.request.known
+            if isinstance(known, Head):
+                self.context.held_responses.learn(known, stream)
+        if not self._dirty:
+            self._write_soon()
+        return True
+
     # -- requests
 
     def pause_reading(self, stream: DownstreamStream) -> None:
         """Counted: what comes of this request keeps its credit until the last one lets go."""
-        hold = self._holds.get(stream.stream_id)
+        hold = self.holds.get(stream.stream_id)
         if hold is None:
-            self._holds[stream.stream_id] = [1, 0]
+            self.holds[stream.stream_id] = [1, 0]
         else:
             hold[0] += 1
 
     def resume_reading(self, stream: DownstreamStream) -> None:
         """Undo one `pause_reading`."""
-        hold = self._holds[stream.stream_id]
+        hold = self.holds[stream.stream_id]
         hold[0] -= 1
         if not hold[0]:
-            del self._holds[stream.stream_id]
+            del self.holds[stream.stream_id]
             if hold[1] and not self.closed:
                 self.codec.acknowledge(stream.stream_id, hold[1])
                 self._touch()

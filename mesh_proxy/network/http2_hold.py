@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from mesh_codecs.http2.heads import Head
     from mesh_proxy.network.http2_flow import Http2Flow
-    from mesh_proxy.stream.http_stream import HttpStream
+    from mesh_proxy.stream.planned_http2 import PlannedHttp2
 
 BRIEF_S: Final = 0.001
 """between the head and the end of a response that came at one go"""
@@ -50,7 +50,7 @@ class HeldResponses:
         while self._waiting:
             self._waiting.pop().release()
 
-    def learn(self, head: Head, stream: HttpStream) -> None:
+    def learn(self, head: Head, stream: PlannedHttp2) -> None:
         """The response to a request with this head has ended."""
         if stream.last_upstream_rx_time - stream.first_upstream_rx_time > BRIEF_S or stream.bytes_sent > HELD_BYTES:
             head.brief = -CALLS_PASSED_ON

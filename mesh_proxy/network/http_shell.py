@@ -79,6 +79,11 @@ class HttpShell(asyncio.Protocol):
         """What is known about the connection."""
         return self.info
 
+    @property
+    def being_moved(self) -> bool:
+        """It is to go to another process as soon as it is idle."""
+        return self._mover is not None
+
     # -- the beginning and the end
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mesh_proxy.stream.filtered_stream import FilteredStream
+from mesh_proxy.stream.planned_http2 import PlannedHttp2
 from mesh_proxy.stream.response_plan import plan_of
 from mesh_proxy.stream.upstream_stream import MILLISECONDS
 from mesh_proxy.upstream.http1_pool import Http1Pool
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mesh_proxy.upstream.cluster import Cluster
 
 
-class PlannedStream(FilteredStream):
+class PlannedStream(PlannedHttp2):
     """Abstract: `HttpStream` adds the way in."""
 
     __slots__ = ("caller",)

@@ -54,6 +54,7 @@ class RequestPlan:
         "choice",
         "first",
         "holds",
+        "http2_pool",
         "is_grpc",
         "is_internal",
         "kept",
@@ -107,6 +108,8 @@ class RequestPlan:
         self.is_grpc = False
         self.pool = ""
         """the kind of pool over HTTP/1, where all else is always the same (`planned_stream.py`); empty otherwise"""
+        self.http2_pool = ""
+        """the same over HTTP/2, gRPC too (`planned_http2.py`)"""
         self.likeness: object = None
         """see `RequestHeaders.likeness`"""
         self.rest = 0
@@ -298,7 +301,8 @@ class RequestPlans:
             likeness = self._likenesses[key] = object()
         plan.likeness = likeness
         plan.choice = choice
-        alone = not plan.is_grpc and not route.mutates_response and not route.include_attempt_count_in_response
-        if alone and self._manager.alpn is None:
-            plan.pool = "http1 high" if action.priority == "HIGH" else "http1"
+        if not route.mutates_response and not route.include_attempt_count_in_response and self._manager.alpn is None:
+            plan.http2_pool = "http2 high" if action.priority == "HIGH" else "http2"
+            if not plan.is_grpc:
+                plan.pool = "http1 high" if action.priority == "HIGH" else "http1"
         return True

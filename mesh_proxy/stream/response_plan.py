@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PLACES: Final = 64
 """kept for one head"""
-_TIME: Final = b"x-envoy-upstream-service-time"
+TIME: Final = b"x-envoy-upstream-service-time"
 _MARK: Final = b"<milliseconds>"
 """holds the place of the time"""
 
@@ -59,7 +59,7 @@ def _make(known: KnownResponse, manager: HttpManager) -> ResponsePlan | None:
     """What `UpstreamStream.on_upstream_headers` and `DownstreamStream.encode_headers` do to the head, in their order."""
     first = known.first.copy()
     if known.time_at or not manager.suppress_envoy_headers:
-        first[_TIME] = _MARK
+        first[TIME] = _MARK
     if manager.overwrite_server or not (manager.pass_server or b"server" in first):
         first[b"server"] = manager.server_name
     date: bytes | None = None
@@ -70,7 +70,7 @@ def _make(known: KnownResponse, manager: HttpManager) -> ResponsePlan | None:
     except LocalProtocolError:
         return None  # it is said where the response is sent
     before, mark, after = head.partition(_MARK)
-    if mark and (_MARK in after or not before.endswith(b"\r\n" + _TIME + b": ")):
+    if mark and (_MARK in after or not before.endswith(b"\r\n" + TIME + b": ")):
         return None
     if manager.suppress_envoy_headers:
         return ResponsePlan(before, b"", after, date)

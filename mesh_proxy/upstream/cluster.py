@@ -102,6 +102,7 @@ class Cluster:
         "environment",
         "health",
         "high",
+        "limits_duration",
         "name",
         "needs_context",
         "outlier",
@@ -118,6 +119,8 @@ class Cluster:
         self.endpoints: tuple[Endpoint, ...] = ()
         self.needs_context = config.lb_policy in HASH_POLICIES or config.subsets is not None
         """`pick` wants an LbContext"""
+        self.limits_duration = bool(config.max_stream_duration_s)
+        """somebody watches how long its requests take"""
         self.subsets: SubsetIndex | None = None
         self._labels: LabelIndex | None = None
         self._hash_input = HashInput(environment.random)
@@ -310,6 +313,7 @@ class Cluster:
     def update(self, config: ClusterConfig) -> None:
         """Take a new configuration of the same kind; counts, statistics and connections stay as far as they still fit."""
         old, self.config = self.config, config
+        self.limits_duration = bool(config.max_stream_duration_s)
         runtime = self.environment.runtime
         self.default.configure(config.thresholds, runtime, f"circuit_breakers.{config.name}.default.")
         self.high.configure(config.high_thresholds, runtime, f"circuit_breakers.{config.name}.high.")

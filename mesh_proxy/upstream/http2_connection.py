@@ -19,12 +19,16 @@ from mesh_codecs.events import (
     Trailers,
     WindowOpened,
 )
+from mesh_codecs.http2 import Http2Codec
 from mesh_codecs.http2.frames import CANCEL, CONNECT_ERROR, PROTOCOL_ERROR
+from mesh_proxy.upstream.http2_planned import PlannedRequest
 from mesh_proxy.upstream.http2_shell import Http2UpstreamShell
 from mesh_proxy.upstream.http2_stream import Http2UpstreamStream
 
 if TYPE_CHECKING:
+    from mesh_codecs.events import RequestHeaders
     from mesh_proxy.deadlines import DeadlineQueue
+    from mesh_proxy.stream.planned_http2 import PlannedHttp2
     from mesh_proxy.upstream.handle import UpstreamCallbacks
     from mesh_proxy.upstream.http2_pool import Http2Pool
 
@@ -87,12 +91,15 @@ class Http2UpstreamConnection(Http2UpstreamShell):
     def data_received(self, data: bytes) -> None:
         self.stats.upstream_cx_rx_bytes_total += len(data)
         codec = self.codec
-        now = self._last_read = monotonic()
+        now = self.last_read = monotonic()
         events = codec.receive_data(data)
         if not codec.quiet and (codec.max_streams != self.limit or not self.settled):
             self._settings_changed()
         if events:
             self._dispatch(events, now)
+        elif self._released:
+            self._released = False
+            self._after_release(now)
         if not codec.quiet:
             self._after_read(now)
         if codec.has_output:
@@ -279,6 +286,12 @@ class Http2UpstreamConnection(Http2UpstreamShell):
         stream_id = self._open_stream()
         if stream_id is None:
             return False
+        self._count_begin()
+        stream = self.streams[stream_id] = Http2UpstreamStream(self, stream_id, callbacks)
+        callbacks.on_pool_ready(stream)
+        return True
+
+    def _count_begin(self) -> None:
         self.pool.resources.add_request()
         stats = self.stats
         stats.upstream_rq_total += 1
@@ -286,9 +299,37 @@ class Http2UpstreamConnection(Http2UpstreamShell):
         endpoint_stats = self.endpoint.stats
         endpoint_stats.rq_total += 1
         endpoint_stats.rq_active += 1
-        stream = self.streams[stream_id] = Http2UpstreamStream(self, stream_id, callbacks)
-        callbacks.on_pool_ready(stream)
-        return True
+
+    def begin_planned(self, planned: PlannedHttp2, request: RequestHeaders) -> PlannedRequest | None:
+        """Carry a request whose frames are forwarded one by one: its head is sent. None: this connection does not.
+
+        Raises:
+            LocalProtocolError: the request cannot be sent; it is carried all the same, as the `handle` of `planned`.
+        """
+        codec = self.codec
+        if not isinstance(codec, Http2Codec) or self.write_blocked:
+            return None
+        stream_id = self._open_stream()
+        if stream_id is None:
+            return None
+        self._count_begin()
+        wire = codec.stream(stream_id)
+        stream = self.streams[stream_id] = PlannedRequest(self, codec, wire, planned, request)
+        planned.handle = stream
+        request.stream_id = stream_id
+        codec.send_request(request)
+        wire.taker = planned.wire.taker = stream
+        if not self.dirty:
+            self.touch()
+        return stream
+
+    def end_planned(self, stream: PlannedRequest) -> None:
+        """As `_end`; nobody asks what it took on the wire."""
+        stream.callbacks = None
+        del self.streams[stream.stream_id]
+        self.http2_stats.streams_active -= 1
+        self.uncount()
+        self._released = True
 
     def take_over(self, stream: Http2UpstreamStream) -> bool:
         """Carry a request that another connection has left behind."""
@@ -313,7 +354,7 @@ class Http2UpstreamConnection(Http2UpstreamShell):
         pool = self.pool
         if pool.probe_after_s is not None:
             now = monotonic()
-            if now - self._last_read > pool.probe_after_s:
+            if now - self.last_read > pool.probe_after_s:
                 self.codec.probe(now)
                 self._keep_time(now)
         if requests == pool.max_requests:

@@ -68,6 +68,10 @@ class Http2Pool(ConnectionPool[Http2UpstreamConnection]):
         self._wait(callbacks)
         self._open_for_line()
 
+    def take(self) -> Http2UpstreamConnection | None:
+        """A connection that takes a request at once, if nothing is to be said about it."""
+        return self.ready[0] if self.ready and self.resources.can_create_request() else None
+
     def serve(self) -> None:
         """There may be room for some of those who wait."""
         while self.ready and self.moved:

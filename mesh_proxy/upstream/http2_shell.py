@@ -28,7 +28,6 @@ class Http2UpstreamShell(PooledConnection):
     __slots__ = (
         "_closed_by_us",
         "_held",
-        "_last_read",
         "_local_address",
         "_timer",
         "_timer_at",
@@ -38,6 +37,7 @@ class Http2UpstreamShell(PooledConnection):
         "dirty",
         "endpoint",
         "http2_stats",
+        "last_read",
         "last_used",
         "pool",
         "started",
@@ -58,7 +58,7 @@ class Http2UpstreamShell(PooledConnection):
         """the send buffer is above its high mark: output stays in the codec, which counts its frames"""
         self._held = NOTHING_HELD
         """those frames, and the control frames among them"""
-        self.started = self.last_used = self._last_read = monotonic()
+        self.started = self.last_used = self.last_read = monotonic()
         self.closed = False
         self._closed_by_us = False
         self._timer: asyncio.TimerHandle | None = None

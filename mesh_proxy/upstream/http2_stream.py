@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mesh_codecs.errors import LocalProtocolError, ResetReason
 from mesh_codecs.events import RequestHeaders, ResponseHeaders
 from mesh_codecs.headers import Headers
+from mesh_codecs.http2.taker import Taker
 from mesh_proxy.network.transport import WATERMARK_HIGH, WATERMARK_LOW
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ MOST_MOVES: Final = 3
 """connections that may leave a request behind before it fails as refused"""
 
 
-class Http2UpstreamStream:
+class Http2UpstreamStream(Taker):
     """`UpstreamHandle` of one request."""
 
     __slots__ = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mesh_codecs.errors import ResetReason
 from mesh_codecs.events import Event, GoAway, StreamReset, WindowOpened
 from mesh_codecs.http2 import frames
+from mesh_codecs.http2.frame_sender import FrameSender
 from mesh_codecs.http2.frames import (
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
@@ -14,11 +15,10 @@ from mesh_codecs.http2.frames import (
     ConnectionFault,
     StreamFault,
 )
-from mesh_codecs.http2.sender import Sender
 from mesh_codecs.http2.state import HEAD_SENT, IDLE, Stream
 
 
-class ControlReceiver(Sender):
+class ControlReceiver(FrameSender):
     """One method per control frame; each raises `StreamFault` or `ConnectionFault` for what the peer did wrong."""
 
     def _window_update_frame(self, stream_id: int, payload: bytes, events: list[Event]) -> None:

@@ -14,6 +14,7 @@ from mesh_codecs.http2.hpack_decoder import HpackDecoder
 from mesh_codecs.http2.hpack_encoder import HpackEncoder
 from mesh_codecs.http2.settings import Http2Settings
 from mesh_codecs.http2.state import CLOSED, HALF_CLOSED_LOCAL, ILLEGAL, NEXT, Stream
+from mesh_codecs.http2.taker import Opener
 
 _RESETS_REMEMBERED: Final = 256
 """streams that we reset and whose late frames are dropped in silence"""
@@ -65,6 +66,8 @@ class Core(Http2Engine):
         self._decoder = HpackDecoder(settings.hpack_table_size, settings.max_headers_count, settings.max_header_list_size)
         self._encoder = HpackEncoder(settings.hpack_table_size)
         self._guard = FloodGuard(settings)
+        self.opener: Opener | None = None
+        """who begins requests whose heads came before"""
 
         self._last_sent_id = 0
         """upstream side: the highest id that we used"""
@@ -137,6 +140,7 @@ class Core(Http2Engine):
         """Forget a stream that both sides have ended."""
         stream_id = stream.id
         stream.state = CLOSED
+        stream.taker = None
         del self._streams[stream_id]
         self._ended_streams[stream_id] = stream
         if stream.owed:
@@ -145,6 +149,7 @@ class Core(Http2Engine):
     def _abandon(self, stream: Stream) -> None:
         """A stream ended by a reset: its undelivered bytes will not be acknowledged, so their credit goes back now."""
         stream.state = CLOSED
+        stream.taker = None
         self._streams.pop(stream.id, None)
         self._ended_streams[stream.id] = stream
         self._gone.add(stream.id)
@@ -211,6 +216,18 @@ class Core(Http2Engine):
         if stream is None:
             return 0, 0, 0, 0
         return stream.received, stream.head_received, stream.sent, stream.head_sent
+
+    def _credit_taken(self, stream: Stream, size: int, end_stream: bool) -> None:
+        """DATA that was taken at once: what `acknowledge` does, without the debt before."""
+        if not end_stream:
+            stream.unreturned += size
+            if stream.unreturned * 2 >= self._local_initial_window:
+                self._out.append(frames.window_update_frame(stream.id, stream.unreturned))
+                stream.recv_window += stream.unreturned
+                stream.unreturned = 0
+        self._unreturned += size
+        if self._unreturned >= self._credit_step:
+            self._return_connection_credit(0)
 
     # Faults of the peer.
 

@@ -280,6 +280,10 @@ class HeaderReceiver(ControlReceiver):
             window = self._local_initial_window
             stream = Stream(stream_id, OPEN, self._peer_initial_window, window, head.content_length, flags, size)
         self._streams[stream_id] = stream
+        if known is not None and not events:
+            opener = self.opener
+            if opener is not None and opener.open_known(stream, known, end_stream):
+                return
         events.append(
             RequestHeaders(
                 stream_id,
@@ -320,6 +324,9 @@ class HeaderReceiver(ControlReceiver):
             stream.expected = 0  # an empty DATA frame may still end it
         elif not stream.flags & TUNNEL:
             stream.expected = head.content_length
+        taker = stream.taker
+        if taker is not None and not end_stream and not events and taker.take_head(head):
+            return
         events.append(ResponseHeaders(stream.id, status, head.headers(), end_stream, b"HTTP/2"))
 
     def _trailers(self, stream: Stream, end_stream: bool, block: bytes, events: list[Event]) -> None:
@@ -336,11 +343,14 @@ class HeaderReceiver(ControlReceiver):
         size += FRAME_HEADER_SIZE
         stream.received += size
         stream.head_received += size
+        taker = stream.taker
+        taken = taker is not None and not events and not self.downstream and taker.take_trailers(head)
         if stream.state == OPEN:
             stream.state = HALF_CLOSED_REMOTE
         else:
             self._closed(stream)
-        events.append(Trailers(stream.id, head.headers()))
+        if not taken:
+            events.append(Trailers(stream.id, head.headers()))
 
 
 def unpad(payload: bytes) -> bytes:

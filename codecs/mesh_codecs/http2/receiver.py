@@ -211,16 +211,23 @@ class Receiver(HeaderReceiver):
         self._guard.empty_run = 0
         self._recv_window -= size
         stream.recv_window -= size
-        stream.owed += size
         stream.received += size + 9
-        if not end_stream:
-            events.append(Data(stream_id, data, False, size))
-            return
-        if stream.state == OPEN:
-            stream.state = HALF_CLOSED_REMOTE
+        taker = stream.taker
+        taken = (
+            taker is not None
+            and not events
+            and (taker.take_request_data(data, end_stream != 0) if self.downstream else taker.take_data(data, end_stream != 0))
+        )
+        if taken:
+            self._credit_taken(stream, size, end_stream != 0)
         else:
-            self._closed(stream)
-        events.append(Data(stream_id, data, True, size))
+            stream.owed += size
+            events.append(Data(stream_id, data, end_stream != 0, size))
+        if end_stream:
+            if stream.state == OPEN:
+                stream.state = HALF_CLOSED_REMOTE
+            else:
+                self._closed(stream)
 
     def _large_data(
         self, stream_id: int, data: bytes, start: int, after: int, frames_left: int, events: list[Event]

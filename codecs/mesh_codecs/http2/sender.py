@@ -41,7 +41,7 @@ _MEMO_SIZE: Final = 32
 """encoded blocks kept per connection"""
 _MEMO_LONGEST: Final = 512
 """bytes; longer blocks are not kept"""
-_COPY_LIMIT: Final = 4096
+COPY_LIMIT: Final = 4096
 """bodies up to this size are copied behind their frame header; larger ones stay their own buffer"""
 
 RESET_CODES: Final[dict[ResetReason, int]] = {
@@ -294,7 +294,7 @@ class Sender(Core):
         self._send_window -= size
         stream.sent += size + FRAME_HEADER_SIZE
         self._guard.data_frames_sent += 1
-        if size <= _COPY_LIMIT:
+        if size <= COPY_LIMIT:
             self._out.append(pack_frame_header(size << 8, 1 if end_stream else 0, stream_id) + data)
         else:
             self._queue_large(stream, data, size, end_stream)

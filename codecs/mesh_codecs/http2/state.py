@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from mesh_codecs.http2.taker import Taker
 
 
 class StreamState(enum.IntEnum):
@@ -97,6 +100,7 @@ class Stream:
         "send_window",
         "sent",
         "state",
+        "taker",
         "unreturned",
     )
 
@@ -124,6 +128,8 @@ class Stream:
         self.sent = 0
         """the same, sent"""
         self.head_sent = 0
+        self.taker: Taker | None = None
+        """who takes what is as always before it becomes an event"""
 
     def __repr__(self) -> str:
         return f"<Stream {self.id} {StreamState(self.state).name} send={self.send_window} recv={self.recv_window}>"
