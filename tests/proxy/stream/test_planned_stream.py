@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from bootstraps import web
 from label_support import chain, one_label, router
-from plane_support import Plane, at, head, plane, run, upstream
+from plane_support import at, head, plane, run, upstream
+from statistics_support import counted
 
 from mesh_codecs.events import ResponseHeaders
 from mesh_codecs.headers import Headers
@@ -26,8 +26,6 @@ _VARIES = re.compile(
     rb"x-request-id: [0-9a-f-]{36}\r\n|date: [A-Z].*?\r\n|x-envoy-upstream-service-time: \d+\r\n"
     rb"|x-t: \d+\r\n|x-local: [\d.:]+\r\n"
 )
-LATE = {"downstream_cx_destroy_remote", "downstream_cx_destroy", "downstream_cx_active", "downstream_cx_destroy_local"}
-"""what the ends of connections count: they come when the loop comes to it"""
 
 
 @pytest.fixture
@@ -43,22 +41,6 @@ def went(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     monkeypatch.setattr(PlannedStream, "on_upstream_whole", counted)
     monkeypatch.setattr(requests, "_table", HeadTable())  # no other test has sent these heads
     return seen
-
-
-def counted(proxy: Plane) -> Iterator[tuple[str, str, object]]:
-    """All statistics; of times how many there are."""
-    for group in proxy.data.registry:
-        for name in (*group.COUNTERS, *group.GAUGES):
-            if name not in LATE and "cx_length" not in name and "tx_bytes" not in name:
-                yield group.prefix, name, getattr(group, name)
-        for name in group.HISTOGRAMS:
-            if "length" not in name:
-                yield group.prefix, name, sum(getattr(group, name).counts)
-        if group.CODES:
-            yield group.prefix, "codes", dict(group.codes)  # type: ignore[attr-defined]
-        for name in ("internal_codes", "external_codes"):
-            if hasattr(group, name):
-                yield group.prefix, name, dict(getattr(group, name))
 
 
 async def outcome(parts: dict[str, str], sent: bytes, response: bytes) -> tuple[set[bytes], bytes, dict[tuple[str, str], object]]:

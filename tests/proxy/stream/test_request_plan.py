@@ -56,7 +56,14 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         seen.append(stream.request.path)
         at_once(stream, *arguments)  # type: ignore[arg-type]
 
+    over_http2 = HttpStream.start_over_http2
+
+    def counted_as_well(stream: HttpStream, *arguments: object) -> None:
+        seen.append(stream.request.path)
+        over_http2(stream, *arguments)  # type: ignore[arg-type]
+
     monkeypatch.setattr(HttpStream, "start_at_once", counted_too)
+    monkeypatch.setattr(HttpStream, "start_over_http2", counted_as_well)
     return seen
 
 
