@@ -45,6 +45,8 @@ class KnownRequests(Opener):
         first = way.first.copy()
         if way.makes_id:
             first[b"x-request-id"] = context.request_id()
+        elif way.keeps_id:
+            first[b"x-request-id"] = head.first[b"x-request-id"]
         request = RequestHeaders(
             stream.id,
             way.method,

@@ -95,6 +95,7 @@ class Endpoint:
     def __init__(self, script: Script, *, at_once: bool = True) -> None:
         self.script, self.at_once = script, at_once
         self.got: list[object] = []
+        self.ids: list[bytes] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         codec = Http2Codec(downstream=True)
@@ -105,6 +106,7 @@ class Endpoint:
                 if isinstance(event, RequestHeaders):
                     fields = {**event.headers.first}
                     if b"x-request-id" in fields:
+                        self.ids.append(fields[b"x-request-id"])
                         fields[b"x-request-id"] = b"made"
                     self.got.append((event.method, event.scheme, event.authority, event.path, fields, event.headers.more))
                 elif isinstance(event, Data):
@@ -298,6 +300,23 @@ def test_whatever_the_request(name: str, went: Counter[str], monkeypatch: pytest
     run(compare({}, ask, grpc() if ask.fields == GRPC else answer(body=b"" if name == "HEAD" else b"ok"), monkeypatch))
     assert bool(went["open_known"]) == (name != "own trace")
     assert bool(went["take_request_data"]) == body
+
+
+def test_requests_keep_their_ids(went: Counter[str]) -> None:
+    """Also where heads that differ in nothing else share a plan."""
+
+    async def body() -> None:
+        endpoint = Endpoint(answer())
+        async with upstream(endpoint.serve) as address, plane(web(endpoint=at(address), cluster=KIND)) as proxy:
+            caller = Caller(*await proxy.connect("web"))
+            ids = [b"one", b"two", b"one", b"two", b"three"] * 4
+            for name in ids:
+                await Ask(((b"x-request-id", name),)).call(caller)
+            caller.writer.close()
+        assert endpoint.ids == ids
+
+    run(body())
+    assert went["open_known"]
 
 
 def test_a_caller_with_small_windows(went: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
