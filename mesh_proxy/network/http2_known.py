@@ -45,8 +45,8 @@ class KnownRequests(Opener):
         first = way.first.copy()
         if way.makes_id:
             first[b"x-request-id"] = context.request_id()
-        elif way.keeps_id:
-            first[b"x-request-id"] = head.first[b"x-request-id"]
+        for name in way.kept:
+            first[name] = head.first[name]
         request = RequestHeaders(
             stream.id,
             way.method,
@@ -58,7 +58,7 @@ class KnownRequests(Opener):
             b"",
             b"HTTP/2",
             head,
-            way.likeness,
+            None if way.traced else way.likeness,  # which is one for HTTP/1
         )
         now = connection.last_activity
         connection.count_request()

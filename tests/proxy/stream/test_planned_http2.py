@@ -311,9 +311,10 @@ def test_requests_keep_their_ids(went: Counter[str]) -> None:
             caller = Caller(*await proxy.connect("web"))
             ids = [b"one", b"two", b"one", b"two", b"three"] * 4
             for name in ids:
-                await Ask(((b"x-request-id", name),)).call(caller)
+                await Ask(((b"x-request-id", name), (b"traceparent", name))).call(caller)
             caller.writer.close()
         assert endpoint.ids == ids
+        assert [one[4][b"traceparent"] for one in endpoint.got] == ids  # type: ignore[index]
 
     run(body())
     assert went["open_known"]
