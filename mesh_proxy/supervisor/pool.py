@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.bootstrap import WorkerSnapshot
 from mesh_proxy.stats.aggregate import StatsAggregator
 from mesh_proxy.stats.page import PageReader, create_page
 from mesh_proxy.supervisor.groups import SupervisorStats
 from mesh_proxy.supervisor.moving import Arrivals, Departures
+from mesh_proxy.supervisor.questions import Questions
+from mesh_proxy.supervisor.rollout import Rollout, StartError
 from mesh_proxy.supervisor.sockets import ListenSockets
 from mesh_proxy.supervisor.spawner_client import SpawnerClient
 from mesh_proxy.supervisor.worker_handle import WorkerHandle
@@ -33,9 +34,6 @@ FIRST_BACKOFF_S: Final = 0.1
 MAX_BACKOFF_S: Final = 5.0
 START_ATTEMPTS: Final = 3
 """deaths of one worker before the first version is live that make the start fail"""
-APPLY_DEADLINE_S = 60.0
-"""A worker that has not taken a version for so long, although it answers, is killed; after twice that the version is refused.
-Taking one may wait 10 s for names and first health checks, and ten thousand clusters take seconds."""
 EXIT_GRACE_S: Final = 2.0
 """how long a worker may take from its deadline, or from Exit, to its end"""
 
@@ -46,10 +44,6 @@ _Sticky = m.SetHealthCheck | m.SetLogLevels | m.StartDrain | m.StopListening | m
 """commands that describe a state, and not an event"""
 
 
-class StartError(Exception):
-    """The workers do not come up."""
-
-
 @dataclass(slots=True)
 class _Slot:
     """What outlives the worker in it."""
@@ -57,18 +51,6 @@ class _Slot:
     handle: WorkerHandle | None = None
     quick_deaths: int = 0
     respawn: asyncio.TimerHandle | None = None
-
-
-@dataclass(slots=True)
-class _Waiter:
-    """Somebody waits for a version to be live in every worker."""
-
-    version: int
-    done: asyncio.Future[None]
-    age_s: float = 0.0
-    """by our ticks, so that the time in which the machine slept does not count"""
-    killed: bool = False
-    """the workers that were late have been killed"""
 
 
 class WorkerPool:
@@ -93,14 +75,8 @@ class WorkerPool:
         self._tokens: dict[int, WorkerHandle] = {}
         self._next_token = 1
         self._snapshot: WorkerSnapshot | None = None
-        self._waiters: list[_Waiter] = []
-        self._refused = 0
-        """the newest version that a worker refused; the version after it takes it back"""
-        self._answers: dict[int, asyncio.Future[dict[int, Any]]] = {}
-        """open questions to all workers"""
-        self._collected: dict[int, tuple[set[int], dict[int, Any]]] = {}
-        """request id -> (tokens that have not answered, answers by worker index)"""
-        self._next_request = 1
+        self._rollout = Rollout(loop, stats, lambda: [slot.handle for slot in self._slots])
+        self._questions = Questions(loop)
         self._sequence = 0
         self._stopping = False
         self._sharing: set[str] = set()
@@ -112,9 +88,6 @@ class WorkerPool:
         """where connections go that leave for a new process"""
         self.arrivals: Arrivals | None = None
         """what comes from an old process"""
-        self._ever_live = False
-        self._failure: StartError | None = None
-        """the workers do not come up; said to whoever applies a version"""
         self._empty: asyncio.Future[None] | None = None
         self._sticky: dict[str, _Sticky] = {}
         """commands that a replaced worker must hear too"""
@@ -167,8 +140,7 @@ class WorkerPool:
         handle.channel.receive_rest()
         handle.close()
         self._aggregator.remove_worker(token)
-        for request_id in list(self._collected):
-            self._take_answer(request_id, handle, None)
+        self._questions.worker_lost(handle)
         slot = self._slots[handle.index]
         slot.handle = None
         code = os.waitstatus_to_exitcode(status)
@@ -187,9 +159,8 @@ class WorkerPool:
             return
         lived = self._loop.time() - handle.started_at
         slot.quick_deaths = slot.quick_deaths + 1 if lived < QUICK_DEATH_S else 0
-        if not self._ever_live and slot.quick_deaths >= START_ATTEMPTS:
-            self._failure = StartError(f"worker {handle.index} does not start ({how}, {slot.quick_deaths} times)")
-            self._fail(self._failure)
+        if not self._rollout.ever_live and slot.quick_deaths >= START_ATTEMPTS:
+            self._rollout.give_up(StartError(f"worker {handle.index} does not start ({how}, {slot.quick_deaths} times)"))
             return
         delay = 0.0
         if slot.quick_deaths > 1:
@@ -210,55 +181,12 @@ class WorkerPool:
             ConfigError: a worker refuses it, or does not take it in time.
             StartError: the workers do not come up.
         """
-        if self._failure is not None:
-            raise self._failure
+        done = self._rollout.expect(snapshot.version)
         self._snapshot = snapshot
-        done: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.append(_Waiter(snapshot.version, done))
         for slot in self._slots:
             if slot.handle is not None:
                 slot.handle.apply(snapshot, self._sockets.for_worker(slot.handle.index))
         await done
-
-    def _check_waiters(self) -> None:
-        lowest = min((slot.handle.applied_version if slot.handle else 0) for slot in self._slots)
-        if lowest:
-            self._ever_live = True
-        for one in self._waiters:
-            if one.version <= lowest and not one.done.done():
-                one.done.set_result(None)
-        self._waiters = [one for one in self._waiters if not one.done.done()]
-
-    def _fail(self, error: Exception) -> None:
-        for one in self._waiters:
-            if not one.done.done():
-                one.done.set_exception(error)
-        self._waiters.clear()
-
-    def _check_deadlines(self) -> None:
-        """No version waits for ever for a worker that answers but does not take it, or that dies of it again and again."""
-        for one in self._waiters:
-            one.age_s += PING_INTERVAL_S
-            if one.age_s <= APPLY_DEADLINE_S:
-                continue
-            late = [slot.handle for slot in self._slots if slot.handle and slot.handle.applied_version < one.version]
-            if not one.killed:
-                one.killed = True
-                self._stats.apply_timeouts += 1
-                for handle in late:
-                    if handle.pid:
-                        _log.critical(
-                            "worker %d (pid %d) has not taken version %d for %.1f s: killing it",
-                            handle.index, handle.pid, one.version, one.age_s,
-                        )  # fmt: skip
-                        handle.kill()
-            elif one.age_s > 2 * APPLY_DEADLINE_S and not one.done.done():
-                numbers = ", ".join(str(i) for i, slot in enumerate(self._slots) if not slot.handle or slot.handle in late)
-                why = f"version {one.version} was not taken within {one.age_s:.0f} s by worker {numbers}"
-                _log.critical("%s: giving it up", why)
-                self._refused = max(self._refused, one.version)
-                one.done.set_exception(ConfigError("", why) if self._ever_live else StartError(why))
-        self._waiters = [one for one in self._waiters if not one.done.done()]
 
     # Talking.
 
@@ -282,36 +210,7 @@ class WorkerPool:
 
     async def ask(self, question: Callable[[int], object], timeout_s: float = 1.0, *, most: int | None = None) -> dict[int, Any]:
         """Ask every worker, or so many of them; answers by worker index. One that does not answer in time is left out."""
-        request_id = self._next_request
-        self._next_request += 1
-        if not self._tokens:
-            return {}
-        done: asyncio.Future[dict[int, Any]] = self._loop.create_future()
-        answers: dict[int, Any] = {}
-        self._answers[request_id] = done
-        asked = list(self._tokens.items())[:most]
-        self._collected[request_id] = ({token for token, _ in asked}, answers)
-        for _, handle in asked:
-            handle.channel.send(question(request_id))
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await done
-        except TimeoutError:
-            return answers
-        finally:
-            self._answers.pop(request_id, None)
-            self._collected.pop(request_id, None)
-
-    def _take_answer(self, request_id: int, handle: WorkerHandle, answer: Any) -> None:
-        waiting = self._collected.get(request_id)
-        if waiting is None:
-            return
-        tokens, answers = waiting
-        tokens.discard(handle.token)
-        if answer is not None:
-            answers[handle.index] = answer
-        if not tokens and not self._answers[request_id].done():
-            self._answers[request_id].set_result(answers)
+        return await self._questions.ask(self.workers[:most], question, timeout_s)
 
     def by_token(self, token: int) -> WorkerHandle | None:
         """A living worker."""
@@ -328,9 +227,9 @@ class WorkerPool:
                     handle.channel.send(m.FreeRegions(freed))
             case m.Applied(version):
                 handle.applied_version = version
-                self._check_waiters()
+                self._rollout.taken()
             case m.Rejected(version, path, why):
-                self._on_rejected(handle, version, path, why)
+                self._rollout.rejected(handle, version, path, why)
             case m.ListeningStopped(inbound_only):
                 handle.stopped_listening |= {"INBOUND"} if inbound_only else {"INBOUND", "OUTBOUND", "UNSPECIFIED"}
                 self._close_unused_sockets()
@@ -350,13 +249,13 @@ class WorkerPool:
                     self._counts = (counts[0] + moved, counts[1] + drained, counts[2] + cut)
                     self._check_handed_over()
             case m.Clusters(request_id, clusters):
-                self._take_answer(request_id, handle, clusters)
+                self._questions.answered(request_id, handle, clusters)
             case m.Explained(request_id, explanation):
-                self._take_answer(request_id, handle, explanation)
+                self._questions.answered(request_id, handle, explanation)
             case m.InterceptedCount(request_id, connections):
-                self._take_answer(request_id, handle, connections)
+                self._questions.answered(request_id, handle, connections)
             case m.Done(request_id):
-                self._take_answer(request_id, handle, True)
+                self._questions.answered(request_id, handle, True)
             case _:
                 raise AssertionError(message)
 
@@ -365,17 +264,6 @@ class WorkerPool:
         stopped = set.intersection(*(handle.stopped_listening for handle in self._tokens.values()))
         if stopped and self._snapshot is not None:
             self._sockets.retain([x for x in self._snapshot.listeners if x.traffic_direction not in stopped])
-
-    def _on_rejected(self, handle: WorkerHandle, version: int, path: str, why: str) -> None:
-        mine = [one.done for one in self._waiters if one.version == version and not one.done.done()]
-        if mine:
-            self._refused = version
-            for done in mine:
-                done.set_exception(ConfigError(path, why))
-            self._waiters = [one for one in self._waiters if not one.done.done()]
-        elif version > self._refused:  # a replacement cannot serve what its siblings serve
-            _log.error("worker %d refuses version %d, %s: %s; replacing it", handle.index, version, path, why)
-            handle.kill()
 
     # Giving way to a new process.
 
@@ -435,7 +323,7 @@ class WorkerPool:
         self._ticked_at = now
         self._ping_timer = self._loop.call_later(PING_INTERVAL_S, self._tick)
         self._sequence += 1
-        self._check_deadlines()
+        self._rollout.check_deadlines(PING_INTERVAL_S)
         for handle in self._tokens.values():
             if not handle.pid:
                 continue
@@ -472,7 +360,7 @@ class WorkerPool:
         for slot in self._slots:
             if slot.respawn is not None:
                 slot.respawn.cancel()
-        self._fail(StartError("stopped"))
+        self._rollout.fail(StartError("stopped"))
         self.broadcast(message)
         if not self._tokens:
             return

@@ -28,9 +28,10 @@ from mesh_proxy.supervisor.configuration import Configuration
 from mesh_proxy.supervisor.handover import Handover
 from mesh_proxy.supervisor.loading import LoadError, Loading
 from mesh_proxy.supervisor.memory import ProcessMemory, measure
-from mesh_proxy.supervisor.pool import StartError, WorkerPool
+from mesh_proxy.supervisor.pool import WorkerPool
 from mesh_proxy.supervisor.published import HistogramIntervals, PublishedStats
 from mesh_proxy.supervisor.restarter import Restarter
+from mesh_proxy.supervisor.rollout import StartError
 from mesh_proxy.supervisor.sockets import ListenSockets
 from mesh_proxy.supervisor.spawner_client import SpawnerClient
 from mesh_proxy.supervisor.stage import Stage

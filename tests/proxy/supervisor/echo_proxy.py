@@ -165,7 +165,7 @@ if __name__ == "__main__":
 
         pool.HANG_TIMEOUT_S = float(os.environ["ECHO_HANG_TIMEOUT"])
     if "ECHO_APPLY_DEADLINE" in os.environ:
-        from mesh_proxy.supervisor import pool
+        from mesh_proxy.supervisor import rollout
 
-        pool.APPLY_DEADLINE_S = float(os.environ["ECHO_APPLY_DEADLINE"])
+        rollout.APPLY_DEADLINE_S = float(os.environ["ECHO_APPLY_DEADLINE"])
     sys.exit(main(factory=EchoPlane))
