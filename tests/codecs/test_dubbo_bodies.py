@@ -6,44 +6,19 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
-from dubbo_vectors import IDS, recorded_bodies
+from dubbo_support.messages import BODIES, SERIALIZATIONS, receive, request, response, values
+from dubbo_vectors import IDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh_codecs.dubbo import DubboCodec, DubboMessage, HeadMemo, build_frame
+from mesh_codecs.dubbo import DubboMessage, HeadMemo, build_frame
 from mesh_codecs.dubbo import frame as wire
 from mesh_codecs.dubbo.message import HEARTBEAT, READONLY
 from mesh_codecs.dubbo.replies import MAX_TEXT, Refusal, error_response, exception_response, null_response, refuse
 from mesh_codecs.errors import LocalProtocolError, MeshError, RemoteProtocolError
-from mesh_codecs.fastjson2 import jsonb
-from mesh_codecs.hessian2 import Long, Map, Reader
-from mesh_codecs.hessian2.values import Opaque
-from mesh_codecs.java_serialization import ObjectReader, PrimitiveReader, Walker
-from mesh_codecs.java_serialization.primitives import utf_bytes, utf_to_utf8
+from mesh_codecs.hessian2 import Long, Reader
 
-BODIES = recorded_bodies()
-SERIALIZATIONS = sorted(IDS)
 JAVA_KINDS = ["java", "compactedjava", "nativejava"]
-
-
-def request(serialization: str, body: bytes, memo: HeadMemo | None = None) -> DubboMessage:
-    return receive(build_frame(0xC0 | IDS[serialization], 0, 7, body), memo)
-
-
-def response(serialization: str, body: bytes) -> DubboMessage:
-    return receive(build_frame(IDS[serialization], 20, 7, body))
-
-
-def receive(frame: bytes, memo: HeadMemo | None = None) -> DubboMessage:
-    (message,) = DubboCodec(memo or HeadMemo()).receive_data(frame)
-    assert isinstance(message, DubboMessage)
-    return message
-
-
-def values(message: DubboMessage) -> dict[bytes, bytes]:
-    found = message.attachments
-    assert found is not None
-    return found.values
 
 
 @pytest.mark.parametrize("serialization", SERIALIZATIONS)
@@ -284,75 +259,6 @@ def test_any_body_ends_in_the_documented_errors(serialization: str, junk: bytes)
     look(request(serialization, b"\xac\xed\x00\x05" + junk))
 
 
-@settings(deadline=None, max_examples=300)
-@given(
-    st.binary(max_size=60)
-    | st.lists(st.sampled_from([b"\xa6", b"\xa5", b"\x92Ja\x00", b"\x7fJa\x01", b"\x95", b"\xa4\x02", b"\x01"])).map(b"".join)
-)
-def test_both_jsonb_walks_agree(data: bytes) -> None:
-    try:
-        end: int | None = jsonb.skip(data, 0)
-    except RemoteProtocolError:
-        end = None
-    try:
-        found: int | None = jsonb.read(data)[1]
-    except RemoteProtocolError:
-        found = None
-    if found is not None:
-        assert found == end
-
-
-def test_jsonb_values() -> None:
-    cases: dict[str, object] = {
-        "00": 0, "2f": 47, "f0": -16, "ff": -1, "3830": 48, "30ff": -1793, "440800": 2048, "4800040000": 262144, "48ffffffff": -1,
-        "bdff": -1, "bc0100": 256, "e0": Long(0), "d8": Long(-8), "ef": Long(15), "d0ff": Long(255), "c40800": Long(2048),
-        "be0000000100000000": Long(2**32), "bfffffffff": Long(-1), "af": None, "b0": False, "b1": True, "b2": 0.0, "b3": 1.0,
-        "b53ff8000000000000": 1.5, "b73fc00000": 1.5, "b605": 5.0, "49": "", "4b6869": "hi", "4be9e8": "éè", "79026869": "hi",
-        "7a03e4b8ad": "中", "7c022d4e": "中", "7d024e2d": "中", "7e02d6d0": "中", "7b02fffe": "", "9102ffff": b"\xff\xff",
-        "94": (), "950a": (10,), "a4020102": (1, 2), "a6a5": Map(None, ()), "a64a6101a5": Map(None, (("a", 1),)),
-        "924a6100a67f4a6201057f0106a5": Map("a", (("b", 5), ("b", 6))),
-    }  # fmt: skip
-    for hex_, expected in cases.items():
-        data = bytes.fromhex(hex_)
-        value, end = jsonb.read(data)
-        assert (repr(value), end) == (repr(expected), len(data)), hex_
-        assert jsonb.skip(data + b"\x00", 0) == len(data)
-        for cut in range(len(data)):
-            with pytest.raises(RemoteProtocolError):
-                jsonb.read(data[:cut])
-            with pytest.raises(RemoteProtocolError):
-                jsonb.skip(data[:cut], 0)
-    for opaque in (
-        "9341",
-        "90 05",
-        "b4 05",
-        "b8 05",
-        "b9 01 05",
-        "ba 05",
-        "bb 01 05",
-        "a7 010203 05",
-        "a9 01020304",
-        "ad 01020304",
-    ):
-        data = bytes.fromhex(opaque.replace("9341", "934a61"))
-        assert jsonb.read(data) == (data, len(data))
-    for opaque in ("a8 01020304050607 05", "ae 0102030405060708 05", "aa 01020304050607 05 4a5a"):
-        data = bytes.fromhex(opaque)
-        assert jsonb.skip(data, 0) == len(data)
-    for bad in ("a5", "a8", "7e0181", "7a01ff", "a448ffffffff", "9148ffffffff", "92afa6a5", "7f94", "a6 7f 94 a5"):
-        with pytest.raises(RemoteProtocolError):
-            jsonb.read(bytes.fromhex(bad))
-
-
-@pytest.mark.parametrize("unit", ["95", "a64a61", "924a6100", "b4", "b9 01", "a6 95", "93 95"])
-def test_jsonb_depth(unit: str) -> None:
-    data = bytes.fromhex(unit) * 100_000
-    with pytest.raises(RemoteProtocolError):
-        jsonb.skip(data, 0)
-    with pytest.raises(RemoteProtocolError):
-        jsonb.read(data)
-
-
 def test_a_symbol_from_elsewhere_is_refused_as_a_key() -> None:
     """The provider knows its name and we do not: it must not be a way around a rule on attachments."""
     hello = BODIES["fastjson2", "empty"]
@@ -367,107 +273,6 @@ def test_a_symbol_from_elsewhere_is_refused_as_a_key() -> None:
     assert values(message) == {}
     message.edit_attachments({b"dubbo.tag": b"c", b"g": b"h"})
     assert values(message) == {b"dubbo.tag": b"c", b"g": b"h"}
-
-
-# Java streams
-
-
-def test_primitive_data_in_blocks() -> None:
-    reader = PrimitiveReader(b"\x77\x02ab\x77\x00\x7a\x00\x00\x00\x03cde", 0)
-    assert reader.take(1) == b"a"
-    assert reader.take(3) == b"bcd"
-    with pytest.raises(RemoteProtocolError):
-        reader.take(2)
-    for bad in (b"", b"\x77", b"\x77\x05a", b"\x7a\x00", b"\x7a\xff\xff\xff\xff", b"\x70\x70"):
-        with pytest.raises(RemoteProtocolError):
-            PrimitiveReader(bad, 0).take(1)
-
-
-@settings(deadline=None)
-@given(st.text())
-def test_modified_utf8(text: str) -> None:
-    raw = utf_bytes(text.encode())
-    assert b"\x00" not in raw
-    assert utf_to_utf8(raw) == text.encode()
-
-
-def test_modified_utf8_that_is_none() -> None:
-    for bad in (b"\xf0\x9f\xa4\xa3", b"\xc1\xa1", b"\x80", b"\xe4\xb8"):
-        with pytest.raises(RemoteProtocolError):
-            utf_to_utf8(bad)
-    assert utf_bytes(b"\xff") == "ÿ".encode()
-
-
-def test_java_values() -> None:
-    walker = ObjectReader(bytes.fromhex("70 740001 61 71007e0000 7c0000000000000001 62 76 71007e0009"), 0)
-    assert [walker.value(), walker.value(), walker.value(), walker.value()] == [None, "a", "a", "b"]
-    with pytest.raises(RemoteProtocolError):
-        walker.value()
-    mixed = request("nativejava", BODIES["nativejava", "mixed"]).arguments()
-    assert [type(v) for v in mixed] == [int, Long, Opaque, Opaque, Opaque, bool]
-
-
-BAD_STREAMS = [
-    "79", "7b", "00", "71007e0000", "7170000000", "73", "7370", "7570", "7e70", "7200", "720000" + "00" * 8 + "02ffff",
-    "7371007e0000", "7571007e000000", "7501", "7a7fffffff", "7c7fffffffffffffff", "77", "7702ff", "7d7fffffff",
-    "720000" + "00" * 8 + "02000158", "720000" + "00" * 8 + "0200014c000070", "720000" + "00" * 8 + "0200024c0000740000490000",
-    "73720000" + "00" * 8 + "0400007870", "740001f0", "73720000" + "00" * 8 + "030000787001",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("hex_", BAD_STREAMS)
-def test_bad_java_streams(hex_: str) -> None:
-    for compact in (False, True):
-        with pytest.raises(RemoteProtocolError):
-            Walker(bytes.fromhex(hex_), 0, compact).skip()
-
-
-def test_java_depth_and_superclasses() -> None:
-    desc = "720000" + "00" * 8
-    deep = bytes.fromhex(f"73{desc}0200014c0000740000" + "7870" + "7371007e0000" * 5000)
-    with pytest.raises(RemoteProtocolError, match="too_deep"):
-        Walker(deep, 0).skip()
-    chain = bytes.fromhex("73" + f"{desc}02000078" * 5000 + "70")
-    with pytest.raises(RemoteProtocolError, match="class_limit"):
-        Walker(chain, 0).skip()
-    own_parent = bytes.fromhex(f"73{desc}02000078" + "71007e0000")
-    with pytest.raises(RemoteProtocolError, match="class_limit"):
-        Walker(own_parent, 0).skip()
-    annotations = bytes.fromhex(f"76{desc}020000" * 5000)
-    with pytest.raises(RemoteProtocolError, match="too_deep"):
-        Walker(annotations, 0).skip()
-
-
-@pytest.mark.parametrize("unit", ["70", "740000", "71007e0001", "7371007e0000", "76720000" + "00" * 8 + "0200007870"])
-def test_memory_of_a_java_walk_stays_in_proportion(unit: str) -> None:
-    piece = bytes.fromhex(unit)
-    count = 60_000 // len(piece)
-    head = bytes.fromhex("76720000" + "00" * 8 + "0200007870" + "7572" + "00025b4c" + "00" * 8 + "0200007870")
-    stream = head + count.to_bytes(4, "big") + piece * count
-    tracemalloc.start()
-    try:
-        walker = Walker(stream, 0)
-        walker.skip()
-        walker.skip()
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert walker.pos == len(stream)
-    assert peak <= 64 * len(stream) + 256 * 1024
-
-
-@pytest.mark.parametrize("unit", ["94", "a6a5", "00", "49", "4a61", "af", "e0", "c80a", "9500", "934a61"])
-def test_memory_of_a_jsonb_read_stays_in_proportion(unit: str) -> None:
-    piece = bytes.fromhex(unit)
-    count = 60_000 // len(piece)
-    data = b"\xa4\x48" + count.to_bytes(4, "big") + piece * count
-    tracemalloc.start()
-    try:
-        jsonb.read(data)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak <= 64 * len(data) + 256 * 1024
 
 
 @pytest.mark.parametrize("serialization", SERIALIZATIONS)

@@ -1,0 +1,30 @@
+"""Dubbo messages without a connection: recorded bodies, and what the codec makes of bodies of our own."""
+
+from __future__ import annotations
+
+from dubbo_vectors import IDS, recorded_bodies
+
+from mesh_codecs.dubbo import DubboCodec, DubboMessage, HeadMemo, build_frame
+
+BODIES = recorded_bodies()
+SERIALIZATIONS = sorted(IDS)
+
+
+def request(serialization: str, body: bytes, memo: HeadMemo | None = None) -> DubboMessage:
+    return receive(build_frame(0xC0 | IDS[serialization], 0, 7, body), memo)
+
+
+def response(serialization: str, body: bytes) -> DubboMessage:
+    return receive(build_frame(IDS[serialization], 20, 7, body))
+
+
+def receive(frame: bytes, memo: HeadMemo | None = None) -> DubboMessage:
+    (message,) = DubboCodec(memo or HeadMemo()).receive_data(frame)
+    assert isinstance(message, DubboMessage)
+    return message
+
+
+def values(message: DubboMessage) -> dict[bytes, bytes]:
+    found = message.attachments
+    assert found is not None
+    return found.values
