@@ -20,7 +20,7 @@ _KINDS: Final = (("dns_san", "dns"), ("uri_san", "uri"), ("ip_san", "ip_address"
 
 def certs(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
     """One entry per secret."""
-    return to_json({"certificates": [_entry(secret) for secret in supervisor.secrets]})
+    return to_json({"certificates": [_entry(secret) for secret in supervisor.secrets.all]})
 
 
 def _entry(secret: SecretConfig) -> dict[str, Any]:

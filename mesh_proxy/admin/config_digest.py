@@ -43,10 +43,10 @@ def config_digest(supervisor: Supervisor, request: AdminRequest) -> AdminRespons
 
 
 def _refused(supervisor: Supervisor) -> list[dict[str, Any]]:
-    labels = {secret.name: secret.label or secret.name for secret in supervisor.secrets}
+    labels = {secret.name: secret.label or secret.name for secret in supervisor.secrets.all}
     secrets = [
         {"kind": "sds", "source": labels.get(name, name), "version": "", "at": timestamp(at), "details": why}
-        for name, (at, why) in supervisor.refused_secrets.items()
+        for name, (at, why) in supervisor.secrets.refused.items()
     ]
     dynamic = supervisor.configuration.dynamic
     if dynamic is None:

@@ -19,13 +19,13 @@ _REDACTED: Final = base64.b64encode(b"[redacted]").decode()
 def secrets_lists(supervisor: Supervisor, named: Callable[[str], bool]) -> dict[str, Any]:
     """The fields of `SecretsConfigDump`: secrets that have a name, and those in files whose last version was refused."""
     found: dict[str, list[dict[str, Any]]] = {}
-    refused = supervisor.refused_secrets
-    for secret in sorted(supervisor.secrets, key=lambda one: one.label or one.name):
+    refused = supervisor.secrets.refused
+    for secret in sorted(supervisor.secrets.all, key=lambda one: one.label or one.name):
         fault = refused.get(secret.name)
         name = secret.label or secret.name
         if not (secret.label or fault) or not named(name):
             continue
-        one = {"name": name, "last_updated": timestamp(supervisor.secret_times.get(secret.name, supervisor.started_at))}
+        one = {"name": name, "last_updated": timestamp(supervisor.secrets.times.get(secret.name, supervisor.started_at))}
         entry: dict[str, Any] = one | {"secret": _shown(secret, name)}
         if fault is not None:
             entry["error_state"] = {"last_update_attempt": timestamp(fault[0]), "details": fault[1]}

@@ -45,9 +45,9 @@ async def stats(supervisor: Supervisor, request: AdminRequest) -> AdminResponse:
         keep = name_filter(request)
     except BadRegex as error:
         return text(f"Invalid re2 regex: {error}\n", 400)
-    groups = await supervisor.fresh_stats()
+    groups = await supervisor.statistics.fresh()
     render = as_json if format_ == "json" else as_text
-    body = render(groups, keep, kind, mode, supervisor.histogram_intervals())
+    body = render(groups, keep, kind, mode, supervisor.statistics.histogram_intervals())
     return AdminResponse(body=pieces(body), content_type=JSON if format_ == "json" else TEXT)
 
 
@@ -57,7 +57,7 @@ async def prometheus(supervisor: Supervisor, request: AdminRequest) -> AdminResp
         keep = name_filter(request)
     except BadRegex as error:
         return text(f"Invalid re2 regex: {error}\n", 400)
-    groups = await supervisor.fresh_stats()
+    groups = await supervisor.statistics.fresh()
     return AdminResponse(body=pieces(prometheus_text(groups, keep, supervisor.options.stats_tags)))
 
 

@@ -268,7 +268,7 @@ class Handover:
         _log.info(
             "hot upgrade: pid %d accepts; %d connections are left here", self._child.pid, supervisor.pool.active_connections
         )
-        if supervisor.health_check_failed or supervisor.listeners_stopped:
+        if supervisor.health_check_failed or supervisor.draining.listeners_stopped:
             _log.warning("hot upgrade: /healthcheck/fail and /drain_listeners hold for this process only, not for the new one")
         assert self._control is not None
         self._loop.remove_reader(self._control.fileno())
@@ -305,7 +305,7 @@ class Handover:
         """The new process shows our counts and its own as one."""
         supervisor = self._supervisor
         if not final:
-            await supervisor.fresh_stats()
+            await supervisor.statistics.fresh()
         if self._link is not None and self._link.queued < MAX_DESCRIPTORS:
             connections = 0 if final else supervisor.pool.active_connections
             self._link.send(hr.Stats(groups=supervisor.stats.export(), connections=connections, final=final))

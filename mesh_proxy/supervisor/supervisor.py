@@ -9,56 +9,45 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from mesh_hotrestart import RendezvousError
-from mesh_proxy.admin.certs import first_expiry_days
 from mesh_proxy.cli.options import Options
 from mesh_proxy.config.errors import ConfigError
 from mesh_proxy.config.model.bootstrap import BootstrapConfig, NodeConfig, WorkerSnapshot
 from mesh_proxy.health.status import StatusServer
-from mesh_proxy.health.termination import Termination, termination
+from mesh_proxy.health.termination import termination
 from mesh_proxy.logs import current_levels, reopen_log, set_levels
-from mesh_proxy.stats.aggregate import StatsAggregator, StatsSnapshot
-from mesh_proxy.stats.names import HistogramStat
+from mesh_proxy.stats.aggregate import StatsAggregator
 from mesh_proxy.supervisor import notify
 from mesh_proxy.supervisor.admin import AdminListener
 from mesh_proxy.supervisor.configuration import Configuration
+from mesh_proxy.supervisor.draining import Draining
 from mesh_proxy.supervisor.handover import Handover
 from mesh_proxy.supervisor.loading import LoadError, Loading
-from mesh_proxy.supervisor.memory import ProcessMemory, measure
 from mesh_proxy.supervisor.pool import WorkerPool
-from mesh_proxy.supervisor.published import HistogramIntervals, PublishedStats
+from mesh_proxy.supervisor.published import PublishedStats
 from mesh_proxy.supervisor.restarter import Restarter
 from mesh_proxy.supervisor.rollout import StartError
+from mesh_proxy.supervisor.secrets_in_use import SecretsInUse
 from mesh_proxy.supervisor.sockets import ListenSockets
 from mesh_proxy.supervisor.spawner_client import SpawnerClient
 from mesh_proxy.supervisor.stage import Stage
+from mesh_proxy.supervisor.statistics import Statistics
 from mesh_proxy.supervisor.succession import Succession
 from mesh_proxy.supervisor.takeover import TakeoverError
 from mesh_proxy.tasks import create_task
-from mesh_proxy.tls.secrets import inline_bundles, secrets_of
 from mesh_proxy.worker import messages as m
 from mesh_proxy.xds.resources import ignored_in
 
 if TYPE_CHECKING:
-    from mesh_proxy.config.model import ListenerConfig
-    from mesh_proxy.config.model.tls import SecretConfig
-    from mesh_proxy.config.model.twin import AnyClusterConfig
     from mesh_proxy.notifier import Notifier
-    from mesh_proxy.tls.rotation import SecretRotation
 
-FLUSH_TIMEOUT_S: Final = 2.0
-"""how long a look at the statistics waits for workers; their pages are at most a second old anyhow"""
 SYNC_TIMEOUT_S: Final = 1.0
 """how long a mutation waits until workers have acted on it"""
-IDLE_POLL_S: Final = 0.2
-"""how often is looked whether a connection is left, of which workers tell once a second"""
 TAKEOVER_EXIT_CODE: Final = 2
 """the process that serves now would not give way, or could not be asked"""
-MEMORY_AGE_S: Final = 5.0
-"""how old `server.memory_*` may be"""
 
 _log = logging.getLogger("main")
 
@@ -97,7 +86,6 @@ class Supervisor:
         self.bootstrap = BootstrapConfig()
         self.configuration = Configuration(loop, self)
         self.health_check_failed = False
-        self.listeners_stopped = False
         self.epoch = options.restart_epoch
         self.generation = 1
         """this process is the so-and-so-many-th since the first one was started (`server.hot_restart_generation`)"""
@@ -114,19 +102,16 @@ class Supervisor:
         self.handover = Handover(loop, self)
         self.restarter = Restarter(loop)
         self.succession = Succession(loop, self)
-        self._measured: list[ProcessMemory] = []
-        self._measured_at = float("-inf")
-        self._rotation: SecretRotation | None = None
+        self.secrets = SecretsInUse(loop, self)
+        self.draining = Draining(loop, self)
+        self.statistics = Statistics(self)
         self._notifier: Notifier | None = None
-        self._intervals = HistogramIntervals(self.bootstrap.stats_flush_interval_s)
         self._loop = loop
         self._loading = loading
         self._spawner = spawner
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
         self._exit_code = 0
         self._failure = ""
-        self._termination: Termination | None = None
-        self._drain_timer: asyncio.TimerHandle | None = None
         spawner.on_lost = lambda: self.submit(Command.SPAWNER_LOST)
 
     def submit(self, command: Command) -> None:
@@ -185,7 +170,7 @@ class Supervisor:
                 if self.stage is Stage.LIVE:
                     self.stage = Stage.DRAINING
                     self._tell_manager(notify.STOPPING)
-                    _log.info("draining %d connections, at most %g s", self.pool.active_connections, self._longest_drain_s)
+                    _log.info("draining %d connections, at most %g s", self.pool.active_connections, self.draining.longest_s)
                     self.succession.release()
                     create_task(self._drain(), name="drain")
                 elif self.stage is not Stage.DRAINING:
@@ -218,28 +203,9 @@ class Supervisor:
         self.stage = Stage.DRAINING
         create_task(self._stop(), name="stop")
 
-    @property
-    def _longest_drain_s(self) -> float:
-        termination = self._termination
-        return termination.accept_s if termination and not termination.until_idle else float(self.options.drain_time_s)
-
     async def _drain(self) -> None:
-        left = self._longest_drain_s
-        if self._termination is not None:
-            left = await self._go_on_accepting(self._termination, left)
-        # Our copies first: then a worker that has emptied its accept queue and closes its own leaves nobody waiting.
-        self.sockets.close()
-        await self.pool.drain_and_stop(left)
+        await self.draining.drain()
         self.submit(Command.DRAINED)
-
-    async def _go_on_accepting(self, wanted: Termination, longest_s: float) -> float:
-        """Callers are asked to leave while new ones are still served; the seconds that are left for the rest."""
-        self.drain_listeners(inbound_only=True, graceful=True, skip_exit=True)
-        started = time.monotonic()
-        await asyncio.sleep(min(wanted.accept_s, longest_s))
-        while wanted.until_idle and self.pool.active_connections and time.monotonic() < started + longest_s:  # noqa: ASYNC110
-            await asyncio.sleep(IDLE_POLL_S)
-        return max(started + longest_s - time.monotonic(), 0.0)
 
     async def _stop(self) -> None:
         await self.pool.stop_now()
@@ -247,8 +213,7 @@ class Supervisor:
 
     async def _close(self) -> None:
         self._loading.close()
-        if self._rotation is not None:
-            self._rotation.close()
+        self.secrets.close()
         self.configuration.close()
         if self._notifier is not None:
             self._notifier.close()
@@ -286,7 +251,7 @@ class Supervisor:
 
     async def _bring_up(self) -> None:
         try:
-            self._termination = termination(os.environ)
+            self.draining.termination = termination(os.environ)
         except ValueError as error:
             raise ConfigError("", str(error)) from None
         for reason in self.options.without_effect:
@@ -305,9 +270,9 @@ class Supervisor:
             await self.admin.start(admin, self.options.admin_address_path, inherited)
         await self.status.start(self.options.status_ports)
         self.stats.configure(self.configuration.clusters)
+        self.statistics.begin()
         self.stats.runtime.num_keys = len(self.bootstrap.runtime)
         self.stats.runtime.load_success += 1
-        self._intervals = HistogramIntervals(self.bootstrap.stats_flush_interval_s)
         self.sockets.bind(self.configuration.listeners)
         if self.stage is not Stage.PRE_INITIALIZING:
             return
@@ -317,30 +282,8 @@ class Supervisor:
         await self.configuration.warm()
         await self.configuration.go_live(self.bootstrap)
         await self.succession.replace()
-        self._watch_secrets()
-        self.configuration.on_change.append(self._watch_secrets)
-
-    # Secrets.
-
-    @property
-    def secrets(self) -> tuple[SecretConfig, ...]:
-        """The certificates, keys and trust bundles in use, each once."""
-        snapshot = self.snapshot
-        if snapshot is None:
-            return ()
-        resources: list[ListenerConfig | AnyClusterConfig] = [*snapshot.listeners, *snapshot.clusters]
-        found = {secret.name: secret for secret in (*secrets_of(resources), *inline_bundles(resources))}
-        return tuple((found | {secret.name: secret for secret in snapshot.rotated_secrets}).values())
-
-    @property
-    def refused_secrets(self) -> dict[str, tuple[float, str]]:
-        """Secrets whose last version was refused: name → seconds since 1970, why."""
-        return self._rotation.refused if self._rotation is not None else {}
-
-    @property
-    def secret_times(self) -> dict[str, float]:
-        """When secrets got their newest version, in seconds since 1970; those that never changed are not there."""
-        return self._rotation.updated if self._rotation is not None else {}
+        self.secrets.watch()
+        self.configuration.on_change.append(self.secrets.watch)
 
     @property
     def notifier(self) -> Notifier:
@@ -350,16 +293,6 @@ class Supervisor:
 
             self._notifier = Notifier(self._loop)
         return self._notifier
-
-    def _watch_secrets(self) -> None:
-        """Follow the files of the secrets that are in use."""
-        secrets = self.secrets
-        if self._rotation is None and any(secret.source is not None for secret in secrets):
-            from mesh_proxy.tls.rotation import SecretRotation  # only where something is watched: it brings ctypes and ssl
-
-            self._rotation = SecretRotation(self._loop, self.notifier, self.configuration.rotate, self.stats.extra.append)
-        if self._rotation is not None:
-            self._rotation.watch(secrets)
 
     # Hot upgrade.
 
@@ -432,40 +365,6 @@ class Supervisor:
         """Every worker has acted on what it was told before (or does not answer)."""
         await self.pool.ask(m.Sync, timeout_s=SYNC_TIMEOUT_S)
 
-    async def fresh_stats(self) -> StatsSnapshot:
-        """All statistics. Workers with few groups write them to their pages first, so that a person sees what he just did."""
-        await self.pool.ask(m.Flush, timeout_s=FLUSH_TIMEOUT_S)
-        await self.succession.refresh()
-        self.stats.look(
-            state=self.state,
-            concurrency=self.options.concurrency,
-            epoch=self.epoch,
-            generation=self.generation,
-            uptime_s=self.uptime_s,
-            connections=self.pool.active_connections,
-            memory=self._memory(),
-            certificate_days=first_expiry_days(self.secrets, time.time()),
-        )
-        self.configuration.digests.publish(self.stats.digests)
-        if self.configuration.dynamic is not None:
-            dynamic = self.configuration.dynamic
-            self.stats.server.dynamic_unknown_fields = dynamic.unknown_fields
-            self.stats.supervisor.config_ignored = ignored_in(self.bootstrap.warnings) + dynamic.ignored
-        return self.stats.snapshot()
-
-    def _memory(self) -> list[ProcessMemory]:
-        """At most a few seconds old: the kernel walks all page tables for it."""
-        now = time.monotonic()
-        if now - self._measured_at > MEMORY_AGE_S:
-            self._measured_at = now
-            self._measured = measure(self.process_ids())
-        return self._measured
-
-    def histogram_intervals(self) -> Callable[[HistogramStat], list[int]]:
-        """For one look at the histograms."""
-        self._intervals.begin_look()
-        return self._intervals.counts
-
     def set_log_levels(self, levels: Mapping[str, str]) -> None:
         """In all processes, and in workers to come."""
         set_levels(levels)
@@ -493,16 +392,4 @@ class Supervisor:
 
     def drain_listeners(self, *, inbound_only: bool, graceful: bool, skip_exit: bool) -> None:
         """/drain_listeners: without `graceful` the listeners close now, with it after the drain time, with skip_exit never."""
-        self.pool.broadcast(m.StartDrain(inbound_only=inbound_only, graceful=graceful), sticky="drain")
-        if skip_exit:
-            return
-        if not graceful:
-            self._stop_listening(inbound_only)
-        elif self._drain_timer is None:
-            self._drain_timer = self._loop.call_later(self.options.drain_time_s, self._stop_listening, inbound_only)
-
-    def _stop_listening(self, inbound_only: bool) -> None:
-        if not inbound_only:
-            self.listeners_stopped = True
-        self.stats.listeners.listener_stopped += 1
-        self.pool.broadcast(m.StopListening(inbound_only=inbound_only), sticky="stop_listening")
+        self.draining.drain_listeners(inbound_only=inbound_only, graceful=graceful, skip_exit=skip_exit)

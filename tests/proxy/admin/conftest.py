@@ -120,10 +120,9 @@ class FakeSupervisor:
         self.pool = SimpleNamespace(ask=self._ask, workers=[SimpleNamespace(index=0, applied_version=0)])
         self.sockets = SimpleNamespace(local_address=self._local_address)
         self._intervals = HistogramIntervals(5.0)
+        self.statistics = SimpleNamespace(fresh=self._fresh_stats, histogram_intervals=self._histogram_intervals)
         self.health_check_failed = False
-        self.secrets: tuple[Any, ...] = ()
-        self.refused_secrets: dict[str, tuple[float, str]] = {}
-        self.secret_times: dict[str, float] = {}
+        self.secrets = SimpleNamespace(all=(), refused={}, times={})
 
     def not_ready(self) -> str:
         return "" if self.state == Stage.LIVE.value else self.state
@@ -139,11 +138,11 @@ class FakeSupervisor:
     def _local_address(self, key: tuple[str, str]) -> AddressConfig | None:
         return AddressConfig(host="127.0.0.1", port=4711) if key == ("main", "127.0.0.1:0") else None
 
-    async def fresh_stats(self) -> StatsSnapshot:
+    async def _fresh_stats(self) -> StatsSnapshot:
         self.stats.look(state=self.state, concurrency=2, epoch=0, generation=1, uptime_s=5, connections=0, memory=[])
         return self.stats.snapshot()
 
-    def histogram_intervals(self) -> Any:
+    def _histogram_intervals(self) -> Any:
         self._intervals.begin_look()
         return self._intervals.counts
 
