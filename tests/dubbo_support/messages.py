@@ -5,6 +5,7 @@ from __future__ import annotations
 from dubbo_vectors import IDS, recorded_bodies
 
 from mesh_codecs.dubbo import DubboCodec, DubboMessage, HeadMemo, build_frame
+from mesh_codecs.hessian2 import dumps
 
 BODIES = recorded_bodies()
 SERIALIZATIONS = sorted(IDS)
@@ -28,3 +29,11 @@ def values(message: DubboMessage) -> dict[bytes, bytes]:
     found = message.attachments
     assert found is not None
     return found.values
+
+
+def body(types: str, *rest: object, service: str = "demo.S", method: str = "m", version: object = "1.0.0") -> bytes:
+    return dumps("2.0.2", service, version, method, types, *rest)
+
+
+def call(types: str, *rest: object, tail: bytes = b"", **head: object) -> DubboMessage:
+    return receive(build_frame(0xC2, 0, 1, body(types, *rest, **head) + tail))  # type: ignore[arg-type]

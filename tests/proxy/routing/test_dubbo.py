@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from dubbo_support.messages import receive
 from dubbo_support.wire import STRING, call, generic_call
 
-from mesh_codecs.dubbo import DubboCodec, DubboMessage, HeadMemo
+from mesh_codecs.dubbo import HeadMemo
 from mesh_proxy.config.model import (
     DubboProxyConfig,
     DubboRoute,
@@ -33,12 +34,6 @@ def to(cluster: str, **match: object) -> DubboRoute:
 
 def routes(interface: str, *entries: DubboRoute, **more: str) -> DubboRouteConfig:
     return DubboRouteConfig(interface=interface, routes=entries, **more)
-
-
-def receive(frame: bytes, memo: HeadMemo | None = None) -> DubboMessage:
-    (message,) = DubboCodec(memo or HeadMemo()).receive_data(frame)
-    assert isinstance(message, DubboMessage)
-    return message
 
 
 def goes(table: DubboRouteTable, frame: bytes, pick: int | None = None) -> str | None:
