@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import pytest
 from dubbo_support import wire
+from dubbo_support.endpoints import full_endpoint, named
 from dubbo_support.plane import Provider, bootstrap, id_of, proxied, read_frame, route, served
 from plane_support import Plane, plane, run, until
 
-from mesh_proxy.config.model import AddressConfig
 from mesh_proxy.network.dubbo_connection import DubboConnection
 from mesh_proxy.stream import dubbo_mirror
-
-
-def named(name: str):  # type: ignore[no-untyped-def]
-    return lambda frame: wire.answer(id_of(frame), name) if frame[2] & 0xE0 == 0xC0 else None
 
 
 def totals(one: Plane, cluster: str = "a") -> tuple[int, int, int, int]:
@@ -93,15 +88,7 @@ def test_a_connection_that_only_one_way_calls_used_up_is_closed() -> None:
 
 def test_a_one_way_call_that_waits_for_a_pinned_connection_when_its_consumer_leaves() -> None:
     async def test() -> None:
-        # A full accept queue: the connection is never made.
-        with socket.socket() as full:
-            full.bind(("127.0.0.1", 0))
-            full.listen(0)
-            taken = [socket.socket() for _ in range(4)]
-            for each in taken:
-                each.setblocking(False)
-                each.connect_ex(full.getsockname())
-            address = AddressConfig(host="127.0.0.1", port=full.getsockname()[1])
+        with full_endpoint() as address:
             options = "retry_policy: {retry_on: [connect-failure], num_retries: 2}"
             text = bootstrap({"a": [address]}, routes=route(route_options=options), cluster_options="pinning: ALWAYS")
             async with plane(text) as one:
@@ -116,8 +103,6 @@ def test_a_one_way_call_that_waits_for_a_pinned_connection_when_its_consumer_lea
                 assert totals(one) == (0, 0, 0, 0)
                 (endpoint,) = one.data._context.clusters.get("a").endpoints  # type: ignore[union-attr]
                 assert not any(name.startswith("dubbo pinned") for name in endpoint.pools)
-            for each in taken:
-                each.close()
 
     run(test())
 

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from dubbo_support import wire
+from dubbo_support.endpoints import echo
 from dubbo_support.plane import Provider, bootstrap, id_of, proxied, read_frame, served
 from plane_support import plane, run, until
 
@@ -15,10 +16,6 @@ from mesh_proxy.network import dubbo_connection
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dubbo_connection, "DRAIN_QUIET_S", 0.2)
-
-
-def echo(frame: bytes) -> bytes | None:
-    return wire.answer(id_of(frame)) if frame[2] & 0xE0 == 0xC0 else None
 
 
 def is_readonly(frame: bytes) -> bool:

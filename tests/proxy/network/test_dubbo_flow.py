@@ -7,10 +7,10 @@ import socket
 
 import pytest
 from dubbo_support import wire
+from dubbo_support.endpoints import full_endpoint
 from dubbo_support.plane import Provider, bootstrap, id_of, proxied, read_frame
 from plane_support import plane, run, until
 
-from mesh_proxy.config.model import AddressConfig
 from mesh_proxy.network import dubbo_shell
 from mesh_proxy.upstream import dubbo_connection
 
@@ -239,14 +239,8 @@ def test_calls_that_wait_for_a_connection_are_bounded_in_bytes(monkeypatch: pyte
     monkeypatch.setattr("mesh_proxy.upstream.dubbo_pool.MAX_PENDING_BYTES", 3 * MIB)
 
     async def test() -> None:
-        with socket.socket() as full:
-            full.bind(("127.0.0.1", 0))
-            full.listen(0)
-            taken = [socket.socket() for _ in range(4)]
-            for one in taken:
-                one.setblocking(False)
-                one.connect_ex(full.getsockname())
-            yaml = bootstrap({"a": [AddressConfig(host="127.0.0.1", port=full.getsockname()[1])]})
+        with full_endpoint() as full:
+            yaml = bootstrap({"a": [full]})
             async with plane(yaml) as proxy:
                 reader, writer = await proxy.connect("dubbo")
                 for number in range(4):
@@ -256,7 +250,5 @@ def test_calls_that_wait_for_a_connection_are_bounded_in_bytes(monkeypatch: pyte
                 assert b"overflow" in refused
                 assert proxy.stat("cluster.a.", "upstream_rq_pending_active") == 3
                 writer.close()
-            for one in taken:
-                one.close()
 
     run(test())

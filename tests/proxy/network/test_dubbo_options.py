@@ -6,16 +6,13 @@ import socket
 
 import pytest
 from dubbo_support import wire
+from dubbo_support.endpoints import named
 from dubbo_support.plane import Provider, bootstrap, id_of, proxied, read_frame, route, served
 from plane_support import plane, run, until
 
 from mesh_proxy.config.model import AddressConfig
 
 SERVER_TIMEOUT = 31
-
-
-def named(name: str):  # type: ignore[no-untyped-def]
-    return lambda frame: wire.answer(id_of(frame), name) if frame[2] & 0xE0 == 0xC0 else None
 
 
 def closed_port(sockets: list[socket.socket]) -> AddressConfig:

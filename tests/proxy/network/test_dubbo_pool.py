@@ -1,22 +1,16 @@
-"""The upstream side of Dubbo: connections, heartbeats, READONLY, circuit breakers, callbacks."""
+"""The upstream side of Dubbo: how connections are shared, replaced and lost, and circuit breakers."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import pytest
 from dubbo_support import wire
+from dubbo_support.endpoints import closed_endpoint, echo, full_endpoint, named, status_of
 from dubbo_support.plane import Provider, bootstrap, id_of, proxied, read_frame, route, served
 from plane_support import plane, run, until
 
-from mesh_proxy.config.model import AddressConfig
-from mesh_proxy.stream import dubbo_events
-
-READONLY = wire.frame(0xA2, 0, 9, b"\x01R")
-WRITEABLE = wire.frame(0xA2, 0, 9, b"\x01W")
-SERVER_ERROR = 80
-
+from mesh_codecs.dubbo.frame import SERVER_ERROR
 
 REQUESTS_PER_CONNECTION = (
     "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: "
@@ -24,21 +18,6 @@ REQUESTS_PER_CONNECTION = (
     "common_http_protocol_options: {max_requests_per_connection: 2}, "
     "explicit_http_config: {http_protocol_options: {}}}}"
 )
-
-
-def echo(frame: bytes) -> bytes | None:
-    if not frame[2] & 0x40:
-        return None
-    return wire.answer(id_of(frame)) if not frame[2] & 0x20 else wire.heartbeat_answer(id_of(frame))
-
-
-def named(name: str):  # type: ignore[no-untyped-def]
-    """Answers with its name."""
-    return lambda frame: wire.answer(id_of(frame), name) if frame[2] & 0xE0 == 0xC0 else None
-
-
-def status_of(frame: bytes) -> int:
-    return frame[3]
 
 
 def test_several_connections_share_the_calls() -> None:
@@ -101,96 +80,6 @@ def test_an_endpoint_that_goes_is_answered_for_at_once() -> None:
             writer.write(wire.call(request_id=3))
             assert await read_frame(reader) == wire.answer(3)
             assert one.stat("cluster.a.", "upstream_cx_total") == 2
-
-    run(test())
-
-
-def test_readonly_sends_new_calls_elsewhere() -> None:
-    async def test() -> None:
-        stopping, other = Provider(), Provider(named("other"))
-        async with proxied(stopping, other) as (one, [(reader, writer)]):
-            writer.write(wire.call(request_id=1) + wire.call(request_id=2))  # one to each
-            frame, upstream = await stopping.next()
-            assert (await read_frame(reader))[16:] == wire.answer(2, "other")[16:]
-            upstream.write(READONLY)
-            pools = [pool for end in one.data._context.clusters.get("a").endpoints for pool in end.pools.values()]  # type: ignore[union-attr]
-            await until(lambda: any(pool.avoid for pool in pools))
-            for number in range(10, 16):
-                writer.write(wire.call(request_id=number))
-                assert await read_frame(reader) == wire.answer(number, "other")
-            # What was under way is still answered, and after WRITEABLE calls come again.
-            upstream.write(wire.answer(id_of(frame), "old") + WRITEABLE)
-            assert wire.answer(0, "old")[16:] in await read_frame(reader)
-            stopping.answer = named("back")
-            await until(lambda: not any(pool.avoid for pool in pools))
-            answers = set()
-            for number in range(20, 24):
-                writer.write(wire.call(request_id=number))
-                answers.add((await read_frame(reader))[16:])
-            assert len(answers) == 2
-
-    run(test())
-
-
-def test_readonly_of_the_only_endpoint_is_no_reason_to_fail() -> None:
-    async def test() -> None:
-        provider = Provider(echo)
-        async with proxied(provider) as (one, [(reader, writer)]):
-            writer.write(wire.call(request_id=1))
-            await read_frame(reader)
-            (pool,) = one.data._context.clusters.get("a").endpoints[0].pools.values()  # type: ignore[union-attr]
-            provider.connections[0][1].write(READONLY)
-            await until(lambda: pool.avoid)
-            writer.write(wire.call(request_id=2))
-            assert await read_frame(reader) == wire.answer(2)
-            assert len(provider.connections) == 1
-
-    run(test())
-
-
-def test_heartbeats_of_both_sides_are_answered_byte_by_byte() -> None:
-    async def test() -> None:
-        provider = Provider(echo)
-        async with proxied(provider) as (one, [(reader, writer)]):
-            for flags, body in ((0xE2, "4e"), (0xE3, "aced0005770100"), (0xE7, "aced000570"), (0xF7, "00000001af"), (0xE8, "00")):
-                writer.write(wire.frame(flags, 0, -5, bytes.fromhex(body)))
-                assert await read_frame(reader) == wire.frame(flags & 0x3F, 20, -5, bytes.fromhex(body))
-            writer.write(wire.call(request_id=1))
-            await read_frame(reader)
-            # One-way events and READONLY want no answer; a provider's own heartbeat (Dubbo 2.6, dubbo-go) gets one.
-            provider.frames.clear()
-            provider.connections[0][1].write(wire.frame(0xA2, 0, 4, b"N") + wire.heartbeat(77))
-            await until(lambda: bool(provider.frames))
-            assert provider.frames == [wire.heartbeat_answer(77)]
-            assert one.stat("dubbo.d.", "request_event") == 5
-            assert one.stat("dubbo.d.", "request") == 1
-
-    run(test())
-
-
-def test_an_idle_upstream_connection_gets_heartbeats() -> None:
-    async def test() -> None:
-        provider = Provider(echo)
-        async with proxied(provider, cluster_options="heartbeat_interval: 0.04s") as (_, [(reader, writer)]):
-            writer.write(wire.call(request_id=1))
-            await read_frame(reader)
-            await until(lambda: len(provider.frames) >= 4)
-            assert all(frame[:4] + frame[12:] == wire.heartbeat()[:4] + wire.heartbeat()[12:] for frame in provider.frames[1:])
-            assert len(provider.connections) == 1
-
-    run(test())
-
-
-def test_an_endpoint_that_answers_no_heartbeat_is_dead() -> None:
-    async def test() -> None:
-        provider = Provider()
-        options = "heartbeat_interval: 0.04s, heartbeat_timeout: 0.1s"
-        async with proxied(provider, cluster_options=options) as (one, [(reader, writer)]):
-            writer.write(wire.call(request_id=2))
-            refused = await read_frame(reader)
-            assert (id_of(refused), status_of(refused)) == (2, SERVER_ERROR)
-            await until(lambda: one.stat("cluster.a.", "upstream_cx_active") == 0)
-            assert one.stat("cluster.a.", "upstream_cx_destroy_local") == 1
 
     run(test())
 
@@ -300,9 +189,8 @@ def test_circuit_breakers(limits: str, statistic: str) -> None:
 
 def test_a_connection_that_cannot_be_made() -> None:
     async def test() -> None:
-        with socket.socket() as closed:
-            closed.bind(("127.0.0.1", 0))
-            yaml = bootstrap({"a": [AddressConfig(host="127.0.0.1", port=closed.getsockname()[1])]})
+        with closed_endpoint() as dead:
+            yaml = bootstrap({"a": [dead]})
             async with plane(yaml) as one:
                 reader, writer = await one.connect("dubbo")
                 writer.write(wire.call(request_id=1) + wire.call(request_id=2, one_way=True))
@@ -318,15 +206,8 @@ def test_a_connection_that_cannot_be_made() -> None:
 
 def test_a_connect_timeout() -> None:
     async def test() -> None:
-        # A full accept queue: the kernel answers no further SYN.
-        with socket.socket() as full:
-            full.bind(("127.0.0.1", 0))
-            full.listen(0)
-            taken = [socket.socket() for _ in range(4)]
-            for one in taken:
-                one.setblocking(False)
-                one.connect_ex(full.getsockname())
-            yaml = bootstrap({"a": [AddressConfig(host="127.0.0.1", port=full.getsockname()[1])]})
+        with full_endpoint() as full:
+            yaml = bootstrap({"a": [full]})
             async with plane(yaml.replace("connect_timeout: 5s", "connect_timeout: 0.1s")) as proxy:
                 reader, writer = await proxy.connect("dubbo")
                 writer.write(wire.call(request_id=1))
@@ -334,129 +215,6 @@ def test_a_connect_timeout() -> None:
                 assert (id_of(refused), status_of(refused)) == (1, SERVER_ERROR)
                 assert proxy.stat("cluster.a.", "upstream_cx_connect_timeout") == 1
                 writer.close()
-            for one in taken:
-                one.close()
-
-    run(test())
-
-
-CALLBACK = {"sys_callback_arg-1": "com.Listener"}
-
-
-def test_callbacks_have_an_upstream_connection_of_their_own() -> None:
-    async def test() -> None:
-        provider = Provider(echo)
-        async with proxied(provider, consumers=2) as (one, [(reader, writer), (other_reader, other_writer)]):
-            other_writer.write(wire.call(request_id=1))
-            await read_frame(other_reader)
-            writer.write(wire.call(request_id=1))
-            await read_frame(reader)
-            assert len(provider.connections) == 1
-            writer.write(wire.call(request_id=2, attachments=CALLBACK))
-            assert await read_frame(reader) == wire.answer(2)
-            assert len(provider.connections) == 2
-            # What follows goes there too: the provider knows the callback by its connection.
-            writer.write(wire.call(request_id=3))
-            assert await read_frame(reader) == wire.answer(3)
-            _, pinned = provider.connections[1]
-            provider.answer = None
-            provider.frames.clear()
-            for number in (1, -9):
-                pinned.write(wire.call("com.Listener", "changed", request_id=number))
-                called = await read_frame(reader)
-                assert called[16:] == wire.call("com.Listener", "changed")[16:]
-                writer.write(wire.answer(id_of(called), f"done{number}"))
-                await until(lambda: bool(provider.frames))
-                assert provider.frames.pop() == wire.answer(number, f"done{number}")
-            pinned.write(wire.call("com.Listener", "changed", request_id=5, one_way=True))
-            assert (await read_frame(reader))[2] == 0x82
-            assert one.stat("dubbo.d.", "request_upstream") == 3
-            # The consumer leaves: so does its connection, and only that.
-            writer.close()
-            await until(lambda: provider.closed == 1)
-            provider.answer = echo
-            other_writer.write(wire.call(request_id=4))
-            assert await read_frame(other_reader) == wire.answer(4)
-
-    run(test())
-
-
-def test_a_lost_callback_connection_ends_the_consumers_too() -> None:
-    async def test() -> None:
-        provider = Provider(echo)
-        async with proxied(provider) as (one, [(reader, writer)]):
-            writer.write(wire.call(request_id=2, attachments=CALLBACK))
-            assert await read_frame(reader) == wire.answer(2)
-            provider.answer = None
-            writer.write(wire.call(request_id=3))
-            _, pinned = [await provider.next() for _ in range(2)][1]
-            pinned.close()
-            refused = await read_frame(reader)
-            assert (id_of(refused), status_of(refused)) == (3, SERVER_ERROR)
-            assert await reader.read() == b""
-            assert one.stat("cluster.a.", "upstream_cx_active") == 0
-
-    run(test())
-
-
-def test_a_pinned_connection_that_cannot_be_made_is_tried_elsewhere() -> None:
-    async def test() -> None:
-        provider = Provider(echo)
-        options = "retry_policy: {retry_on: [connect-failure], num_retries: 3}"
-        with socket.socket() as closed:
-            closed.bind(("127.0.0.1", 0))
-            dead = AddressConfig(host="127.0.0.1", port=closed.getsockname()[1])
-            async with served(provider) as (good,):
-                routes = route(route_options=options)
-                text = bootstrap({"a": [dead, good]}, routes=routes, cluster_options="pinning: ALWAYS")
-                async with plane(text) as one:
-                    for _ in range(4):
-                        reader, writer = await one.connect("dubbo")
-                        for number in range(2):
-                            writer.write(wire.call(request_id=number))
-                            assert await read_frame(reader) == wire.answer(number)
-                        writer.close()
-                    await until(lambda: one.stat("cluster.a.", "upstream_cx_active") == 0)
-                    assert one.stat("cluster.a.", "upstream_cx_connect_fail") >= 1
-                    ends = one.data._context.clusters.get("a").endpoints  # type: ignore[union-attr]
-                    assert not any(name.startswith("dubbo pinned") for end in ends for name in end.pools)
-
-    run(test())
-
-
-@pytest.mark.parametrize(("pinning", "connections"), [("ALWAYS", 2), ("NEVER", 1)])
-def test_pinning_by_configuration(pinning: str, connections: int) -> None:
-    async def test() -> None:
-        provider = Provider(echo)
-        async with proxied(provider, consumers=2, cluster_options=f"pinning: {pinning}") as (_, consumers):
-            for reader, writer in consumers:
-                for number in (1, 2):
-                    writer.write(wire.call(request_id=number, attachments=CALLBACK))
-                    assert await read_frame(reader) == wire.answer(number)
-            assert len(provider.connections) == connections
-            if pinning == "NEVER":
-                provider.frames.clear()
-                provider.connections[0][1].write(wire.call("com.Listener", "changed", request_id=8))
-                await until(lambda: bool(provider.frames))
-                assert id_of(provider.frames[0]) == 8
-                assert provider.frames[0][2:4] == bytes((0x02, 70))
-
-    run(test())
-
-
-def test_a_flood_of_heartbeats_ends_the_connection() -> None:
-    async def test() -> None:
-        provider = Provider(echo)
-        async with proxied(provider, consumers=2) as (one, [(reader, writer), (other_reader, other_writer)]):
-            for number in range(dubbo_events.EVENTS_PER_WINDOW + 10):
-                writer.write(wire.heartbeat(number))
-            answers = await reader.read()
-            while more := await reader.read():
-                answers += more
-            assert len(answers) == dubbo_events.EVENTS_PER_WINDOW * len(wire.heartbeat_answer())
-            assert one.stat("dubbo.d.", "cx_protocol_error") == 1
-            other_writer.write(wire.call(request_id=1))
-            assert await read_frame(other_reader) == wire.answer(1)
 
     run(test())
 

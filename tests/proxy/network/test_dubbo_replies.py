@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from dubbo_support import wire
+from dubbo_support.endpoints import echo
 from dubbo_support.plane import Provider, bootstrap, id_of, proxied, read_frame, route
 from dubbo_vectors import IDS, recorded_bodies
 from plane_support import plane, run, until
@@ -14,10 +15,6 @@ from mesh_codecs.events import ConnectionFailed
 from mesh_proxy.stream.dubbo_replies import OUTCOMES
 
 MIB = 1024 * 1024
-
-
-def echo(frame: bytes) -> bytes | None:
-    return wire.answer(id_of(frame)) if frame[2] & 0xE0 == 0xC0 else None
 
 
 def refused(frame: bytes) -> tuple[int, int, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from dubbo_support import wire
+from dubbo_support.endpoints import echo
 from dubbo_support.plane import Provider, bootstrap, id_of, proxied, read_frame, route, served
 from plane_support import Plane, plane, run, until
 
@@ -16,10 +17,6 @@ from mesh_codecs.events import RequestHeaders, ResponseHeaders
 from mesh_filters.filter import FAULT_INJECTED, Filter, FilterStatus, Stream
 from mesh_proxy.stream.dubbo_view import AttachmentHeaders, request_view
 from mesh_proxy.stream.filter_chain import FilterChains
-
-
-def echo(frame: bytes) -> bytes | None:
-    return wire.answer(id_of(frame)) if frame[2] & 0xE0 == 0xC0 else None
 
 
 def message(frame: bytes) -> DubboMessage:
