@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from bootstraps import options, web
 from e2e_support.peers import Peer
 from plane_support import Plane, at, plane
 
 from mesh_proxy.config.model import AddressConfig
+from mesh_proxy.upstream.http2_pool import Http2Pool
 
 ROUTE = "match: {prefix: /}, route: {cluster: a, timeout: 0s}"
 
@@ -89,3 +91,11 @@ async def call(one: Plane, data: bytes = b"") -> Answer:
 async def calls(one: Plane, count: int, data: bytes = b"") -> Sequence[Answer]:
     """So many at the same time."""
     return await asyncio.gather(*(call(one, data) for _ in range(count)))
+
+
+def pool_of(one: Any) -> Http2Pool:
+    """Of the only endpoint of cluster `a`."""
+    cluster = one.data._context.clusters.get("a")
+    found = cluster.endpoints[0].pools["http2"]
+    assert isinstance(found, Http2Pool)
+    return found
