@@ -10,6 +10,7 @@ from mesh_codecs.headers import Headers
 from mesh_codecs.http1 import DownstreamHttp1, Http1Settings, UpstreamHttp1, requests
 
 SETTINGS = Http1Settings()
+GET = b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n"
 
 
 def forget_heads() -> None:
@@ -82,3 +83,33 @@ def asked(settings: Http1Settings = SETTINGS, method: bytes = b"GET", protocol: 
     codec.send(RequestHeaders(stream, method, b"http", b"shop:80", path, Headers(), end_stream, protocol))
     codec.data_to_send()
     return codec
+
+
+def fields(*pairs: tuple[bytes, bytes]) -> Headers:
+    return Headers(list(pairs))
+
+
+def request(payload: bytes, settings: Http1Settings = SETTINGS) -> RequestHeaders:
+    """What a request's head becomes."""
+    events = DownstreamHttp1(settings).receive_data(payload)
+    assert isinstance(events[0], RequestHeaders)
+    return events[0]
+
+
+def waiting(payload: bytes = GET, settings: Http1Settings = SETTINGS) -> DownstreamHttp1:
+    """A codec that waits for the response to this request."""
+    codec = DownstreamHttp1(settings)
+    assert isinstance(codec.receive_data(payload)[0], RequestHeaders)
+    return codec
+
+
+def written(codec: DownstreamHttp1 | UpstreamHttp1, *events: Event) -> bytes:
+    """What these events become."""
+    for event in events:
+        codec.send(event)
+    return b"".join(codec.data_to_send())
+
+
+def with_fields(lines: bytes) -> bytes:
+    """A request with these lines."""
+    return b"GET / HTTP/1.1\r\nHost: shop\r\n" + lines + b"\r\n\r\n"

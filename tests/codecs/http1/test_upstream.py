@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from http1_support import SETTINGS, asked
+from http1_support import SETTINGS, asked, fields, written
 
 from mesh_codecs.errors import LocalProtocolError, ResetReason
 from mesh_codecs.events import (
@@ -26,10 +26,6 @@ from mesh_codecs.http1.settings import MAX_EARLY_TUNNEL_BYTES, UNLIMITED_WINDOW
 EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
-def fields(*pairs: tuple[bytes, bytes]) -> Headers:
-    return Headers(list(pairs))
-
-
 def head(
     method: bytes = b"GET", headers: Headers | None = None, end_stream: bool = True, path: bytes = b"/", protocol: bytes = b""
 ) -> RequestHeaders:
@@ -40,12 +36,6 @@ def opened(settings: Http1Settings = SETTINGS) -> UpstreamHttp1:
     codec = UpstreamHttp1(settings)
     assert codec.open_stream() == 1
     return codec
-
-
-def written(codec: UpstreamHttp1, *events: Event) -> bytes:
-    for event in events:
-        codec.send(event)
-    return b"".join(codec.data_to_send())
 
 
 class TestRequests:
