@@ -131,8 +131,10 @@ class Http2Flow(HttpShell):
         elif isinstance(event, Trailers):
             codec.send_trailers(event.stream_id, event.headers)
             stream = self.streams.get(event.stream_id)
-            if stream is not None and stream.is_grpc and isinstance(stream.request.known, Head):
-                self.context.held_responses.learn(stream.request.known, stream)
+            if stream is not None and stream.is_grpc:
+                known = _head_of(stream)
+                if known is not None:
+                    self.context.held_responses.learn(known, stream)
         else:
             codec.send(event)
         if not self._dirty:
@@ -150,8 +152,8 @@ class Http2Flow(HttpShell):
         """The rest of this response will probably come at once: its head waits for it."""
         if not stream.is_grpc:
             return False
-        known = stream.request.known
-        if not isinstance(known, Head) or known.brief < ENOUGH_CALLS:
+        known = _head_of(stream)
+        if known is None or known.brief < ENOUGH_CALLS:
             return False
         if not self._waits:
             self.context.held_responses.add(self)
@@ -271,9 +273,7 @@ class Http2Flow(HttpShell):
                 return False
         codec.send_last_block(wire, block)
         if stream.is_grpc:
-            known = stream.request.known
-            if isinstance(known, Head):
-                self.context.held_responses.learn(known, stream)
+            self.context.held_responses.learn(stream.head, stream)
         if not self._dirty:
             self._write_soon()
         return True
@@ -297,3 +297,11 @@ class Http2Flow(HttpShell):
             if hold[1] and not self.closed:
                 self.codec.acknowledge(stream.stream_id, hold[1])
                 self._touch()
+
+
+def _head_of(stream: PlannedHttp2) -> Head | None:
+    """The request's, if the codec knew it."""
+    if stream.way is not None:
+        return stream.head
+    known = stream.request.known
+    return known if isinstance(known, Head) else None

@@ -42,26 +42,22 @@ class KnownRequests(Opener):
         cluster = None if choice is None or context.runtime else context.clusters.get(choice.name)
         if choice is None or cluster is None:
             return False
-        first = way.first.copy()
-        if way.makes_id:
-            first[b"x-request-id"] = context.request_id()
-        for name in way.kept:
-            first[name] = head.first[name]
-        request = RequestHeaders(
-            stream.id,
-            way.method,
-            way.scheme,
-            way.authority,
-            way.path,
-            Headers((), first),
-            end_stream,
-            b"",
-            b"HTTP/2",
-            head,
-            None if way.traced else way.likeness,  # which is one for HTTP/1
-        )
         now = connection.last_activity
         connection.count_request()
+        request = way.request
+        if request is None:
+            request = way.request = RequestHeaders(
+                0, way.method, way.scheme, way.authority, way.path, Headers((), way.first.copy()), True, b"", b"HTTP/2"
+            )
         one = connection.streams[stream.id] = HttpStream(connection, manager, request, now)
-        one.start_over_http2(connection, stream, plan, way, choice, cluster, now)
+        one.stream_id = stream.id
+        one.request_done = end_stream
+        one.front = connection
+        one.wire = stream
+        one.way = way
+        one.head = head
+        one.own_id = context.request_id() if way.makes_id else way.own_id(head)
+        if manager.filter_chains is not None or way.traced:
+            one.have_request()
+        one.start_over_http2(plan, choice, cluster, now)
         return True

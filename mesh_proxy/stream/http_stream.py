@@ -74,6 +74,7 @@ class HttpStream(PlannedStream):
         self._awaits_grpc_status = False
         self._route_cleared = False
         self.planned = None
+        self.way = None
 
     @classmethod
     def unparsed(cls, downstream: Downstream, manager: HttpManager, now: float) -> HttpStream:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mesh_codecs.errors import LocalProtocolError
+from mesh_codecs.events import RequestHeaders
 from mesh_codecs.grpc import http_of_status, status_of_value
+from mesh_codecs.headers import Headers
 from mesh_proxy.stream.filtered_stream import FilteredStream
 from mesh_proxy.stream.http2_response_plan import http2_plan_of
 from mesh_proxy.upstream.http2_pool import Http2Pool
@@ -29,29 +31,30 @@ _OK: Final = b"0"
 class PlannedHttp2(FilteredStream):
     """Abstract: `PlannedStream` adds the same over HTTP/1."""
 
-    __slots__ = ("front", "way", "wire")
+    __slots__ = ("front", "head", "own_id", "way", "wire")
 
+    way: RequestPlan | None
+    """what is planned; the others are set only with it"""
     front: Http2Connection
-    """the same as `downstream`; these three are set for requests that go this way from the beginning"""
+    """the same as `downstream`"""
     wire: Stream
     """the codec's view of this stream"""
-    way: RequestPlan
+    head: Head
+    """as it came"""
+    own_id: bytes
+    """`x-request-id`; empty if there is none"""
 
     def start_over_http2(
         self,
-        front: Http2Connection,
-        wire: Stream,
         before: RequestPlan,
-        way: RequestPlan,
         choice: ClusterChoice,
         cluster: Cluster,
         now: float,
     ) -> None:
-        """The head arrived, and what becomes of it is planned: `request` has the plan's head already. `before` is what is planned
-        up to the filters, the same if there are none. Nobody looks at the response on its way (`HttpManager.plain`)."""
-        self.front = front
-        self.wire = wire
-        self.way = way
+        """The head arrived, and what becomes of it is planned. `before` is what is planned up to the filters, the same as `way`
+        if there are none. Nobody looks at the response on its way (`HttpManager.plain`)."""
+        way = self.way
+        assert way is not None
         manager = self.manager
         if self.request_done:
             self.request_end_time = now
@@ -83,31 +86,83 @@ class PlannedHttp2(FilteredStream):
                 self._deadline = queue
                 queue.add(self, now)
         if cluster.needs_context or cluster.limits_duration:
+            self.have_request()
             self._attempt()
             return
         endpoint = cluster.pick() if self.labels is None else cluster.pick_labelled(self.labels)
         self.attempts = 1
         pool = None if endpoint is None else endpoint.pools.get(way.http2_pool)
-        if not isinstance(pool, Http2Pool):
-            self._attempt_at(endpoint)
-            return
-        connection = pool.take()
+        connection = pool.take() if isinstance(pool, Http2Pool) else None
         if connection is None:
+            self.have_request()
             self._attempt_at(endpoint)
             return
         self.upstream = endpoint
         try:
-            handle = connection.begin_planned(self, self.request)
+            begun = connection.begin_planned(self)
         except LocalProtocolError as error:
             self._request_unsendable(error)
             return
-        if handle is None:
+        if not begun:
+            self.have_request()
             self._attempt_at(endpoint)
             return
         self.first_upstream_tx_time = now
         self.upstream_protocol = b"HTTP/2"
         if self.request_done:
             self.last_upstream_tx_time = now
+
+    def have_request(self) -> None:
+        """Let the request have a head of its own, if it has none: until somebody looks, that of its plan stands for it."""
+        way = self.way
+        assert way is not None
+        if self.request is not way.request:
+            return
+        head = self.head
+        first = way.first.copy()
+        for name in way.kept:
+            first[name] = head.first[name]
+        if self.own_id:
+            first[b"x-request-id"] = self.own_id
+        self.request = RequestHeaders(
+            self.stream_id,
+            way.method,
+            way.scheme,
+            way.authority,
+            way.path,
+            Headers((), first),
+            self.request_done and not self.bytes_received and self.request_trailers is None,
+            b"",
+            b"HTTP/2",
+            head,
+            None if way.traced else way.likeness,  # which is one for HTTP/1
+        )
+
+    def send_local_reply(
+        self,
+        status: int,
+        body: bytes = b"",
+        *,
+        details: str,
+        flag: int = 0,
+        headers: list[tuple[bytes, bytes]] | None = None,
+        grpc_status: int | None = None,
+        dubbo_status: int | None = None,
+        close: bool = False,
+    ) -> None:
+        """It may say something of the request."""
+        if self.way is not None:
+            self.have_request()
+        super().send_local_reply(
+            status,
+            body,
+            details=details,
+            flag=flag,
+            headers=headers,
+            grpc_status=grpc_status,
+            dubbo_status=dubbo_status,
+            close=close,
+        )
 
     def takes_request_data(self) -> bool:
         """A piece of the request's body may go on at once."""
@@ -123,7 +178,8 @@ class PlannedHttp2(FilteredStream):
             manager = self.manager
             if manager.request_queue is not None:
                 manager.request_queue.discard(self)
-            queue = self.way.route_deadlines
+            way = self.way
+            queue = None if way is None else way.route_deadlines
             if queue is not None and self._deadline is None:
                 self._deadline = queue
                 queue.add(self, now)

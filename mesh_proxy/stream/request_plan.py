@@ -19,6 +19,7 @@ from mesh_proxy.stream.router_headers import ROUTER_HEADERS
 
 if TYPE_CHECKING:
     from mesh_codecs.events import KnownHead, RequestHeaders
+    from mesh_codecs.http2.heads import Head
     from mesh_filters.filter import Repetition, Stream
     from mesh_proxy.deadlines import DeadlineQueue
     from mesh_proxy.network.http_manager import HttpManager
@@ -67,6 +68,7 @@ class RequestPlan:
         "path",
         "pool",
         "remote_address",
+        "request",
         "rest",
         "route",
         "route_deadlines",
@@ -89,6 +91,8 @@ class RequestPlan:
         """the fields after the manager's work; those of `own` hold their place"""
         self.makes_id = makes_id
         """every request gets an id of its own"""
+        self.request: RequestHeaders | None = None
+        """a head that stands for all of them (`planned_http2.py`)"""
         self.kept = kept
         """names of the fields whose values are those that came with each request"""
         self.own = (*kept, b"x-request-id") if makes_id else kept
@@ -123,6 +127,10 @@ class RequestPlan:
         self.acts: tuple[Callable[[Stream], None], ...] = ()
         self.labels: tuple[tuple[str, str], ...] | None = None
         self.metadata: dict[str, Any] | None = None
+
+    def own_id(self, head: Head) -> bytes:
+        """The id that a request came with and keeps; empty if it has none."""
+        return head.first[b"x-request-id"] if b"x-request-id" in self.kept else b""
 
 
 class RequestPlans:
@@ -302,7 +310,8 @@ class RequestPlans:
         plan.likeness = likeness
         plan.choice = choice
         if not route.mutates_response and not route.include_attempt_count_in_response and self._manager.alpn is None:
-            plan.http2_pool = "http2 high" if action.priority == "HIGH" else "http2"
+            if request.method != b"HEAD":
+                plan.http2_pool = "http2 high" if action.priority == "HIGH" else "http2"
             if not plan.is_grpc:
                 plan.pool = "http1 high" if action.priority == "HIGH" else "http1"
         return True

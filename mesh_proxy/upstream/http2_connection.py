@@ -300,28 +300,33 @@ class Http2UpstreamConnection(Http2UpstreamShell):
         endpoint_stats.rq_total += 1
         endpoint_stats.rq_active += 1
 
-    def begin_planned(self, planned: PlannedHttp2, request: RequestHeaders) -> PlannedRequest | None:
-        """Carry a request whose frames are forwarded one by one: its head is sent. None: this connection does not.
+    def begin_planned(self, planned: PlannedHttp2) -> bool:
+        """Carry a request whose frames are forwarded one by one: its head is sent. False: this connection does not.
 
         Raises:
             LocalProtocolError: the request cannot be sent; it is carried all the same, as the `handle` of `planned`.
         """
         codec = self.codec
         if not isinstance(codec, Http2Codec) or self.write_blocked:
-            return None
+            return False
         stream_id = self._open_stream()
         if stream_id is None:
-            return None
+            return False
         self._count_begin()
         wire = codec.stream(stream_id)
-        stream = self.streams[stream_id] = PlannedRequest(self, codec, wire, planned, request)
+        stream = self.streams[stream_id] = PlannedRequest(self, codec, wire, planned)
         planned.handle = stream
-        request.stream_id = stream_id
-        codec.send_request(request)
+        way = planned.way
+        assert way is not None
+        if way.traced or not codec.send_known_request(wire, way.likeness, planned.own_id, planned.request_done):
+            planned.have_request()
+            request: RequestHeaders = planned.request
+            request.stream_id = stream_id
+            codec.send_request(request)
         wire.taker = planned.wire.taker = stream
         if not self.dirty:
             self.touch()
-        return stream
+        return True
 
     def end_planned(self, stream: PlannedRequest) -> None:
         """As `_end`; nobody asks what it took on the wire."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from mesh_proxy.upstream.http2_stream import Http2UpstreamStream
 
 if TYPE_CHECKING:
-    from mesh_codecs.events import RequestHeaders
     from mesh_codecs.http2 import Http2Codec
     from mesh_codecs.http2.heads import Head
     from mesh_codecs.http2.state import Stream
@@ -30,7 +29,6 @@ class PlannedRequest(Http2UpstreamStream):
         codec: Http2Codec,
         wire: Stream,
         planned: PlannedHttp2,
-        request: RequestHeaders,
     ) -> None:
         Http2UpstreamStream.__init__(self, connection, wire.id, planned)
         self.codec = codec
@@ -38,8 +36,13 @@ class PlannedRequest(Http2UpstreamStream):
         self.wire = wire
         """that codec's view of the stream; closed if another connection took the request over"""
         self.planned = planned
-        self._request = request
-        self.request_ended = request.end_stream
+        self._request = planned.request
+        self.request_ended = planned.request_done
+
+    def left_behind(self) -> None:
+        self.planned.have_request()
+        self._request = self.planned.request
+        Http2UpstreamStream.left_behind(self)
 
     def take_request_data(self, data: bytes, end_stream: bool) -> bool:
         planned = self.planned

@@ -85,6 +85,8 @@ class Core(Http2Engine):
         self.pending = False
         """the last `receive_data` left complete frames for the next one, which may be given no bytes"""
         self._out: list[bytes] = []
+        self._out_parts = 0
+        """by how many buffers there are more than frames, because those of messages come in three parts"""
         self._out_large = False
         """some buffer of the output is too large to be worth joining"""
         self._failed = False
@@ -109,6 +111,7 @@ class Core(Http2Engine):
         if not out:
             return out
         self._out = []
+        self._out_parts = 0
         self._guard.outbound_control = 0
         if self._out_large:
             self._out_large = False
@@ -124,7 +127,7 @@ class Core(Http2Engine):
     @property
     def held(self) -> tuple[int, int]:
         """Frames in the output; how many of them there are only because the peer made us."""
-        return len(self._out), self._guard.outbound_control
+        return len(self._out) - self._out_parts, self._guard.outbound_control
 
     # The end of streams.
 

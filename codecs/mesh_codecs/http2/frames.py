@@ -73,6 +73,14 @@ unpack_kinds = struct.Struct(">HBHi").unpack_from
 is set)"""
 COMPILED: Final = not __file__.endswith(".py")
 """Machine code reads a byte in a fraction of the time that it takes to call `struct`; the interpreter does not."""
+_start = struct.Struct(">IB").pack
+STARTS: Final = 256
+"""payload sizes below this have their place in the four lists that follow"""
+DATA_STARTS: Final = [_start(size << 8 | DATA, 0) for size in range(STARTS)]
+"""the nine bytes without the stream id: by size of the payload, for each kind of frame that messages are made of"""
+DATA_END_STARTS: Final = [_start(size << 8 | DATA, END_STREAM) for size in range(STARTS)]
+HEADERS_STARTS: Final = [_start(size << 8 | HEADERS, END_HEADERS) for size in range(STARTS)]
+HEADERS_END_STARTS: Final = [_start(size << 8 | HEADERS, END_HEADERS | END_STREAM) for size in range(STARTS)]
 _settings_entry = struct.Struct(">HI")
 pack_u32 = struct.Struct(">I").pack
 _rst = struct.Struct(">IBII")

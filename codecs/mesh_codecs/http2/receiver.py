@@ -74,7 +74,7 @@ class Receiver(HeaderReceiver):
         try:
             frames_left = self._frames_per_read
             self.pending = False
-            if queued > self.settings.max_outbound_frames:
+            if queued - self._out_parts > self.settings.max_outbound_frames:
                 raise ConnectionFault(ENHANCE_YOUR_CALM, "http2.outbound_frames_flood")
             if not self._preface_read:
                 pos = self._read_preface(data)

@@ -22,7 +22,15 @@ from mesh_codecs.events import (
 from mesh_codecs.headers import Headers, Pairs
 from mesh_codecs.http2 import frames
 from mesh_codecs.http2.core import Core
-from mesh_codecs.http2.frames import FRAME_HEADER_SIZE, pack_frame_header
+from mesh_codecs.http2.frames import (
+    DATA_END_STARTS,
+    DATA_STARTS,
+    FRAME_HEADER_SIZE,
+    HEADERS_END_STARTS,
+    HEADERS_STARTS,
+    STARTS,
+    pack_frame_header,
+)
 from mesh_codecs.http2.heads import CONNECTION_SPECIFIC, field_fault, value_is_clean
 from mesh_codecs.http2.hpack_encoder import encode_integer
 from mesh_codecs.http2.state import (
@@ -191,7 +199,14 @@ class Sender(Core):
         if size > self._peer_max_frame_size:
             self._out.append(frames.header_frames(stream.id, end_stream, block, self._peer_max_frame_size))
         else:  # the flags are END_HEADERS, and END_STREAM at the end
-            self._out.append(pack_frame_header(size << 8 | 1, 0x5 if end_stream else 0x4, stream.id) + block)
+            out = self._out
+            if size < STARTS:
+                out.append(HEADERS_END_STARTS[size] if end_stream else HEADERS_STARTS[size])
+                out.append(stream.wire_id)
+                out.append(block)
+                self._out_parts += 2
+            else:
+                out.append(pack_frame_header(size << 8 | 1, 0x5 if end_stream else 0x4, stream.id) + block)
         if not end_stream:
             stream.state = state
         elif state == OPEN:
@@ -295,7 +310,7 @@ class Sender(Core):
         stream.sent += size + FRAME_HEADER_SIZE
         self._guard.data_frames_sent += 1
         if size <= COPY_LIMIT:
-            self._out.append(pack_frame_header(size << 8, 1 if end_stream else 0, stream_id) + data)
+            self._queue_small(stream, data, size, end_stream)
         else:
             self._queue_large(stream, data, size, end_stream)
         if end_stream:
@@ -303,6 +318,17 @@ class Sender(Core):
                 stream.state = HALF_CLOSED_LOCAL
             else:
                 self._closed(stream)
+
+    def _queue_small(self, stream: Stream, data: bytes, size: int, end_stream: bool) -> None:
+        """A frame that is joined with others."""
+        out = self._out
+        if size < STARTS:
+            out.append(DATA_END_STARTS[size] if end_stream else DATA_STARTS[size])
+            out.append(stream.wire_id)
+            out.append(data)
+            self._out_parts += 2
+        else:
+            out.append(pack_frame_header(size << 8, 1 if end_stream else 0, stream.id) + data)
 
     def _queue_large(self, stream: Stream, data: bytes, size: int, end_stream: bool) -> None:
         """Frames that are not worth joining with their headers; the last one is counted already."""

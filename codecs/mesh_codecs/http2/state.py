@@ -102,12 +102,15 @@ class Stream:
         "state",
         "taker",
         "unreturned",
+        "wire_id",
     )
 
     def __init__(
         self, stream_id: int, state: int, send_window: int, recv_window: int, expected: int, flags: int, size: int = 0
     ) -> None:
         self.id = stream_id
+        self.wire_id = stream_id.to_bytes(4, "big")
+        """the id as frames have it"""
         self.state = state
         self.send_window = send_window
         """bytes of DATA that the peer lets us send; may be negative after a SETTINGS change (RFC 9113, 6.9.2)"""
