@@ -18,6 +18,7 @@ from mesh_codecs.errors import ResetReason
 from mesh_codecs.events import Data, Event, RequestHeaders, ResponseHeaders, StreamReset, Trailers
 from mesh_codecs.headers import Headers
 from mesh_codecs.http2 import Http2Codec
+from mesh_codecs.http2.frames import goaway_frame
 from mesh_proxy.network.http2_known import KnownRequests
 from mesh_proxy.upstream.http2_planned import PlannedRequest
 
@@ -320,6 +321,15 @@ def test_requests_keep_their_ids(went: Counter[str]) -> None:
     assert went["open_known"]
 
 
+@pytest.mark.parametrize("ask", [Ask(), Ask(GRPC, MESSAGE)], ids=["plain", "grpc"])
+def test_an_endpoint_that_does_not_answer(ask: Ask, went: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def every_second(stream_id: int, number: int) -> list[Event]:
+        return grpc()(stream_id, number) if number % 2 else []
+
+    run(compare({"action": "timeout: 0.1s"}, ask, every_second, monkeypatch))
+    assert went["open_known"]
+
+
 def test_a_caller_with_small_windows(went: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     script = answer(body=b"x" * 5000, pieces=5)
     run(compare({}, Ask(), script, monkeypatch, at_once=False, initial_stream_window_size=1500))
@@ -355,6 +365,54 @@ def test_an_endpoint_that_is_not_there(went: Counter[str], monkeypatch: pytest.M
 
     run(body())
     assert went["take_head"]
+
+
+class Leaving(Endpoint):
+    """Says GOAWAY instead of answering the seventh request of a connection, which it has not looked at."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        codec = Http2Codec(downstream=True)
+        seen = 0
+        while received := await reader.read(65536):
+            for event in codec.receive_data(received):
+                if isinstance(event, RequestHeaders):
+                    seen += 1
+                    self.ids.append(event.headers.first[b"x-request-id"])
+                elif isinstance(event, Data) and seen <= 6:
+                    self.got.append(event.data)
+                if getattr(event, "end_stream", False):
+                    if seen == 7:
+                        writer.writelines([*codec.data_to_send(), goaway_frame(event.stream_id - 2, 0)])
+                    elif seen < 7:
+                        for one in self.script(event.stream_id, seen):
+                            codec.send(one)
+            if seen < 7:
+                writer.writelines(codec.data_to_send())
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "ask", [Ask(GRPC, MESSAGE), Ask(GRPC, MESSAGE, MESSAGE, apart=True), Ask(GRPC)], ids=["body", "two", "none"]
+)
+def test_requests_that_are_left_behind(ask: Ask, went: Counter[str]) -> None:
+    """They go to another connection as they were."""
+
+    async def body() -> None:
+        endpoint = Leaving(grpc())
+        async with upstream(endpoint.serve) as address, plane(web(endpoint=at(address), cluster=KIND)) as proxy:
+            caller = Caller(*await proxy.connect("web"))
+            for _ in range(20):
+                (one,) = await ask.call(caller)
+                assert isinstance(one, tuple)
+                assert (one[0], one[2]) == (200, MESSAGE)
+            caller.writer.close()
+            await until(lambda: idle(proxy))
+        assert len(endpoint.ids) == 23
+        assert len(set(endpoint.ids)) == 20
+        assert b"".join(one for one in endpoint.got if isinstance(one, bytes)) == b"".join(ask.pieces) * 20
+
+    run(body())
+    assert went["take_trailers"]
 
 
 def test_credit_for_bodies_goes_back(went: Counter[str]) -> None:
