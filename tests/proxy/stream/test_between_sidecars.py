@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import suppress
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
-from bootstraps import options, typed, web
+from bootstraps import file_log, options, typed, web
 from build_support import COMPILED
 from http1_support import forget_heads
 from label_support import chain, label, one_label, router
@@ -156,6 +157,37 @@ def test_traces_are_those_that_came(parts: dict[str, str], at_once: bool, went: 
     assert len({one[2] for one in got}) == TIMES
     assert edge or got == wanted
     assert COMPILED or "cluster" in parts or (went.count(True) >= TIMES - FIRST if at_once else not any(went))
+
+
+@pytest.mark.parametrize("answer", [OK, ANSWER], ids=["a time", "no time"])
+@pytest.mark.parametrize("suppressed", [False, True], ids=["", "suppressed"])
+def test_what_is_logged_is_each_request_s_own(answer: bytes, suppressed: bool, went: list[bool], tmp_path: Path) -> None:
+    """Whichever way they go."""
+    operators = ["REQ(X-REQUEST-ID)", "STREAM_ID", "REQ(TRACEPARENT)", "REQ(B3)", "RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)"]
+    line = " ".join([f"%{one}%" for one in operators])
+    text = f'log_format: {{text_format_source: {{inline_string: "{line}\\n"}}}}'
+    log = file_log(text).replace("/dev/null", str(tmp_path / "log"))
+    sent: list[bytes] = []
+
+    async def test() -> None:
+        more = f"access_log: [{log}]" + (f", {SUPPRESSED}" if suppressed else "")
+        async with upstream(Endpoint(answer).serve) as address, plane(web(endpoint=at(address), hcm=more)) as proxy:
+            for request, times in ((GET, 1), (TRACED, 3)):
+                reader, writer = await proxy.connect("web")
+                for one in IDS:
+                    writer.write(request % ((one,) * times))
+                    found = re.findall(rb"\r\nx-envoy-upstream-service-time: (.*?)\r\n", await head(reader))
+                    sent.append(found[0] if found else b"-")
+                    assert await reader.readexactly(2) == b"ok"
+                writer.close()
+
+    run(test())
+    wanted = [f"{one} {one} - -" for one in map(bytes.decode, IDS)]
+    wanted += [f"{one} {one} 00-{one}-01 {one}-%" for one in map(bytes.decode, IDS)]
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines == [f"{one} {time.decode()}" for one, time in zip(wanted, sent, strict=True)]
+    if suppressed:
+        assert sent == ([b"%d" % (1_000_001 + number) for number in range(2 * TIMES)] if answer == OK else [b"-"] * 2 * TIMES)
 
 
 def test_an_id_of_ours_takes_the_place_of_one_from_outside(went: list[bool]) -> None:
