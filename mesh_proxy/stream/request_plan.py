@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mesh_codecs.http1.grammar import OWN
-from mesh_codecs.http1.requests import KnownRequest
 from mesh_proxy.stream.router_headers import ROUTER_HEADERS
 
 if TYPE_CHECKING:
@@ -59,7 +58,6 @@ class RequestPlan:
         "http2_pool",
         "is_grpc",
         "is_internal",
-        "keeps_id",
         "kept",
         "labels",
         "likeness",
@@ -99,7 +97,6 @@ class RequestPlan:
         """names of the fields whose values are those that came with each request"""
         self.own = (*kept, b"x-request-id") if makes_id else kept
         """names of all fields that differ from request to request"""
-        self.keeps_id = b"x-request-id" in kept
         self.traced = not _TRACES.isdisjoint(kept)
         """there is more than an id"""
         self.remote_address = stream.remote_address if stream.remote_address != stream.connection.remote_address else b""
@@ -196,9 +193,7 @@ class RequestPlans:
             notes[place] = False
             return
         fields = original.headers.first.copy()
-        came: tuple[bytes, ...] = (b"x-request-id",) if b"x-request-id" in fields else ()
-        if isinstance(known, KnownRequest):
-            came = known.own  # while over HTTP/2 each head is known with its own values
+        came = OWN.intersection(fields)
         goes = request.headers.first
         makes_id = b"x-request-id" in goes and goes[b"x-request-id"] != fields.get(b"x-request-id")
         for name in came:
