@@ -2,7 +2,8 @@
 
 from mesh_proxy.access_log.filters import LogFilter, compile_filter
 from mesh_proxy.access_log.logger import AccessLogger
-from mesh_proxy.access_log.sinks import Sink, SinkSet
+from mesh_proxy.access_log.sink import Sink
+from mesh_proxy.access_log.sinks import SinkSet
 from mesh_proxy.access_log.stats import AccessLogStats, FilesystemStats
 
 __all__ = ["AccessLogStats", "AccessLogger", "FilesystemStats", "LogFilter", "Sink", "SinkSet", "compile_filter"]

@@ -37,6 +37,11 @@ def compile_filter(config: AccessLogFilterConfig, runtime: Mapping[str, Any]) ->
     return make(config, runtime)
 
 
+def is_plannable(config: AccessLogFilterConfig) -> bool:
+    """Whether it asks for nothing that is unknown of a stream that goes the shortest way (`AccessLogger.log_planned`)."""
+    return config.kind != "grpc_status" and all([is_plannable(child) for child in config.children])
+
+
 def _comparison(number: Callable[[StreamInfo], int], config: AccessLogFilterConfig, runtime: Mapping[str, Any]) -> LogFilter:
     """A number against a value that a runtime key may override."""
     key, default = config.runtime_key, config.value

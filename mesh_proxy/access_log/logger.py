@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
-from mesh_proxy.access_log.filters import LogFilter, compile_filter
-from mesh_proxy.access_log.sinks import SinkSet
+from mesh_proxy.access_log.filters import LogFilter, compile_filter, is_plannable
 from mesh_proxy.config.model import AccessLogConfig
-from mesh_proxy.formatting import DEFAULT_FORMAT, compile_format, compile_json
+from mesh_proxy.formatting import DEFAULT_FORMAT, Formatter, PlannedLine, compile_format, compile_json
 from mesh_proxy.stream.info import StreamInfo
+
+if TYPE_CHECKING:
+    from mesh_codecs.http1.upstream import KnownResponse
+    from mesh_proxy.access_log.sink import Sink
+    from mesh_proxy.access_log.sinks import SinkSet
+    from mesh_proxy.formatting.timing import TimeFormat
+    from mesh_proxy.stream.planned_stream import PlannedStream
+
+LINES: Final = 64
+"""kept for one request head"""
 
 
 class AccessLogger:
@@ -24,22 +33,65 @@ class AccessLogger:
         ValueError: a format or filter is not valid.
     """
 
-    __slots__ = ("_filter", "_format", "_write", "path")
+    __slots__ = ("_clock", "_filter", "_format", "_formatter", "_sink", "path", "plannable")
 
     def __init__(self, config: AccessLogConfig, sinks: SinkSet, runtime: Mapping[str, Any]) -> None:
         self.path = config.path
         self._filter: LogFilter | None = compile_filter(config.filter, runtime) if config.filter is not None else None
         if config.json_format is not None:
-            self._format = compile_json(config.json_format, sort=config.sort_properties, omit_empty=config.omit_empty_values)
+            made = compile_json(config.json_format, sort=config.sort_properties, omit_empty=config.omit_empty_values)
         else:
             text = DEFAULT_FORMAT if config.text_format is None else config.text_format
-            self._format = compile_format(text, omit_empty=config.omit_empty_values).format
-        self._write = sinks.get(config.path).write
+            made = compile_format(text, omit_empty=config.omit_empty_values)
+        self._format: Callable[[StreamInfo], bytes] = made.format
+        self._formatter: Formatter | None = made if isinstance(made, Formatter) else None
+        self._clock: TimeFormat | None = made.clock
+        self.plannable: bool = made.plannable and (config.filter is None or is_plannable(config.filter))
+        """`log_planned` can do it"""
+        self._sink: Sink = sinks.get(config.path)
 
     def log(self, info: StreamInfo) -> None:
         """Write the line of a stream that has ended; never blocks."""
         if self._filter is None or self._filter(info):
-            self._write(self._format(info))
+            self._sink.write(self._format(info))
+
+    def log_planned(self, stream: PlannedStream, known: KnownResponse, took: bytes) -> None:
+        """The same for a stream that went the shortest way: only what it has of its own is put into a line that is there.
+
+        Args:
+            stream: knows when it ended and with which status.
+            known: the head that answered it.
+            took: `x-envoy-upstream-service-time`; empty if the response has none of ours.
+        """
+        if self._filter is not None and not self._filter(stream):
+            return
+        connection = stream.connection
+        plan = stream.plan
+        lines = plan.lines
+        key = (self, known, stream.upstream, connection.requested_server_name)
+        line: PlannedLine | None = None if lines is None else lines.get(key)
+        if line is None:
+            stream.describe(known, took)
+            assert self._formatter is not None
+            line = self._formatter.plan(stream, makes_id=plan.makes_id, timed=bool(took))
+            if lines is None or len(lines) >= LINES:
+                lines = plan.lines = {}
+            lines[key] = line
+        start = stream.start_time
+        clock = self._clock
+        values = (
+            # In the order of `mesh_proxy.formatting.operator`.
+            b"" if clock is None else clock.format(connection.start_wall + (start - connection.start_monotonic)),
+            int((stream.end_time - start) * 1000 + 1e-6),
+            took,
+            stream.request.headers.first.get(b"x-request-id"),
+            stream.upstream_local_address,
+            stream.remote_address,
+            connection.local_address,
+            connection.direct_remote_address,
+            connection.connection_id,
+        )
+        self._sink.write(line.template % line.pick(values))
 
     def __repr__(self) -> str:
         return f"<AccessLogger {self.path}>"

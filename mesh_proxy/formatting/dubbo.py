@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mesh_codecs.dubbo.frame import SERIALIZATION_NAMES, STATUS_NAMES
 from mesh_codecs.errors import RemoteProtocolError
-from mesh_proxy.formatting.operator import register_number, register_text
+from mesh_proxy.formatting.operator import SAME, register_number, register_text
 from mesh_proxy.stream.info import StreamInfo
 
 if TYPE_CHECKING:
@@ -54,13 +54,13 @@ def _status_name(info: StreamInfo) -> bytes | None:
     return None if status is None else STATUS_NAMES.get(status, "UNKNOWN").encode()
 
 
-register_text("DUBBO_SERVICE", _of_request(lambda message: message.service))
-register_text("DUBBO_SERVICE_VERSION", _of_request(lambda message: message.service_version))
-register_text("DUBBO_METHOD", _of_request(lambda message: message.real_method))
-register_text("DUBBO_GROUP", _of_request(lambda message: message.group))
-register_text("DUBBO_PARAMETER_TYPES", _of_request(lambda message: message.parameter_types))
-register_text("DUBBO_SERIALIZATION", _of_request(_serialization))
-register_text("DUBBO_KIND", _of_request(_kind))
-register_number("DUBBO_REQUEST_ID", _request_id)
-register_number("DUBBO_STATUS", _status)
-register_text("DUBBO_STATUS_NAME", _status_name)
+register_text("DUBBO_SERVICE", _of_request(lambda message: message.service), SAME)
+register_text("DUBBO_SERVICE_VERSION", _of_request(lambda message: message.service_version), SAME)
+register_text("DUBBO_METHOD", _of_request(lambda message: message.real_method), SAME)
+register_text("DUBBO_GROUP", _of_request(lambda message: message.group), SAME)
+register_text("DUBBO_PARAMETER_TYPES", _of_request(lambda message: message.parameter_types), SAME)
+register_text("DUBBO_SERIALIZATION", _of_request(_serialization), SAME)
+register_text("DUBBO_KIND", _of_request(_kind), SAME)
+register_number("DUBBO_REQUEST_ID", _request_id, SAME)
+register_number("DUBBO_STATUS", _status, SAME)
+register_text("DUBBO_STATUS_NAME", _status_name, SAME)

@@ -7,7 +7,23 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from mesh_proxy.formatting.operator import Operator, Syntax, Text, register, register_number, register_text, string_operator
+from mesh_proxy.formatting.operator import (
+    CONNECTION_ID,
+    DOWNSTREAM_DIRECT,
+    DOWNSTREAM_LOCAL,
+    DOWNSTREAM_REMOTE,
+    EACH,
+    REQUEST_ID,
+    SAME,
+    UPSTREAM_LOCAL,
+    Operator,
+    Syntax,
+    Text,
+    register,
+    register_number,
+    register_text,
+    string_operator,
+)
 from mesh_proxy.stream.flags import long_names, short_names
 from mesh_proxy.stream.info import StreamInfo
 
@@ -34,8 +50,9 @@ def port_of(address: bytes) -> int | None:
     return int(port) if colon and port.isdigit() else None
 
 
-def _register_address(name: str, address: Callable[[StreamInfo], bytes]) -> None:
+def _register_address(name: str, address: Callable[[StreamInfo], bytes], place: int) -> None:
     """An address, and the same without its port and the port alone."""
+    part = SAME if place == SAME else EACH
 
     def whole(info: StreamInfo) -> bytes | None:
         return address(info) or None
@@ -46,20 +63,21 @@ def _register_address(name: str, address: Callable[[StreamInfo], bytes]) -> None
     def port(info: StreamInfo) -> int | None:
         return port_of(address(info))
 
-    register_text(f"{name}_ADDRESS", whole)
-    register_text(f"{name}_ADDRESS_WITHOUT_PORT", without_port)
-    register_number(f"{name}_PORT", port)
+    register_text(f"{name}_ADDRESS", whole, place)
+    register_text(f"{name}_ADDRESS_WITHOUT_PORT", without_port, part)
+    register_number(f"{name}_PORT", port, part)
 
 
-_register_address("DOWNSTREAM_REMOTE", lambda info: info.remote_address)
-_register_address("DOWNSTREAM_DIRECT_REMOTE", lambda info: info.connection.direct_remote_address)
-_register_address("DOWNSTREAM_LOCAL", lambda info: info.connection.local_address)
-_register_address("DOWNSTREAM_DIRECT_LOCAL", lambda info: info.connection.local_address)
-_register_address("UPSTREAM_LOCAL", lambda info: info.upstream_local_address)
+_register_address("DOWNSTREAM_REMOTE", lambda info: info.remote_address, DOWNSTREAM_REMOTE)
+_register_address("DOWNSTREAM_DIRECT_REMOTE", lambda info: info.connection.direct_remote_address, DOWNSTREAM_DIRECT)
+_register_address("DOWNSTREAM_LOCAL", lambda info: info.connection.local_address, DOWNSTREAM_LOCAL)
+_register_address("DOWNSTREAM_DIRECT_LOCAL", lambda info: info.connection.local_address, DOWNSTREAM_LOCAL)
+_register_address("UPSTREAM_LOCAL", lambda info: info.upstream_local_address, UPSTREAM_LOCAL)
 _register_address(
     "UPSTREAM_REMOTE",
     # Only once connected; UPSTREAM_HOST is there before.
     lambda info: info.upstream.address_bytes if info.upstream is not None and info.upstream_local_address else b"",
+    SAME,
 )
 
 
@@ -99,6 +117,23 @@ def _cluster(info: StreamInfo) -> bytes | None:
     return (alternative or info.cluster_name).encode() or None
 
 
+def _cluster_name(info: StreamInfo) -> bytes | None:
+    return info.cluster_name.encode() or None
+
+
+def _route_name(info: StreamInfo) -> bytes | None:
+    return info.route_name.encode() or None
+
+
+def _termination(info: StreamInfo) -> bytes | None:
+    return info.connection.termination_details.encode() or None
+
+
+def _upstream_failure(info: StreamInfo) -> bytes | None:
+    failure = info.upstream_transport_failure
+    return failure.translate(_BLANKS).encode() if failure else None
+
+
 _FLAGS: Final[dict[int, bytes]] = {}
 
 
@@ -116,37 +151,45 @@ def _access_log_type(info: StreamInfo) -> bytes:
     return b"DownstreamEnd" if info.end_time else b"DownstreamStart"
 
 
-register_text("PROTOCOL", _protocol)
-register_text("UPSTREAM_PROTOCOL", lambda info: info.upstream_protocol or None)
-register_text("RESPONSE_FLAGS", _flags)
-register_text("RESPONSE_FLAGS_LONG", lambda info: long_names(info.flags).encode())
-register_text("CONNECTION_TERMINATION_DETAILS", _from_text(lambda info: info.connection.termination_details))
-register_text("ROUTE_NAME", _from_text(lambda info: info.route_name))
-register_text("VIRTUAL_HOST_NAME", _from_text(lambda info: info.virtual_host_name))
-register_text("UPSTREAM_HOST", _upstream_host)
-register_text("UPSTREAM_HOST_NAME", _upstream_host_name)
-register_text("UPSTREAM_HOST_NAME_WITHOUT_PORT", _upstream_host_name_without_port)
-register_text("UPSTREAM_CLUSTER", _cluster)
-register_text("UPSTREAM_CLUSTER_RAW", _from_text(lambda info: info.cluster_name))
-register_text("UPSTREAM_TRANSPORT_FAILURE_REASON", _from_words(lambda info: info.upstream_transport_failure))
-register_text("DOWNSTREAM_TRANSPORT_FAILURE_REASON", _from_words(lambda info: info.connection.transport_failure))
-register_text("FILTER_CHAIN_NAME", _from_text(lambda info: info.connection.filter_chain_name))
-register_text("ACCESS_LOG_TYPE", _access_log_type)
-register_text("LOCAL_REPLY_BODY", lambda info: info.local_reply_body)
+def _unknown(info: StreamInfo) -> bytes | None:
+    return None
+
+
+def _stream_id(info: StreamInfo) -> bytes | None:
+    """Envoy's stream id is the request id where there is one."""
+    return info.request.headers.first.get(b"x-request-id") if info.request is not None else None
+
+
+register_text("PROTOCOL", _protocol, SAME)
+register_text("UPSTREAM_PROTOCOL", lambda info: info.upstream_protocol or None, SAME)
+register_text("RESPONSE_FLAGS", _flags, SAME)
+register_text("RESPONSE_FLAGS_LONG", lambda info: long_names(info.flags).encode(), SAME)
+register_text("CONNECTION_TERMINATION_DETAILS", _termination, SAME)
+register_text("ROUTE_NAME", _route_name, SAME)
+register_text("VIRTUAL_HOST_NAME", _from_text(lambda info: info.virtual_host_name), SAME)
+register_text("UPSTREAM_HOST", _upstream_host, SAME)
+register_text("UPSTREAM_HOST_NAME", _upstream_host_name, SAME)
+register_text("UPSTREAM_HOST_NAME_WITHOUT_PORT", _upstream_host_name_without_port, SAME)
+register_text("UPSTREAM_CLUSTER", _cluster, SAME)
+register_text("UPSTREAM_CLUSTER_RAW", _cluster_name, SAME)
+register_text("UPSTREAM_TRANSPORT_FAILURE_REASON", _upstream_failure, SAME)
+register_text("DOWNSTREAM_TRANSPORT_FAILURE_REASON", _from_words(lambda info: info.connection.transport_failure), SAME)
+register_text("FILTER_CHAIN_NAME", _from_text(lambda info: info.connection.filter_chain_name), SAME)
+register_text("ACCESS_LOG_TYPE", _access_log_type, SAME)
+register_text("LOCAL_REPLY_BODY", lambda info: info.local_reply_body, SAME)
 register_text("UNIQUE_ID", lambda info: _unique_id())
-# Envoy's stream id is the request id where there is one.
-register_text("STREAM_ID", lambda info: info.request.headers.first.get(b"x-request-id") if info.request is not None else None)
+register_text("STREAM_ID", _stream_id, REQUEST_ID)
 # Until there is tracing.
-register_text("TRACE_ID", lambda info: None)
-register_text("SPAN_ID", lambda info: None)
+register_text("TRACE_ID", _unknown, SAME)
+register_text("SPAN_ID", _unknown, SAME)
 
 
 def _details(parameter: str, length: int | None) -> Operator:
     if parameter == "ALLOW_WHITESPACES":
-        return string_operator(_from_text(lambda info: info.details))
+        return string_operator(_from_text(lambda info: info.details), None, SAME)
     if parameter:
         raise ValueError(f"{parameter!r}: only ALLOW_WHITESPACES is allowed")
-    return string_operator(_details_word)
+    return string_operator(_details_word, None, SAME)
 
 
 _WORDS: Final[dict[str, bytes | None]] = {"": None}
@@ -168,17 +211,17 @@ register("RESPONSE_CODE_DETAILS", _details, Syntax.PARAMETER_OPTIONAL)
 
 # Numbers
 
-register_number("RESPONSE_CODE", lambda info: info.response_code)
-register_number("BYTES_RECEIVED", lambda info: info.bytes_received)
-register_number("BYTES_SENT", lambda info: info.bytes_sent)
+register_number("RESPONSE_CODE", lambda info: info.response_code, SAME)
+register_number("BYTES_RECEIVED", lambda info: info.bytes_received, SAME)
+register_number("BYTES_SENT", lambda info: info.bytes_sent, SAME)
 register_number("UPSTREAM_WIRE_BYTES_SENT", lambda info: info.upstream_wire_bytes_sent)
 register_number("UPSTREAM_WIRE_BYTES_RECEIVED", lambda info: info.upstream_wire_bytes_received)
 register_number("DOWNSTREAM_WIRE_BYTES_SENT", lambda info: info.wire_bytes_sent)
 register_number("DOWNSTREAM_WIRE_BYTES_RECEIVED", lambda info: info.wire_bytes_received)
 register_number("DOWNSTREAM_HEADER_BYTES_SENT", lambda info: info.response_header_bytes)
 register_number("DOWNSTREAM_HEADER_BYTES_RECEIVED", lambda info: info.request_header_bytes)
-register_number("UPSTREAM_REQUEST_ATTEMPT_COUNT", lambda info: info.attempts)
-register_number("CONNECTION_ID", lambda info: info.connection.connection_id)
+register_number("UPSTREAM_REQUEST_ATTEMPT_COUNT", lambda info: info.attempts, SAME)
+register_number("CONNECTION_ID", lambda info: info.connection.connection_id, CONNECTION_ID)
 
 
 # Server name
@@ -209,10 +252,10 @@ def _requested_server_name(parameter: str, length: int | None) -> Operator:
     if host is None or order not in ("", "SNI_ONLY", "SNI_FIRST", "HOST_FIRST"):
         raise ValueError(f"{parameter!r}: SNI_ONLY, SNI_FIRST or HOST_FIRST, then ORIG, HOST or ORIG_OR_HOST")
     if order == "SNI_FIRST":
-        return string_operator(lambda info: _server_name(info) or host(info), length)
+        return string_operator(lambda info: _server_name(info) or host(info), length, SAME)
     if order == "HOST_FIRST":
-        return string_operator(lambda info: host(info) or _server_name(info), length)
-    return string_operator(_server_name, length)
+        return string_operator(lambda info: host(info) or _server_name(info), length, SAME)
+    return string_operator(_server_name, length, SAME)
 
 
 register("REQUESTED_SERVER_NAME", _requested_server_name, Syntax.PARAMETER_OPTIONAL | Syntax.LENGTH)
@@ -223,13 +266,13 @@ register("REQUESTED_SERVER_NAME", _requested_server_name, Syntax.PARAMETER_OPTIO
 
 def _hostname(parameter: str, length: int | None) -> Operator:
     name = socket.gethostname().encode() or None
-    return string_operator(lambda info: name)
+    return string_operator(lambda info: name, None, SAME)
 
 
 def _environment(parameter: str, length: int | None) -> Operator:
     # A missing variable is a dash even in JSON, as in Envoy.
     value = os.environb.get(parameter.encode(), b"-")
-    return string_operator(lambda info: value, length)
+    return string_operator(lambda info: value, length, SAME)
 
 
 register("HOSTNAME", _hostname, Syntax.PARAMETER_OPTIONAL)

@@ -9,7 +9,19 @@ from urllib.parse import unquote_to_bytes
 from mesh_codecs.grpc import STATUS_NAMES, is_grpc_content_type, status_of_http
 from mesh_codecs.grpc.status import INVALID
 from mesh_codecs.headers import Headers
-from mesh_proxy.formatting.operator import Operator, Syntax, Text, register, register_number, string_operator
+from mesh_proxy.formatting.operator import (
+    EACH,
+    REQUEST_ID,
+    SAME,
+    SERVICE_TIME,
+    Operator,
+    Syntax,
+    Text,
+    number_operator,
+    register,
+    register_number,
+    string_operator,
+)
 from mesh_proxy.stream.info import StreamInfo
 
 _HEADER: Final = Syntax.PARAMETER_REQUIRED | Syntax.LENGTH
@@ -109,17 +121,21 @@ def _first_of(texts: list[Text]) -> Text:
     return text
 
 
-def _register_headers(names: tuple[str, ...], source: Callable[[bytes], Text]) -> None:
+def _register_headers(names: tuple[str, ...], source: Callable[[bytes], Text], special: dict[bytes, int]) -> None:
     def factory(parameter: str, length: int | None) -> Operator:
-        return string_operator(_first_of([source(name) for name in _names(parameter)]), length)
+        headers = _names(parameter)
+        places = {special.get(name, SAME) for name in headers}
+        # A choice between two of which one is special is not foreseen.
+        place = places.pop() if len(places) == 1 else EACH
+        return string_operator(_first_of([source(name) for name in headers]), length, place)
 
     for name in names:
         register(name, factory, _HEADER)
 
 
-_register_headers(("REQ", "REQUEST_HEADER", "STREAM_INFO_REQ"), _request_text)
-_register_headers(("RESP", "RESPONSE_HEADER"), _response_text)
-_register_headers(("TRAILER", "RESPONSE_TRAILER"), _trailer_text)
+_register_headers(("REQ", "REQUEST_HEADER", "STREAM_INFO_REQ"), _request_text, {b"x-request-id": REQUEST_ID})
+_register_headers(("RESP", "RESPONSE_HEADER"), _response_text, {b"x-envoy-upstream-service-time": SERVICE_TIME, b"date": EACH})
+_register_headers(("TRAILER", "RESPONSE_TRAILER"), _trailer_text, {})
 
 
 # Path and query
@@ -140,13 +156,13 @@ def _path_operator(parameter: str, length: int | None) -> Operator:
     if source is None:
         raise ValueError(f"{which!r}: only ORIG, PATH and ORIG_OR_PATH are allowed")
     if query != "NQ":
-        return string_operator(source, length)
+        return string_operator(source, length, SAME)
 
     def without_query(info: StreamInfo) -> bytes | None:
         path = source(info)
         return None if path is None else path.partition(b"?")[0]
 
-    return string_operator(without_query, length)
+    return string_operator(without_query, length, SAME)
 
 
 _original_or_path: Final = _first_of([_request_text(b"x-envoy-original-path"), _path])
@@ -167,20 +183,20 @@ def _query_parameter(parameter: str, length: int | None) -> Operator:
                 return unquote_to_bytes(value)
         return None
 
-    return string_operator(text, length)
+    return string_operator(text, length, SAME)
 
 
 def _query_parameters(parameter: str, length: int | None) -> Operator:
     if parameter not in ("", "ORIG", "DECODED"):
         raise ValueError(f"{parameter!r}: only ORIG and DECODED are allowed")
     if parameter != "DECODED":
-        return string_operator(_query, length)
+        return string_operator(_query, length, SAME)
 
     def decoded(info: StreamInfo) -> bytes | None:
         query = _query(info)
         return None if query is None else unquote_to_bytes(query)
 
-    return string_operator(decoded, length)
+    return string_operator(decoded, length, SAME)
 
 
 register("PATH", _path_operator, _OPTIONAL)
@@ -233,11 +249,11 @@ def _grpc_status(parameter: str, length: int | None) -> Operator:
             return None
         return names[status].encode() if 0 <= status < len(names) else b"%d" % status
 
-    return string_operator(text)
+    return string_operator(text, None, SAME)
 
 
-register_number("GRPC_STATUS_NUMBER", grpc_status)
-_NUMBER: Final = Operator(lambda info: b"%d" % status if (status := grpc_status(info)) is not None else None, grpc_status)
+register_number("GRPC_STATUS_NUMBER", grpc_status, SAME)
+_NUMBER: Final = number_operator(grpc_status, SAME)
 register("GRPC_STATUS", _grpc_status, Syntax.PARAMETER_OPTIONAL)
 
 
@@ -264,6 +280,6 @@ def _response_trailers_bytes(info: StreamInfo) -> int:
     return _size(info.response_trailers) if info.response_trailers is not None else 0
 
 
-register_number("REQUEST_HEADERS_BYTES", _request_headers_bytes)
+register_number("REQUEST_HEADERS_BYTES", _request_headers_bytes, SAME)
 register_number("RESPONSE_HEADERS_BYTES", _response_headers_bytes)
-register_number("RESPONSE_TRAILERS_BYTES", _response_trailers_bytes)
+register_number("RESPONSE_TRAILERS_BYTES", _response_trailers_bytes, SAME)

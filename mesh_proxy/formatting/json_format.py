@@ -11,18 +11,34 @@ from collections.abc import Callable, Mapping
 from json.encoder import encode_basestring
 from typing import Any, Final
 
-from mesh_proxy.formatting.formatter import Formatter
-from mesh_proxy.formatting.metadata import json_bytes
-from mesh_proxy.formatting.operator import Operator, Value
+from mesh_proxy.formatting.line import Formatter, Part
+from mesh_proxy.formatting.operator import EACH, SAME, Operator, Value, string_operator
 from mesh_proxy.formatting.parser import parse
 from mesh_proxy.stream.info import StreamInfo
-
-JsonFormatter = Callable[[StreamInfo], bytes]
 
 _MISSING: Final = object()
 
 
-def compile_json(json_format: Mapping[str, Any], *, sort: bool = True, omit_empty: bool = False, path: str = "") -> JsonFormatter:
+class SparseJson:
+    """A JSON format without the keys whose values are missing: the object is put together for each line."""
+
+    __slots__ = ("_root",)
+
+    clock: None = None
+    plannable = False
+
+    def __init__(self, root: Value) -> None:
+        self._root = root
+
+    def format(self, info: StreamInfo) -> bytes:
+        """The line of one stream."""
+        value = self._root(info)
+        return json.dumps({} if value is _MISSING else value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def compile_json(
+    json_format: Mapping[str, Any], *, sort: bool = True, omit_empty: bool = False, path: str = ""
+) -> Formatter | SparseJson:
     """Compile a JSON format; the lines end in a newline.
 
     Args:
@@ -35,71 +51,55 @@ def compile_json(json_format: Mapping[str, Any], *, sort: bool = True, omit_empt
         ValueError: a format is wrong or a leaf has another type.
     """
     if omit_empty:
-        root = _dynamic_node(json_format, sort, path)
-
-        def sparse(info: StreamInfo) -> bytes:
-            value = root(info)
-            return json.dumps({} if value is _MISSING else value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-
-        return sparse
-    template: list[str] = []
-    values: list[Value] = []
-    _flatten(json_format, sort, path, template, values)
-    text = "".join(template) + "\n"
-
-    def dense(info: StreamInfo) -> bytes:
-        return (text % tuple([encode(value(info)) for value in values])).encode("utf-8", "replace")
-
-    return dense
+        return SparseJson(_dynamic_node(json_format, sort, path))
+    pieces: list[str | Operator] = []
+    _flatten(json_format, sort, path, pieces)
+    parts: list[bytes | Part] = []
+    literal = ""
+    for piece in [*pieces, "\n"]:
+        if isinstance(piece, str):
+            literal += piece
+        else:
+            parts += [literal.encode("utf-8", "replace"), Part(piece, True)]
+            literal = ""
+    return Formatter([*parts, literal.encode("utf-8", "replace")])
 
 
-def encode(value: Any) -> str:
-    """One JSON value."""
-    if isinstance(value, str):
-        return encode_basestring(value)
-    if value is None:
-        return "null"
-    if type(value) is int:
-        return str(value)
-    return json_bytes(value).decode()
-
-
-def _leaf(text: str, path: str, omit_empty: bool) -> Value | str:
-    """A leaf's typed value, or its text when that never changes."""
+def _leaf(text: str, path: str, omit_empty: bool) -> Operator | str:
+    """A leaf's operator, or its text when that never changes."""
     pieces = parse(text, path)
     if len(pieces) == 1 and isinstance(pieces[0], Operator):
-        return pieces[0].value
-    formatter = Formatter(pieces, b"" if omit_empty else b"-")
+        return pieces[0]
+    formatter = Formatter(
+        [piece if isinstance(piece, bytes) else Part(piece, False) for piece in pieces], b"" if omit_empty else b"-"
+    )
     if formatter.literal is not None:
         return formatter.literal.decode()
-    return lambda info: formatter.format(info).decode("utf-8", "replace")
+    same = all(isinstance(piece, bytes) or piece.place == SAME for piece in pieces)
+    return string_operator(formatter.format, None, SAME if same else EACH)
 
 
 def _items(node: Mapping[str, Any], sort: bool) -> list[tuple[str, Any]]:
     return sorted(node.items()) if sort else list(node.items())
 
 
-def _flatten(node: Any, sort: bool, path: str, template: list[str], values: list[Value]) -> None:
-    """Append a node to the template, and its leaves to the values."""
+def _flatten(node: Any, sort: bool, path: str, pieces: list[str | Operator]) -> None:
+    """Append a node: its text, and its leaves."""
     if isinstance(node, Mapping):
         for index, (key, child) in enumerate(_items(node, sort)):
-            template.append(("," if index else "{") + encode_basestring(key).replace("%", "%%") + ":")
-            _flatten(child, sort, f"{path}.{key}", template, values)
-        template.append("}" if node else "{}")
+            pieces.append(("," if index else "{") + encode_basestring(key) + ":")
+            _flatten(child, sort, f"{path}.{key}", pieces)
+        pieces.append("}" if node else "{}")
     elif isinstance(node, (list, tuple)):
         for index, child in enumerate(node):
-            template.append("," if index else "[")
-            _flatten(child, sort, f"{path}[{index}]", template, values)
-        template.append("]" if node else "[]")
+            pieces.append("," if index else "[")
+            _flatten(child, sort, f"{path}[{index}]", pieces)
+        pieces.append("]" if node else "[]")
     elif isinstance(node, str):
         leaf = _leaf(node, path, False)
-        if isinstance(leaf, str):
-            template.append(encode_basestring(leaf).replace("%", "%%"))
-        else:
-            template.append("%s")
-            values.append(leaf)
+        pieces.append(encode_basestring(leaf) if isinstance(leaf, str) else leaf)
     elif node is None or isinstance(node, (bool, int, float)):
-        template.append(json.dumps(int(node) if isinstance(node, float) and node.is_integer() else node))
+        pieces.append(json.dumps(int(node) if isinstance(node, float) and node.is_integer() else node))
     else:
         raise ValueError(f"{path}: {type(node).__name__} cannot stand in a JSON format")
 
@@ -120,7 +120,8 @@ def _dynamic_node(node: Any, sort: bool, path: str) -> Callable[[StreamInfo], An
         leaf = _leaf(node, path, True)
         if isinstance(leaf, str):
             return lambda info: leaf
-        return lambda info: _MISSING if (value := leaf(info)) is None else value
+        value_of = leaf.value
+        return lambda info: _MISSING if (value := value_of(info)) is None else value
     if node is None or isinstance(node, (bool, int, float)):
         return lambda info: node
     raise ValueError(f"{path}: {type(node).__name__} cannot stand in a JSON format")

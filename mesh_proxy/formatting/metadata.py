@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from mesh_proxy.formatting.operator import Operator, Syntax, register
+from mesh_proxy.formatting.operator import EACH, SAME, Kind, Operator, Syntax, register
 from mesh_proxy.stream.info import StreamInfo
 
 Source = Callable[[StreamInfo], Mapping[str, Any] | None]
@@ -32,7 +32,7 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
-def _value_operator(value: Callable[[StreamInfo], Any], length: int | None) -> Operator:
+def _value_operator(value: Callable[[StreamInfo], Any], length: int | None, place: int) -> Operator:
     def text(info: StreamInfo) -> bytes | None:
         found = as_text(value(info))
         return found if length is None or found is None else found[:length]
@@ -43,7 +43,7 @@ def _value_operator(value: Callable[[StreamInfo], Any], length: int | None) -> O
             found = found.decode("utf-8", "replace")
         return found[:length] if length is not None and isinstance(found, str) else found
 
-    return Operator(text, typed)
+    return Operator(text, typed, Kind.ANY, place)
 
 
 def _walk(source: Source, keys: tuple[str, ...]) -> Callable[[StreamInfo], Any]:
@@ -74,16 +74,16 @@ def _route(info: StreamInfo) -> Mapping[str, Any] | None:
     return info.route.config.metadata if info.route is not None else None
 
 
-def _factory(source: Source) -> Callable[[str, int | None], Operator]:
+def _factory(source: Source, place: int) -> Callable[[str, int | None], Operator]:
     def factory(parameter: str, length: int | None) -> Operator:
-        return _value_operator(_walk(source, tuple(parameter.split(":"))), length)
+        return _value_operator(_walk(source, tuple(parameter.split(":"))), length, place)
 
     return factory
 
 
-register("DYNAMIC_METADATA", _factory(_dynamic), Syntax.PARAMETER_REQUIRED | Syntax.LENGTH)
-register("CLUSTER_METADATA", _factory(_cluster), Syntax.PARAMETER_REQUIRED)
-register("UPSTREAM_METADATA", _factory(_upstream), Syntax.PARAMETER_REQUIRED)
+register("DYNAMIC_METADATA", _factory(_dynamic, EACH), Syntax.PARAMETER_REQUIRED | Syntax.LENGTH)
+register("CLUSTER_METADATA", _factory(_cluster, SAME), Syntax.PARAMETER_REQUIRED)
+register("UPSTREAM_METADATA", _factory(_upstream, SAME), Syntax.PARAMETER_REQUIRED)
 
 _SOURCES: Final[Mapping[str, Source]] = {"DYNAMIC": _dynamic, "CLUSTER": _cluster, "UPSTREAM_HOST": _upstream, "ROUTE": _route}
 
@@ -96,7 +96,7 @@ def _metadata(parameter: str, length: int | None) -> Operator:
         raise ValueError(f"{kind!r}: supported are {', '.join(_SOURCES)}")
     if not rest:
         raise ValueError("a namespace is needed")
-    return _factory(source)(rest, length)
+    return _factory(source, EACH if source is _dynamic else SAME)(rest, length)
 
 
 register("METADATA", _metadata, Syntax.PARAMETER_REQUIRED | Syntax.LENGTH)
@@ -118,7 +118,7 @@ def _filter_state(parameter: str, length: int | None) -> Operator:
             found = found.get(name) if isinstance(found, Mapping) else getattr(found, name, None)
         return found
 
-    return _value_operator(value, length)
+    return _value_operator(value, length, EACH)
 
 
 register("FILTER_STATE", _filter_state, Syntax.PARAMETER_OPTIONAL | Syntax.LENGTH)

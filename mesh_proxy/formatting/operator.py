@@ -4,23 +4,72 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mesh_proxy.stream.info import StreamInfo
+
+if TYPE_CHECKING:
+    from mesh_proxy.formatting.timing import TimeFormat
 
 Text = Callable[[StreamInfo], bytes | None]
 """the operator's text, None when there is nothing to say"""
 Value = Callable[[StreamInfo], Any]
 """the operator's value for JSON: a string, number, bool, list, dict or None"""
 
+# How an operator's text comes about for a request that goes the shortest way (`mesh_proxy.stream.planned_stream`).
 
-@dataclass(frozen=True, slots=True)
+EACH: Final = -2
+"""nothing is known about it: it is asked for each request, and the long way is taken"""
+SAME: Final = -1
+"""it is the same for all requests with the same plan, the same known response head, the same endpoint and the same server name"""
+START_TIME: Final = 0
+"""from here on: what differs from request to request, as a place in the values that `PlannedLine.pick` takes"""
+DURATION: Final = 1
+SERVICE_TIME: Final = 2
+"""`x-envoy-upstream-service-time`"""
+REQUEST_ID: Final = 3
+"""`x-request-id` that we made"""
+UPSTREAM_LOCAL: Final = 4
+DOWNSTREAM_REMOTE: Final = 5
+DOWNSTREAM_LOCAL: Final = 6
+DOWNSTREAM_DIRECT: Final = 7
+CONNECTION_ID: Final = 8
+NUMBERS: Final = (DURATION, CONNECTION_ID)
+"""the places whose values are integers; those of the others are bytes"""
+
+
+class Kind(enum.Enum):
+    """What an operator is in JSON."""
+
+    STRING = enum.auto()
+    """its text in quotes"""
+    NUMBER = enum.auto()
+    """its text as it is"""
+    ANY = enum.auto()
+    """whatever `value` says"""
+
+
 class Operator:
-    """One compiled operator."""
+    """One compiled operator.
 
-    text: Text
-    value: Value
+    Args:
+        text: its text.
+        value: its value in JSON.
+        kind: what that value is.
+        place: `EACH`, `SAME` or a place in the values of each request.
+        clock: how it writes a time, where the place is `START_TIME`.
+    """
+
+    __slots__ = ("clock", "kind", "place", "text", "value")
+
+    def __init__(
+        self, text: Text, value: Value, kind: Kind = Kind.ANY, place: int = EACH, clock: TimeFormat | None = None
+    ) -> None:
+        self.text = text
+        self.value = value
+        self.kind = kind
+        self.place = place
+        self.clock = clock
 
 
 class Syntax(enum.Flag):
@@ -44,26 +93,27 @@ def text_of(value: bytes | None) -> str | None:
     return None if value is None else value.decode("utf-8", "replace")
 
 
-def string_operator(text: Text, length: int | None = None) -> Operator:
+def string_operator(text: Text, length: int | None = None, place: int = EACH, clock: TimeFormat | None = None) -> Operator:
     """An operator whose value is a string, cut to `length` bytes."""
-    if length is not None:
-        whole = text
+    if length is None:
+        return Operator(text, lambda info: text_of(text(info)), Kind.STRING, place, clock)
+    size: int = length
 
-        def text(info: StreamInfo) -> bytes | None:
-            value = whole(info)
-            return None if value is None else value[:length]
+    def cut(info: StreamInfo) -> bytes | None:
+        value = text(info)
+        return None if value is None else value[:size]
 
-    return Operator(text, lambda info: text_of(text(info)))
+    return Operator(cut, lambda info: text_of(cut(info)), Kind.STRING, SAME if place == SAME else EACH)
 
 
-def number_operator(number: Callable[[StreamInfo], int | None]) -> Operator:
+def number_operator(number: Callable[[StreamInfo], int | None], place: int = EACH) -> Operator:
     """An operator whose value is a number."""
 
     def text(info: StreamInfo) -> bytes | None:
         value = number(info)
         return None if value is None else b"%d" % value
 
-    return Operator(text, number)
+    return Operator(text, number, Kind.NUMBER, place)
 
 
 def register(name: str, factory: Factory, syntax: Syntax = Syntax.PLAIN) -> None:
@@ -71,13 +121,13 @@ def register(name: str, factory: Factory, syntax: Syntax = Syntax.PLAIN) -> None
     OPERATORS[name] = (syntax, factory)
 
 
-def register_text(name: str, text: Text) -> None:
+def register_text(name: str, text: Text, place: int = EACH) -> None:
     """A command without parameters whose value is a string."""
-    operator = string_operator(text)
+    operator = string_operator(text, None, place)
     register(name, lambda parameter, length: operator)
 
 
-def register_number(name: str, number: Callable[[StreamInfo], int | None]) -> None:
+def register_number(name: str, number: Callable[[StreamInfo], int | None], place: int = EACH) -> None:
     """A command without parameters whose value is a number."""
-    operator = number_operator(number)
+    operator = number_operator(number, place)
     register(name, lambda parameter, length: operator)

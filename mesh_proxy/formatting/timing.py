@@ -8,7 +8,19 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Final
 
-from mesh_proxy.formatting.operator import Operator, Syntax, Text, register, register_number, string_operator
+from mesh_proxy.formatting.operator import (
+    DURATION,
+    EACH,
+    SAME,
+    START_TIME,
+    Operator,
+    Syntax,
+    Text,
+    number_operator,
+    register,
+    register_number,
+    string_operator,
+)
 from mesh_proxy.stream.info import StreamInfo
 
 DEFAULT_UTC: Final = "%Y-%m-%dT%H:%M:%E3SZ"
@@ -76,7 +88,7 @@ def _seconds_text(template: str, seconds: int, *, local: bool) -> str:
 class TimeFormat:
     """A format of points in time. What changes only once a second is computed once a second."""
 
-    __slots__ = ("_fractions", "_local", "_second", "_template", "_texts")
+    __slots__ = ("_after", "_before", "_fractions", "_local", "_millis", "_second", "_template", "_texts", "plain")
 
     def __init__(self, text: str, *, local: bool = False) -> None:
         pieces = _split(text)
@@ -85,6 +97,13 @@ class TimeFormat:
         self._local = local
         self._second = -1
         self._template: list[bytes] = []
+        self._millis = self._fractions == [3]
+        """the common form: milliseconds are all that is not text"""
+        self._before = b""
+        self._after = b""
+        literals = _SPECIFIER.sub("", text)
+        self.plain = literals.isascii() and literals.isprintable() and '"' not in literals and "\\" not in literals
+        """what it makes needs no escapes in JSON"""
 
     def format(self, wall: float) -> bytes:
         """The text for a number of seconds since the epoch."""
@@ -92,18 +111,24 @@ class TimeFormat:
         if second != self._second:
             self._template = [_seconds_text(text, second, local=self._local).encode() for text in self._texts]
             self._second = second
+            self._before = self._template[0]
+            self._after = self._template[-1]
+        if self._millis:
+            # A float of this size is exact to a quarter of a microsecond.
+            micros = int((wall - second) * 1e6 + 0.25)
+            return self._before + _MILLISECONDS[micros // 1000 if micros < 1_000_000 else 999] + self._after
         template = self._template
         fractions = self._fractions
         if not fractions:
             return template[0]
-        # A float of this size is exact to a quarter of a microsecond.
         micros = min(int((wall - second) * 1e6 + 0.25), 999_999)
-        if len(fractions) == 1 and fractions[0] == 3:
-            return b"%b%03d%b" % (template[0], micros // 1000, template[1])
         out = template[0]
         for index, digits in enumerate(fractions):
             out += _fraction(micros, digits) + template[index + 1]
         return out
+
+
+_MILLISECONDS: Final = [b"%03d" % number for number in range(1000)]
 
 
 def _fraction(micros: int, digits: int) -> bytes:
@@ -124,14 +149,14 @@ def start_wall(info: StreamInfo) -> float:
     return info.start_wall or info.wall(info.start_time)
 
 
-def _register_time(name: str, wall: Callable[[StreamInfo], float], *, local: bool) -> None:
+def _register_time(name: str, wall: Callable[[StreamInfo], float], place: int, *, local: bool) -> None:
     def factory(parameter: str, length: int | None) -> Operator:
-        formatting = TimeFormat(parameter or (DEFAULT_LOCAL if local else DEFAULT_UTC), local=local).format
+        clock = TimeFormat(parameter or (DEFAULT_LOCAL if local else DEFAULT_UTC), local=local)
 
-        def text(info: StreamInfo) -> bytes:
-            return formatting(wall(info))
+        def text(info: StreamInfo) -> bytes | None:
+            return clock.format(wall(info))
 
-        return string_operator(text)
+        return string_operator(text, None, place, clock)
 
     register(name, factory, Syntax.PARAMETER_OPTIONAL)
 
@@ -140,10 +165,10 @@ def _now(info: StreamInfo) -> float:
     return time.time()
 
 
-_register_time("START_TIME", start_wall, local=False)
-_register_time("START_TIME_LOCAL", start_wall, local=True)
-_register_time("EMIT_TIME", _now, local=False)
-_register_time("EMIT_TIME_LOCAL", _now, local=True)
+_register_time("START_TIME", start_wall, START_TIME, local=False)
+_register_time("START_TIME_LOCAL", start_wall, START_TIME, local=True)
+_register_time("EMIT_TIME", _now, EACH, local=False)
+_register_time("EMIT_TIME_LOCAL", _now, EACH, local=True)
 
 
 # Durations; a microsecond's billionth part must not turn 6 ms into 5
@@ -160,8 +185,8 @@ def _duration(info: StreamInfo) -> int:
     return int((end - info.start_time) * 1000 + 1e-6)
 
 
-register_number("DURATION", _duration)
-register_number("REQUEST_DURATION", lambda info: _milliseconds(info.start_time, info.request_end_time))
+register_number("DURATION", _duration, DURATION)
+register_number("REQUEST_DURATION", lambda info: _milliseconds(info.start_time, info.request_end_time), SAME)
 register_number("REQUEST_TX_DURATION", lambda info: _milliseconds(info.start_time, info.last_upstream_tx_time))
 register_number("RESPONSE_DURATION", lambda info: _milliseconds(info.start_time, info.first_upstream_rx_time))
 register_number("RESPONSE_TX_DURATION", lambda info: _milliseconds(info.first_upstream_rx_time, info.end_time))
@@ -193,11 +218,7 @@ def _common_duration(parameter: str, length: int | None) -> Operator:
         first, last = start(info), end(info)
         return int((last - first) * factor + 1e-6) if first and last and last >= first else None
 
-    def text(info: StreamInfo) -> bytes | None:
-        value = number(info)
-        return None if value is None else b"%d" % value
-
-    return Operator(text, number)
+    return number_operator(number)
 
 
 def _never(info: StreamInfo) -> float:

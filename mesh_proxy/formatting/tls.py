@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from mesh_proxy.formatting.operator import Operator, Syntax, Text, register, register_text, string_operator
+from mesh_proxy.formatting.operator import EACH, SAME, Operator, Syntax, Text, register, register_text, string_operator
 from mesh_proxy.formatting.timing import certificate_time
 from mesh_proxy.stream.info import StreamInfo
 
@@ -55,7 +55,8 @@ def _attribute(name: str) -> Text:
 
 
 for _operator, _name in ATTRIBUTES.items():
-    register_text(_operator, _attribute(_name))
+    # Requests have a plan in common only where the certificates of both ends are the same.
+    register_text(_operator, _attribute(_name), SAME if _name.startswith(("peer_", "local_")) else EACH)
 
 
 def _register_time(operator: str, name: str) -> None:
@@ -64,7 +65,7 @@ def _register_time(operator: str, name: str) -> None:
         return value
 
     def factory(parameter: str, length: int | None) -> Operator:
-        return string_operator(certificate_time(parameter, moment))
+        return string_operator(certificate_time(parameter, moment), None, SAME)
 
     make: Callable[[str, int | None], Operator] = factory
     register(operator, make, Syntax.PARAMETER_OPTIONAL)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mesh_codecs.events import ResponseHeaders
+from mesh_codecs.headers import Headers
 from mesh_proxy.stream.planned_http2 import PlannedHttp2
-from mesh_proxy.stream.response_plan import plan_of
+from mesh_proxy.stream.response_plan import plan_of, sent_fields
 from mesh_proxy.stream.upstream_stream import MILLISECONDS
 from mesh_proxy.upstream.http1_pool import Http1Pool
 
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
 class PlannedStream(PlannedHttp2):
     """Abstract: `HttpStream` adds the way in."""
 
-    __slots__ = ("caller",)
+    __slots__ = ("caller", "plan")
 
     caller: HttpConnection
     """the same as `downstream`; set for requests that go this way from the beginning"""
+    plan: RequestPlan
+    """by which it began; likewise"""
 
     def start_at_once(
         self,
@@ -44,6 +48,7 @@ class PlannedStream(PlannedHttp2):
         `before` is what is planned up to the filters, the same if there are none. Nobody looks at the response on its way
         (`HttpManager.plain`; filters that repeat what they did have nothing to do with it)."""
         self.caller = caller
+        self.plan = plan
         self.request_end_time = now
         if plan.remote_address:
             self.remote_address = plan.remote_address
@@ -98,6 +103,9 @@ class PlannedStream(PlannedHttp2):
             pool.acquire(self)
         elif connection.send_known(self.request, self):
             self.handle = connection
+            if manager.access_loggers:
+                self.upstream_protocol = connection.protocol
+                self.upstream_local_address = connection.local_address
         else:
             self.on_pool_ready(connection)
 
@@ -108,11 +116,13 @@ class PlannedStream(PlannedHttp2):
         endpoint = self.upstream
         assert cluster is not None
         assert endpoint is not None
-        if cluster.health is not None:
+        loggers = manager.access_loggers
+        if cluster.health is not None or (loggers and (self.flags or not self.connection.local_port)):
             return False
         plan = plan_of(known, manager)
         if plan is None:
             return False
+        time = b""
         if plan.after:
             took = int((now - self.request_end_time) * 1000)
             time = MILLISECONDS[took] if 0 <= took < len(MILLISECONDS) else b"%d" % took
@@ -150,7 +160,19 @@ class PlannedStream(PlannedHttp2):
         self.done = True
         stats.downstream_rq_active -= 1
         stats.downstream_rq_time.record(took_ms)
+        if loggers:
+            self.response_code = status
+            self.end_time = now
+            for logger in loggers:
+                logger.log_planned(self, known, time)
         while self._read_blocked:
             self._unblock_reading()
         caller.stream_done(self)
         return True
+
+    def describe(self, known: KnownResponse, took: bytes) -> None:
+        """Say what a log may ask of a stream that `known` answered, as it is after the long way."""
+        self.details = "via_upstream"
+        self.bytes_sent = known.length
+        fields = sent_fields(known, self.manager, took)
+        self.response = ResponseHeaders(self.stream_id, known.status, Headers((), fields), False)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mesh_codecs.http2.heads import Head
     from mesh_filters.filter import Repetition, Stream
     from mesh_proxy.deadlines import DeadlineQueue
+    from mesh_proxy.formatting import PlannedLine
     from mesh_proxy.network.http_manager import HttpManager
     from mesh_proxy.routing import ClusterChoice, Route
     from mesh_proxy.routing.table import RouteTable
@@ -61,6 +62,7 @@ class RequestPlan:
         "kept",
         "labels",
         "likeness",
+        "lines",
         "makes_id",
         "metadata",
         "method",
@@ -127,6 +129,8 @@ class RequestPlan:
         self.acts: tuple[Callable[[Stream], None], ...] = ()
         self.labels: tuple[tuple[str, str], ...] | None = None
         self.metadata: dict[str, Any] | None = None
+        self.lines: dict[tuple[object, ...], PlannedLine] | None = None
+        """for access logs (`AccessLogger.log_planned`)"""
 
     def own_id(self, head: Head) -> bytes:
         """The id that a request came with and keeps; empty if it has none."""

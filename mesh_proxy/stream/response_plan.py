@@ -55,16 +55,21 @@ def plan_of(known: KnownResponse, manager: HttpManager) -> ResponsePlan | None:
     return plan or None
 
 
-def _make(known: KnownResponse, manager: HttpManager) -> ResponsePlan | None:
-    """What `UpstreamStream.on_upstream_headers` and `DownstreamStream.encode_headers` do to the head, in their order."""
+def sent_fields(known: KnownResponse, manager: HttpManager, took: bytes) -> dict[bytes, bytes]:
+    """What `UpstreamStream.on_upstream_headers` and `DownstreamStream.encode_headers` make of the head, in their order."""
     first = known.first.copy()
     if known.time_at or not manager.suppress_envoy_headers:
-        first[TIME] = _MARK
+        first[TIME] = took
     if manager.overwrite_server or not (manager.pass_server or b"server" in first):
         first[b"server"] = manager.server_name
-    date: bytes | None = None
     if b"date" not in first:
-        date = first[b"date"] = manager.context.date()
+        first[b"date"] = manager.context.date()
+    return first
+
+
+def _make(known: KnownResponse, manager: HttpManager) -> ResponsePlan | None:
+    first = sent_fields(known, manager, _MARK)
+    date = None if b"date" in known.first else first[b"date"]
     try:
         head = plain_response_head(ResponseHeaders(0, known.status, Headers((), first), False))
     except LocalProtocolError:

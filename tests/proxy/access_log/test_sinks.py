@@ -1,4 +1,4 @@
-"""Files, pipes and the writer thread (`mesh_proxy.access_log.sinks` and `output`)."""
+"""Files, pipes and the writer thread (`mesh_proxy.access_log.sinks`, `sink` and `output`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh_proxy.access_log import SinkSet, output, sinks
+from mesh_proxy.access_log import SinkSet, output, sink
 from mesh_proxy.access_log.output import Output
 from mesh_proxy.stats.registry import StatRegistry
 
@@ -367,5 +367,5 @@ sinks.close(20)
 
 
 def test_constants_are_sane() -> None:
-    assert sinks.FLUSH_BYTES < sinks.BUFFER_BYTES
+    assert sink.FLUSH_BYTES < sink.BUFFER_BYTES
     assert output.PORTION_BYTES <= select.PIPE_BUF

@@ -50,9 +50,9 @@ def test_what_they_say(request_frame: bytes, response: bytes, text: str) -> None
 def test_other_protocols_have_nothing_to_say() -> None:
     other = StreamInfo(ConnectionInfo(0, 0.0, 0.0), 0.0)
     assert compile_format(EVERY).format(other) == b"- - - - - - - - - -"
-    assert compile_json({"status": "%DUBBO_STATUS%"})(other) == b'{"status":null}\n'
+    assert compile_json({"status": "%DUBBO_STATUS%"}).format(other) == b'{"status":null}\n'
 
 
 def test_numbers_are_numbers_in_json() -> None:
-    made = compile_json({"id": "%DUBBO_REQUEST_ID%", "status": "%DUBBO_STATUS%"})
+    made = compile_json({"id": "%DUBBO_REQUEST_ID%", "status": "%DUBBO_STATUS%"}).format
     assert made(info(call(request_id=-3), answer(-3))) == b'{"id":-3,"status":20}\n'

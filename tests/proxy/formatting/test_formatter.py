@@ -229,7 +229,7 @@ def test_what_is_known_of_nothing() -> None:
         parameter = parameters.get(name, "x")
         operator = f"%{name}({parameter})%" if Syntax.PARAMETER_REQUIRED in syntax or name == "FILTER_STATE" else f"%{name}%"
         assert isinstance(compile_format(operator).format(info), bytes)
-        assert json.loads(compile_json({"k": operator})(info)).keys() == {"k"}
+        assert json.loads(compile_json({"k": operator}).format(info)).keys() == {"k"}
 
 
 def test_a_tcp_session() -> None:
@@ -392,7 +392,7 @@ def test_addresses() -> None:
 
 
 def line(json_format: dict[str, Any], info: StreamInfo | None = None, **options: Any) -> Any:
-    return compile_json(json_format, **options)(http_info() if info is None else info)
+    return compile_json(json_format, **options).format(http_info() if info is None else info)
 
 
 def test_json_keeps_types_and_sorts_keys() -> None:
@@ -413,7 +413,7 @@ def test_json_keeps_types_and_sorts_keys() -> None:
         '"missing":null,"mixed":"a 359 - %","number":200,"text":"abcdef",'
         '"tree":{"a":6,"empty":{},"z":{"p":"q","z":1}}}\n'
     )
-    unsorted = compile_json({"b": "1", "a": "%BYTES_SENT%"}, sort=False)(http_info())
+    unsorted = compile_json({"b": "1", "a": "%BYTES_SENT%"}, sort=False).format(http_info())
     assert unsorted == b'{"b":"1","a":359}\n'
 
 
