@@ -32,8 +32,8 @@ LONG = "common_http_protocol_options: {max_requests_per_connection: 1000}"
 ISTIO = (
     '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% '
     '%RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% "%UPSTREAM_TRANSPORT_FAILURE_REASON%" %BYTES_RECEIVED% '
-    '%BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" "%REQ(X-REQUEST-ID)%" '
-    '"%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% '
+    '%BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" '
+    '"%REQ(X-REQUEST-ID)%" "%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% '
     "%DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n"
 )
 PARAMETERS = {
@@ -147,13 +147,9 @@ def named(path: Path, names: dict[bytes, bytes]) -> list[bytes]:
 async def both_ways(
     tmp_path: Path, form: object, condition: object, sent: bytes, responses: tuple[bytes, ...], **parts: str
 ) -> list[bytes]:
-    more = [hcm] if hcm else []
-    one = await lines(
-        tmp_path / "short", ", ".join([log_of(tmp_path / "short", form, condition), *more]), sent, responses, **parts
-    )
-    other = await lines(
-        tmp_path / "long", ", ".join([log_of(tmp_path / "long", form, condition), LONG, *more]), sent, responses, **parts
-    )
+    one, other = tmp_path / "short", tmp_path / "long"
+    short = await lines(one, log_of(one, form, condition), sent, responses, **parts)
+    long = await lines(other, log_of(other, form, condition) + ", " + LONG, sent, responses, **parts)
     assert short == long
     return short
 
