@@ -89,6 +89,10 @@ def _constant(value: bool, config: AccessLogFilterConfig, runtime: Mapping[str, 
     return lambda info: value
 
 
+def _not_health_check(config: AccessLogFilterConfig, runtime: Mapping[str, Any]) -> LogFilter:
+    return lambda info: not info.health_check
+
+
 def _all(config: AccessLogFilterConfig, runtime: Mapping[str, Any]) -> LogFilter:
     children = tuple(compile_filter(child, runtime) for child in config.children)
     return lambda info: all(child(info) for child in children)
@@ -134,8 +138,8 @@ def _grpc_status(config: AccessLogFilterConfig, runtime: Mapping[str, Any]) -> L
 _KINDS: Final[Mapping[str, Callable[[AccessLogFilterConfig, Mapping[str, Any]], LogFilter]]] = {
     "status_code": partial(_comparison, _status),
     "duration": partial(_comparison, _duration),
+    "not_health_check": _not_health_check,
     # Nothing is traced.
-    "not_health_check": lambda config, runtime: lambda info: not info.health_check,
     "traceable": partial(_constant, False),
     "runtime": _runtime,
     "and": _all,

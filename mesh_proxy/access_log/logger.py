@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mesh_proxy.access_log.filters import LogFilter, compile_filter, is_plannable
 from mesh_proxy.config.model import AccessLogConfig
-from mesh_proxy.formatting import DEFAULT_FORMAT, Formatter, PlannedLine, compile_format, compile_json
+from mesh_proxy.formatting import DEFAULT_FORMAT, Formatter, PlannedLine, UsualLines, compile_format, compile_json
 from mesh_proxy.stream.info import StreamInfo
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class AccessLogger:
         ValueError: a format or filter is not valid.
     """
 
-    __slots__ = ("_clock", "_filter", "_format", "_formatter", "_sink", "path", "plannable")
+    __slots__ = ("_clock", "_filter", "_format", "_formatter", "_sink", "_usual", "path", "plannable")
 
     def __init__(self, config: AccessLogConfig, sinks: SinkSet, runtime: Mapping[str, Any]) -> None:
         self.path = config.path
@@ -44,6 +44,7 @@ class AccessLogger:
             text = DEFAULT_FORMAT if config.text_format is None else config.text_format
             made = compile_format(text, omit_empty=config.omit_empty_values)
         self._format: Callable[[StreamInfo], bytes] = made.format
+        self._usual: UsualLines | None = UsualLines(made) if isinstance(made, Formatter) else None
         self._formatter: Formatter | None = made if isinstance(made, Formatter) else None
         self._clock: TimeFormat | None = made.clock
         self.plannable: bool = made.plannable and (config.filter is None or is_plannable(config.filter))
@@ -53,7 +54,8 @@ class AccessLogger:
     def log(self, info: StreamInfo) -> None:
         """Write the line of a stream that has ended; never blocks."""
         if self._filter is None or self._filter(info):
-            self._sink.write(self._format(info))
+            usual = self._usual
+            self._sink.write(self._format(info) if usual is None or info.request is None else usual.format(info))
 
     def log_planned(self, stream: PlannedStream, known: KnownResponse, took: bytes) -> None:
         """The same for a stream that went the shortest way: only what it has of its own is put into a line that is there.

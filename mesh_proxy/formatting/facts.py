@@ -160,21 +160,23 @@ def _stream_id(info: StreamInfo) -> bytes | None:
     return info.request.headers.first.get(b"x-request-id") if info.request is not None else None
 
 
-register_text("PROTOCOL", _protocol, SAME)
-register_text("UPSTREAM_PROTOCOL", lambda info: info.upstream_protocol or None, SAME)
-register_text("RESPONSE_FLAGS", _flags, SAME)
+register_text("PROTOCOL", _protocol, SAME, "protocol")
+register_text("UPSTREAM_PROTOCOL", lambda info: info.upstream_protocol or None, SAME, "upstream_protocol")
+register_text("RESPONSE_FLAGS", _flags, SAME, "flags")
 register_text("RESPONSE_FLAGS_LONG", lambda info: long_names(info.flags).encode(), SAME)
-register_text("CONNECTION_TERMINATION_DETAILS", _termination, SAME)
-register_text("ROUTE_NAME", _route_name, SAME)
-register_text("VIRTUAL_HOST_NAME", _from_text(lambda info: info.virtual_host_name), SAME)
+register_text("CONNECTION_TERMINATION_DETAILS", _termination, SAME, "connection.termination_details")
+register_text("ROUTE_NAME", _route_name, SAME, "route_name")
+register_text("VIRTUAL_HOST_NAME", _from_text(lambda info: info.virtual_host_name), SAME, "virtual_host_name")
 register_text("UPSTREAM_HOST", _upstream_host, SAME)
 register_text("UPSTREAM_HOST_NAME", _upstream_host_name, SAME)
 register_text("UPSTREAM_HOST_NAME_WITHOUT_PORT", _upstream_host_name_without_port, SAME)
 register_text("UPSTREAM_CLUSTER", _cluster, SAME)
-register_text("UPSTREAM_CLUSTER_RAW", _cluster_name, SAME)
-register_text("UPSTREAM_TRANSPORT_FAILURE_REASON", _upstream_failure, SAME)
+register_text("UPSTREAM_CLUSTER_RAW", _cluster_name, SAME, "cluster_name")
+register_text("UPSTREAM_TRANSPORT_FAILURE_REASON", _upstream_failure, SAME, "upstream_transport_failure")
 register_text("DOWNSTREAM_TRANSPORT_FAILURE_REASON", _from_words(lambda info: info.connection.transport_failure), SAME)
-register_text("FILTER_CHAIN_NAME", _from_text(lambda info: info.connection.filter_chain_name), SAME)
+register_text(
+    "FILTER_CHAIN_NAME", _from_text(lambda info: info.connection.filter_chain_name), SAME, "connection.filter_chain_name"
+)
 register_text("ACCESS_LOG_TYPE", _access_log_type, SAME)
 register_text("LOCAL_REPLY_BODY", lambda info: info.local_reply_body, SAME)
 register_text("UNIQUE_ID", lambda info: _unique_id())
@@ -189,7 +191,7 @@ def _details(parameter: str, length: int | None) -> Operator:
         return string_operator(_from_text(lambda info: info.details), None, SAME)
     if parameter:
         raise ValueError(f"{parameter!r}: only ALLOW_WHITESPACES is allowed")
-    return string_operator(_details_word, None, SAME)
+    return string_operator(_details_word, None, SAME, fact="details")
 
 
 _WORDS: Final[dict[str, bytes | None]] = {"": None}
@@ -211,7 +213,7 @@ register("RESPONSE_CODE_DETAILS", _details, Syntax.PARAMETER_OPTIONAL)
 
 # Numbers
 
-register_number("RESPONSE_CODE", lambda info: info.response_code, SAME)
+register_number("RESPONSE_CODE", lambda info: info.response_code, SAME, "response_code")
 register_number("BYTES_RECEIVED", lambda info: info.bytes_received, SAME)
 register_number("BYTES_SENT", lambda info: info.bytes_sent, SAME)
 register_number("UPSTREAM_WIRE_BYTES_SENT", lambda info: info.upstream_wire_bytes_sent)
@@ -220,7 +222,7 @@ register_number("DOWNSTREAM_WIRE_BYTES_SENT", lambda info: info.wire_bytes_sent)
 register_number("DOWNSTREAM_WIRE_BYTES_RECEIVED", lambda info: info.wire_bytes_received)
 register_number("DOWNSTREAM_HEADER_BYTES_SENT", lambda info: info.response_header_bytes)
 register_number("DOWNSTREAM_HEADER_BYTES_RECEIVED", lambda info: info.request_header_bytes)
-register_number("UPSTREAM_REQUEST_ATTEMPT_COUNT", lambda info: info.attempts, SAME)
+register_number("UPSTREAM_REQUEST_ATTEMPT_COUNT", lambda info: info.attempts, SAME, "attempts")
 register_number("CONNECTION_ID", lambda info: info.connection.connection_id, CONNECTION_ID)
 
 
@@ -255,7 +257,7 @@ def _requested_server_name(parameter: str, length: int | None) -> Operator:
         return string_operator(lambda info: _server_name(info) or host(info), length, SAME)
     if order == "HOST_FIRST":
         return string_operator(lambda info: host(info) or _server_name(info), length, SAME)
-    return string_operator(_server_name, length, SAME)
+    return string_operator(_server_name, length, SAME, fact="connection.requested_server_name")
 
 
 register("REQUESTED_SERVER_NAME", _requested_server_name, Syntax.PARAMETER_OPTIONAL | Syntax.LENGTH)

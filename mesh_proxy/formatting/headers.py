@@ -74,6 +74,8 @@ _REQUEST_FIELDS: Final[dict[bytes, Text]] = {
     b":protocol": _protocol,
 }
 
+_FACTS: Final = {b":method": "request.method", b":authority": "request.authority", b"host": "request.authority"}
+
 
 # Headers; of a repeated one the first value, as Envoy prints it
 
@@ -127,7 +129,12 @@ def _register_headers(names: tuple[str, ...], source: Callable[[bytes], Text], s
         places = {special.get(name, SAME) for name in headers}
         # A choice between two of which one is special is not foreseen.
         place = places.pop() if len(places) == 1 else EACH
-        return string_operator(_first_of([source(name) for name in headers]), length, place)
+        text = _first_of([source(name) for name in headers])
+        if source is not _request_text or len(headers) > 1:
+            return string_operator(text, length, place)
+        fact = _FACTS.get(headers[0], "")
+        field = b"" if headers[0] in _REQUEST_FIELDS else headers[0]
+        return string_operator(text, length, place, fact=fact, field=field)
 
     for name in names:
         register(name, factory, _HEADER)

@@ -32,10 +32,13 @@ _SAFE: Final = bytes(byte for byte in range(32, 128) if byte not in b'"\\')
 """what stands in a JSON string as it is"""
 
 
+def unsafe(text: bytes) -> bytes:
+    """What of a text is not to stand in a JSON string as it is."""
+    return text.translate(None, _SAFE)
+
+
 def quoted(text: bytes) -> bytes:
     """Text from the wire as a JSON string; what is no UTF-8 becomes the replacement character."""
-    if not text.translate(None, _SAFE):
-        return b'"%b"' % text
     return encode_basestring(text.decode("utf-8", "replace")).encode("utf-8", "replace")
 
 
@@ -70,17 +73,17 @@ class Formatter:
         missing: stands for a bare operator that has nothing to say.
     """
 
-    __slots__ = ("_bare", "_missing", "_parts", "_steps", "_template", "clock", "literal", "plannable")
+    __slots__ = ("_bare", "_steps", "_template", "clock", "literal", "missing", "parts", "plannable")
 
     def __init__(self, parts: list[bytes | Part], missing: bytes = b"-") -> None:
-        self._parts = parts
-        self._missing = missing
+        self.parts = parts
+        self.missing = missing
         dynamic = [part for part in parts if isinstance(part, Part)]
         self._bare: tuple[Text, ...] | None = None
         """all operators, if none of them is a JSON value"""
         if not any([part.as_json for part in dynamic]):
             self._bare = tuple([part.operator.text for part in dynamic])
-        self._steps: tuple[tuple[Text, bool], ...] = tuple([_step(part.operator) for part in dynamic])
+        self._steps: tuple[tuple[Text, bool], ...] = tuple([step_of(part.operator) for part in dynamic])
         """all operators as JSON values, and which are to be quoted"""
         self._template = b"".join([part.replace(b"%", b"%%") if isinstance(part, bytes) else b"%b" for part in parts])
         self.literal: bytes | None = None if dynamic else self._template % ()
@@ -101,7 +104,7 @@ class Formatter:
         if bare is not None:
             texts = [text_of(info) for text_of in bare]
             if None in texts:
-                missing = self._missing
+                missing = self.missing
                 return self._template % tuple([missing if text is None else text for text in texts])
             return self._template % tuple(texts)
         values: list[bytes] = []
@@ -127,7 +130,7 @@ class Formatter:
         """
         template: list[bytes] = []
         places: list[int] = []
-        for part in self._parts:
+        for part in self.parts:
             if isinstance(part, bytes):
                 template.append(part.replace(b"%", b"%%"))
                 continue
@@ -144,11 +147,12 @@ class Formatter:
                 template.append(b'"%b"' if part.as_json and place not in NUMBERS else conversion)
                 places.append(place)
             else:
-                template.append(Formatter([part], self._missing).format(info).replace(b"%", b"%%"))
+                template.append(Formatter([part], self.missing).format(info).replace(b"%", b"%%"))
         return PlannedLine(b"".join(template), places)
 
 
-def _step(operator: Operator) -> tuple[Text, bool]:
+def step_of(operator: Operator) -> tuple[Text, bool]:
+    """What an operator writes in JSON, and whether it is to be quoted."""
     if operator.kind is Kind.ANY:
         value = operator.value
         return lambda info: encode(value(info)), False

@@ -58,18 +58,29 @@ class Operator:
         kind: what that value is.
         place: `EACH`, `SAME` or a place in the values of each request.
         clock: how it writes a time, where the place is `START_TIME`.
+        fact: the attribute of `StreamInfo` on which alone its text depends, if that has few values; else empty.
+        field: the header of the request that its text is; empty if it is another.
     """
 
-    __slots__ = ("clock", "kind", "place", "text", "value")
+    __slots__ = ("clock", "fact", "field", "kind", "place", "text", "value")
 
     def __init__(
-        self, text: Text, value: Value, kind: Kind = Kind.ANY, place: int = EACH, clock: TimeFormat | None = None
+        self,
+        text: Text,
+        value: Value,
+        kind: Kind = Kind.ANY,
+        place: int = EACH,
+        clock: TimeFormat | None = None,
+        fact: str = "",
+        field: bytes = b"",
     ) -> None:
         self.text = text
         self.value = value
         self.kind = kind
         self.place = place
         self.clock = clock
+        self.fact = fact
+        self.field = field
 
 
 class Syntax(enum.Flag):
@@ -93,27 +104,35 @@ def text_of(value: bytes | None) -> str | None:
     return None if value is None else value.decode("utf-8", "replace")
 
 
-def string_operator(text: Text, length: int | None = None, place: int = EACH, clock: TimeFormat | None = None) -> Operator:
+def string_operator(
+    text: Text,
+    length: int | None = None,
+    place: int = EACH,
+    *,
+    clock: TimeFormat | None = None,
+    fact: str = "",
+    field: bytes = b"",
+) -> Operator:
     """An operator whose value is a string, cut to `length` bytes."""
     if length is None:
-        return Operator(text, lambda info: text_of(text(info)), Kind.STRING, place, clock)
+        return Operator(text, lambda info: text_of(text(info)), Kind.STRING, place, clock, fact, field)
     size: int = length
 
     def cut(info: StreamInfo) -> bytes | None:
         value = text(info)
         return None if value is None else value[:size]
 
-    return Operator(cut, lambda info: text_of(cut(info)), Kind.STRING, SAME if place == SAME else EACH)
+    return Operator(cut, lambda info: text_of(cut(info)), Kind.STRING, SAME if place == SAME else EACH, None, fact)
 
 
-def number_operator(number: Callable[[StreamInfo], int | None], place: int = EACH) -> Operator:
+def number_operator(number: Callable[[StreamInfo], int | None], place: int = EACH, fact: str = "") -> Operator:
     """An operator whose value is a number."""
 
     def text(info: StreamInfo) -> bytes | None:
         value = number(info)
         return None if value is None else b"%d" % value
 
-    return Operator(text, number, Kind.NUMBER, place)
+    return Operator(text, number, Kind.NUMBER, place, None, fact)
 
 
 def register(name: str, factory: Factory, syntax: Syntax = Syntax.PLAIN) -> None:
@@ -121,13 +140,13 @@ def register(name: str, factory: Factory, syntax: Syntax = Syntax.PLAIN) -> None
     OPERATORS[name] = (syntax, factory)
 
 
-def register_text(name: str, text: Text, place: int = EACH) -> None:
+def register_text(name: str, text: Text, place: int = EACH, fact: str = "") -> None:
     """A command without parameters whose value is a string."""
-    operator = string_operator(text, None, place)
+    operator = string_operator(text, None, place, fact=fact)
     register(name, lambda parameter, length: operator)
 
 
-def register_number(name: str, number: Callable[[StreamInfo], int | None], place: int = EACH) -> None:
+def register_number(name: str, number: Callable[[StreamInfo], int | None], place: int = EACH, fact: str = "") -> None:
     """A command without parameters whose value is a number."""
-    operator = number_operator(number, place)
+    operator = number_operator(number, place, fact)
     register(name, lambda parameter, length: operator)

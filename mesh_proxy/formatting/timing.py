@@ -156,7 +156,7 @@ def _register_time(name: str, wall: Callable[[StreamInfo], float], place: int, *
         def text(info: StreamInfo) -> bytes | None:
             return clock.format(wall(info))
 
-        return string_operator(text, None, place, clock)
+        return string_operator(text, None, place, clock=clock)
 
     register(name, factory, Syntax.PARAMETER_OPTIONAL)
 
