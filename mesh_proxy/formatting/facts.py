@@ -50,8 +50,8 @@ def port_of(address: bytes) -> int | None:
     return int(port) if colon and port.isdigit() else None
 
 
-def _register_address(name: str, address: Callable[[StreamInfo], bytes], place: int) -> None:
-    """An address, and the same without its port and the port alone."""
+def _register_address(name: str, address: Callable[[StreamInfo], bytes], place: int, raw: str = "") -> None:
+    """An address, and the same without its port and the port alone. `raw` is the attribute if it is one."""
     part = SAME if place == SAME else EACH
 
     def whole(info: StreamInfo) -> bytes | None:
@@ -63,16 +63,23 @@ def _register_address(name: str, address: Callable[[StreamInfo], bytes], place: 
     def port(info: StreamInfo) -> int | None:
         return port_of(address(info))
 
-    register_text(f"{name}_ADDRESS", whole, place)
+    register_text(f"{name}_ADDRESS", whole, place, raw=raw)
     register_text(f"{name}_ADDRESS_WITHOUT_PORT", without_port, part)
     register_number(f"{name}_PORT", port, part)
 
 
-_register_address("DOWNSTREAM_REMOTE", lambda info: info.remote_address, DOWNSTREAM_REMOTE)
-_register_address("DOWNSTREAM_DIRECT_REMOTE", lambda info: info.connection.direct_remote_address, DOWNSTREAM_DIRECT)
-_register_address("DOWNSTREAM_LOCAL", lambda info: info.connection.local_address, DOWNSTREAM_LOCAL)
-_register_address("DOWNSTREAM_DIRECT_LOCAL", lambda info: info.connection.local_address, DOWNSTREAM_LOCAL)
-_register_address("UPSTREAM_LOCAL", lambda info: info.upstream_local_address, UPSTREAM_LOCAL)
+_register_address("DOWNSTREAM_REMOTE", lambda info: info.remote_address, DOWNSTREAM_REMOTE, "remote_address")
+_register_address(
+    "DOWNSTREAM_DIRECT_REMOTE",
+    lambda info: info.connection.direct_remote_address,
+    DOWNSTREAM_DIRECT,
+    "connection.direct_remote_address",
+)
+_register_address("DOWNSTREAM_LOCAL", lambda info: info.connection.local_address, DOWNSTREAM_LOCAL, "connection.local_address")
+_register_address(
+    "DOWNSTREAM_DIRECT_LOCAL", lambda info: info.connection.local_address, DOWNSTREAM_LOCAL, "connection.local_address"
+)
+_register_address("UPSTREAM_LOCAL", lambda info: info.upstream_local_address, UPSTREAM_LOCAL, "upstream_local_address")
 _register_address(
     "UPSTREAM_REMOTE",
     # Only once connected; UPSTREAM_HOST is there before.
@@ -160,22 +167,22 @@ def _stream_id(info: StreamInfo) -> bytes | None:
     return info.request.headers.first.get(b"x-request-id") if info.request is not None else None
 
 
-register_text("PROTOCOL", _protocol, SAME, "protocol")
-register_text("UPSTREAM_PROTOCOL", lambda info: info.upstream_protocol or None, SAME, "upstream_protocol")
-register_text("RESPONSE_FLAGS", _flags, SAME, "flags")
+register_text("PROTOCOL", _protocol, SAME, fact="protocol")
+register_text("UPSTREAM_PROTOCOL", lambda info: info.upstream_protocol or None, SAME, fact="upstream_protocol")
+register_text("RESPONSE_FLAGS", _flags, SAME, fact="flags")
 register_text("RESPONSE_FLAGS_LONG", lambda info: long_names(info.flags).encode(), SAME)
-register_text("CONNECTION_TERMINATION_DETAILS", _termination, SAME, "connection.termination_details")
-register_text("ROUTE_NAME", _route_name, SAME, "route_name")
-register_text("VIRTUAL_HOST_NAME", _from_text(lambda info: info.virtual_host_name), SAME, "virtual_host_name")
+register_text("CONNECTION_TERMINATION_DETAILS", _termination, SAME, fact="connection.termination_details")
+register_text("ROUTE_NAME", _route_name, SAME, fact="route_name")
+register_text("VIRTUAL_HOST_NAME", _from_text(lambda info: info.virtual_host_name), SAME, fact="virtual_host_name")
 register_text("UPSTREAM_HOST", _upstream_host, SAME)
 register_text("UPSTREAM_HOST_NAME", _upstream_host_name, SAME)
 register_text("UPSTREAM_HOST_NAME_WITHOUT_PORT", _upstream_host_name_without_port, SAME)
 register_text("UPSTREAM_CLUSTER", _cluster, SAME)
-register_text("UPSTREAM_CLUSTER_RAW", _cluster_name, SAME, "cluster_name")
-register_text("UPSTREAM_TRANSPORT_FAILURE_REASON", _upstream_failure, SAME, "upstream_transport_failure")
+register_text("UPSTREAM_CLUSTER_RAW", _cluster_name, SAME, fact="cluster_name")
+register_text("UPSTREAM_TRANSPORT_FAILURE_REASON", _upstream_failure, SAME, fact="upstream_transport_failure")
 register_text("DOWNSTREAM_TRANSPORT_FAILURE_REASON", _from_words(lambda info: info.connection.transport_failure), SAME)
 register_text(
-    "FILTER_CHAIN_NAME", _from_text(lambda info: info.connection.filter_chain_name), SAME, "connection.filter_chain_name"
+    "FILTER_CHAIN_NAME", _from_text(lambda info: info.connection.filter_chain_name), SAME, fact="connection.filter_chain_name"
 )
 register_text("ACCESS_LOG_TYPE", _access_log_type, SAME)
 register_text("LOCAL_REPLY_BODY", lambda info: info.local_reply_body, SAME)
@@ -213,17 +220,19 @@ register("RESPONSE_CODE_DETAILS", _details, Syntax.PARAMETER_OPTIONAL)
 
 # Numbers
 
-register_number("RESPONSE_CODE", lambda info: info.response_code, SAME, "response_code")
-register_number("BYTES_RECEIVED", lambda info: info.bytes_received, SAME)
-register_number("BYTES_SENT", lambda info: info.bytes_sent, SAME)
-register_number("UPSTREAM_WIRE_BYTES_SENT", lambda info: info.upstream_wire_bytes_sent)
-register_number("UPSTREAM_WIRE_BYTES_RECEIVED", lambda info: info.upstream_wire_bytes_received)
-register_number("DOWNSTREAM_WIRE_BYTES_SENT", lambda info: info.wire_bytes_sent)
-register_number("DOWNSTREAM_WIRE_BYTES_RECEIVED", lambda info: info.wire_bytes_received)
-register_number("DOWNSTREAM_HEADER_BYTES_SENT", lambda info: info.response_header_bytes)
-register_number("DOWNSTREAM_HEADER_BYTES_RECEIVED", lambda info: info.request_header_bytes)
-register_number("UPSTREAM_REQUEST_ATTEMPT_COUNT", lambda info: info.attempts, SAME, "attempts")
-register_number("CONNECTION_ID", lambda info: info.connection.connection_id, CONNECTION_ID)
+register_number("RESPONSE_CODE", lambda info: info.response_code, SAME, fact="response_code")
+register_number("BYTES_RECEIVED", lambda info: info.bytes_received, SAME, raw="bytes_received")
+register_number("BYTES_SENT", lambda info: info.bytes_sent, SAME, raw="bytes_sent")
+register_number("UPSTREAM_WIRE_BYTES_SENT", lambda info: info.upstream_wire_bytes_sent, raw="upstream_wire_bytes_sent")
+register_number(
+    "UPSTREAM_WIRE_BYTES_RECEIVED", lambda info: info.upstream_wire_bytes_received, raw="upstream_wire_bytes_received"
+)
+register_number("DOWNSTREAM_WIRE_BYTES_SENT", lambda info: info.wire_bytes_sent, raw="wire_bytes_sent")
+register_number("DOWNSTREAM_WIRE_BYTES_RECEIVED", lambda info: info.wire_bytes_received, raw="wire_bytes_received")
+register_number("DOWNSTREAM_HEADER_BYTES_SENT", lambda info: info.response_header_bytes, raw="response_header_bytes")
+register_number("DOWNSTREAM_HEADER_BYTES_RECEIVED", lambda info: info.request_header_bytes, raw="request_header_bytes")
+register_number("UPSTREAM_REQUEST_ATTEMPT_COUNT", lambda info: info.attempts, SAME, fact="attempts")
+register_number("CONNECTION_ID", lambda info: info.connection.connection_id, CONNECTION_ID, raw="connection.connection_id")
 
 
 # Server name

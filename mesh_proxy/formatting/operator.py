@@ -60,9 +60,10 @@ class Operator:
         clock: how it writes a time, where the place is `START_TIME`.
         fact: the attribute of `StreamInfo` on which alone its text depends, if that has few values; else empty.
         field: the header of the request that its text is; empty if it is another.
+        raw: the attribute of `StreamInfo`, an int or bytes, that is its text as it is; if it is empty there is nothing to say.
     """
 
-    __slots__ = ("clock", "fact", "field", "kind", "place", "text", "value")
+    __slots__ = ("clock", "fact", "field", "kind", "place", "raw", "text", "value")
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class Operator:
         clock: TimeFormat | None = None,
         fact: str = "",
         field: bytes = b"",
+        raw: str = "",
     ) -> None:
         self.text = text
         self.value = value
@@ -81,6 +83,7 @@ class Operator:
         self.clock = clock
         self.fact = fact
         self.field = field
+        self.raw = raw
 
 
 class Syntax(enum.Flag):
@@ -112,10 +115,11 @@ def string_operator(
     clock: TimeFormat | None = None,
     fact: str = "",
     field: bytes = b"",
+    raw: str = "",
 ) -> Operator:
     """An operator whose value is a string, cut to `length` bytes."""
     if length is None:
-        return Operator(text, lambda info: text_of(text(info)), Kind.STRING, place, clock, fact, field)
+        return Operator(text, lambda info: text_of(text(info)), Kind.STRING, place, clock, fact, field, raw)
     size: int = length
 
     def cut(info: StreamInfo) -> bytes | None:
@@ -125,14 +129,14 @@ def string_operator(
     return Operator(cut, lambda info: text_of(cut(info)), Kind.STRING, SAME if place == SAME else EACH, None, fact)
 
 
-def number_operator(number: Callable[[StreamInfo], int | None], place: int = EACH, fact: str = "") -> Operator:
+def number_operator(number: Callable[[StreamInfo], int | None], place: int = EACH, *, fact: str = "", raw: str = "") -> Operator:
     """An operator whose value is a number."""
 
     def text(info: StreamInfo) -> bytes | None:
         value = number(info)
         return None if value is None else b"%d" % value
 
-    return Operator(text, number, Kind.NUMBER, place, None, fact)
+    return Operator(text, number, Kind.NUMBER, place, None, fact, b"", raw)
 
 
 def register(name: str, factory: Factory, syntax: Syntax = Syntax.PLAIN) -> None:
@@ -140,13 +144,15 @@ def register(name: str, factory: Factory, syntax: Syntax = Syntax.PLAIN) -> None
     OPERATORS[name] = (syntax, factory)
 
 
-def register_text(name: str, text: Text, place: int = EACH, fact: str = "") -> None:
+def register_text(name: str, text: Text, place: int = EACH, *, fact: str = "", raw: str = "") -> None:
     """A command without parameters whose value is a string."""
-    operator = string_operator(text, None, place, fact=fact)
+    operator = string_operator(text, None, place, fact=fact, raw=raw)
     register(name, lambda parameter, length: operator)
 
 
-def register_number(name: str, number: Callable[[StreamInfo], int | None], place: int = EACH, fact: str = "") -> None:
+def register_number(
+    name: str, number: Callable[[StreamInfo], int | None], place: int = EACH, *, fact: str = "", raw: str = ""
+) -> None:
     """A command without parameters whose value is a number."""
-    operator = number_operator(number, place, fact)
+    operator = number_operator(number, place, fact=fact, raw=raw)
     register(name, lambda parameter, length: operator)

@@ -13,7 +13,7 @@ from operator import attrgetter, itemgetter
 from typing import Any, Final
 
 from mesh_proxy.formatting.line import Formatter, Part, quoted, step_of, unsafe
-from mesh_proxy.formatting.operator import Text
+from mesh_proxy.formatting.operator import Kind, Text
 from mesh_proxy.stream.info import StreamInfo
 
 ENTRIES: Final = 256
@@ -32,9 +32,11 @@ class UsualLines:
         "_facts",
         "_fields",
         "_formatter",
+        "_numbers",
         "_others",
         "_pick",
         "_quotes",
+        "_raw",
         "_resting",
         "_templates",
         "_uses",
@@ -46,20 +48,27 @@ class UsualLines:
         names = [part.operator.fact for part in formatter.parts if isinstance(part, Part) and part.operator.fact]
         self._facts: Callable[[StreamInfo], Any] = attrgetter(*dict.fromkeys(names or ["protocol"]))
         """the combination"""
+        as_json = any([part.as_json for part in open_parts])
         fields = [part for part in open_parts if part.operator.field]
-        others = [part for part in open_parts if not part.operator.field]
+        # Bytes are to be looked at before they stand in JSON.
+        raw = [part for part in open_parts if part.operator.raw and (not as_json or part.operator.kind is Kind.NUMBER)]
+        others = [part for part in open_parts if part not in fields and part not in raw]
         self._fields: tuple[bytes, ...] = tuple([part.operator.field for part in fields])
         """headers of the request: asked for all at once"""
         steps = [step_of(part.operator) for part in others]
-        as_json = any([part.as_json for part in open_parts])
         self._others: tuple[Text, ...] = tuple(
             [text for text, _ in steps] if as_json else [part.operator.text for part in others]
         )
         self._quotes: tuple[bool, ...] | None = (*[True for _ in fields], *[quotes for _, quotes in steps]) if as_json else None
         """of fields and others, which are strings in JSON; None: nothing is JSON"""
         self._absent: repeat[Any] = repeat(None if as_json else formatter.missing)
-        order = [(fields + others).index(part) for part in open_parts]
+        self._raw: Callable[[StreamInfo], Any] | None = None
+        """attributes that are in the line as they are: likewise"""
+        if raw:  # of a single one `attrgetter` would not make a tuple
+            self._raw = attrgetter(*[part.operator.raw for part in raw], raw[0].operator.raw)
+        order = [(fields + others + raw).index(part) for part in open_parts]
         self._pick: Callable[[list[Any]], Any] = itemgetter(*order) if order else itemgetter(slice(0))
+        self._numbers = frozenset([id(part) for part in raw if part.operator.kind is Kind.NUMBER])
         self._templates: dict[Any, bytes] = {}
         self._uses = 0
         self._resting = 0
@@ -88,6 +97,11 @@ class UsualLines:
         elif None in values:
             missing = self._formatter.missing
             values = [missing if text is None else text for text in values]
+        if self._raw is not None:
+            raw = self._raw(info)
+            if b"" in raw:
+                return self._formatter.format(info)
+            values += raw
         made: bytes = template % self._pick(values)
         return made
 
@@ -106,6 +120,6 @@ class UsualLines:
             elif part.operator.fact:
                 pieces.append(Formatter([part], missing).format(info).replace(b"%", b"%%"))
             else:
-                pieces.append(b"%b")
+                pieces.append(b"%d" if id(part) in self._numbers else b"%b")
         template = templates[combination] = b"".join(pieces)
         return template
