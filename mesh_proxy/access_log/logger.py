@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mesh_proxy.formatting.timing import TimeFormat
     from mesh_proxy.stream.planned_stream import PlannedStream
 
-LINES: Final = 64
+LINES: Final = 16
 """kept for one request head"""
 
 
@@ -68,9 +68,13 @@ class AccessLogger:
         if self._filter is not None and not self._filter(stream):
             return
         connection = stream.connection
+        cluster = stream.cluster
+        endpoint = stream.upstream
+        assert cluster is not None
+        assert endpoint is not None
         plan = stream.plan
         lines = plan.lines
-        key = (self, known, stream.upstream, connection.requested_server_name)
+        key = (self, known, connection.requested_server_name, cluster.config.alt_stat_name)
         line: PlannedLine | None = None if lines is None else lines.get(key)
         if line is None:
             stream.describe(known, took)
@@ -92,6 +96,7 @@ class AccessLogger:
             connection.local_address,
             connection.direct_remote_address,
             connection.connection_id,
+            endpoint.address_bytes,
         )
         self._sink.write(line.template % line.pick(values))
 

@@ -12,9 +12,9 @@ from mesh_proxy.formatting.operator import (
     DOWNSTREAM_DIRECT,
     DOWNSTREAM_LOCAL,
     DOWNSTREAM_REMOTE,
-    EACH,
     REQUEST_ID,
     SAME,
+    UPSTREAM_HOST,
     UPSTREAM_LOCAL,
     Operator,
     Syntax,
@@ -52,7 +52,6 @@ def port_of(address: bytes) -> int | None:
 
 def _register_address(name: str, address: Callable[[StreamInfo], bytes], place: int, raw: str = "") -> None:
     """An address, and the same without its port and the port alone. `raw` is the attribute if it is one."""
-    part = SAME if place == SAME else EACH
 
     def whole(info: StreamInfo) -> bytes | None:
         return address(info) or None
@@ -64,8 +63,8 @@ def _register_address(name: str, address: Callable[[StreamInfo], bytes], place: 
         return port_of(address(info))
 
     register_text(f"{name}_ADDRESS", whole, place, raw=raw)
-    register_text(f"{name}_ADDRESS_WITHOUT_PORT", without_port, part)
-    register_number(f"{name}_PORT", port, part)
+    register_text(f"{name}_ADDRESS_WITHOUT_PORT", without_port)
+    register_number(f"{name}_PORT", port)
 
 
 _register_address("DOWNSTREAM_REMOTE", lambda info: info.remote_address, DOWNSTREAM_REMOTE, "remote_address")
@@ -84,7 +83,7 @@ _register_address(
     "UPSTREAM_REMOTE",
     # Only once connected; UPSTREAM_HOST is there before.
     lambda info: info.upstream.address_bytes if info.upstream is not None and info.upstream_local_address else b"",
-    SAME,
+    UPSTREAM_HOST,
 )
 
 
@@ -174,9 +173,9 @@ register_text("RESPONSE_FLAGS_LONG", lambda info: long_names(info.flags).encode(
 register_text("CONNECTION_TERMINATION_DETAILS", _termination, SAME, fact="connection.termination_details")
 register_text("ROUTE_NAME", _route_name, SAME, fact="route_name")
 register_text("VIRTUAL_HOST_NAME", _from_text(lambda info: info.virtual_host_name), SAME, fact="virtual_host_name")
-register_text("UPSTREAM_HOST", _upstream_host, SAME)
-register_text("UPSTREAM_HOST_NAME", _upstream_host_name, SAME)
-register_text("UPSTREAM_HOST_NAME_WITHOUT_PORT", _upstream_host_name_without_port, SAME)
+register_text("UPSTREAM_HOST", _upstream_host, UPSTREAM_HOST)
+register_text("UPSTREAM_HOST_NAME", _upstream_host_name)
+register_text("UPSTREAM_HOST_NAME_WITHOUT_PORT", _upstream_host_name_without_port)
 register_text("UPSTREAM_CLUSTER", _cluster, SAME)
 register_text("UPSTREAM_CLUSTER_RAW", _cluster_name, SAME, fact="cluster_name")
 register_text("UPSTREAM_TRANSPORT_FAILURE_REASON", _upstream_failure, SAME, fact="upstream_transport_failure")

@@ -20,7 +20,6 @@ from mesh_proxy.formatting.operator import (
     SAME,
     SERVICE_TIME,
     START_TIME,
-    UPSTREAM_LOCAL,
     Kind,
     Operator,
     Text,
@@ -136,11 +135,7 @@ class Formatter:
                 continue
             operator = part.operator
             place = operator.place
-            if (
-                (place == REQUEST_ID and not makes_id)
-                or (place == SERVICE_TIME and not timed)
-                or (place == UPSTREAM_LOCAL and not info.upstream_local_address)
-            ):
+            if (place == REQUEST_ID and not makes_id) or (place == SERVICE_TIME and not timed):
                 place = SAME
             if place >= 0:
                 conversion = b"%d" if place in NUMBERS else b"%b"

@@ -82,8 +82,8 @@ def _factory(source: Source, place: int) -> Callable[[str, int | None], Operator
 
 
 register("DYNAMIC_METADATA", _factory(_dynamic, EACH), Syntax.PARAMETER_REQUIRED | Syntax.LENGTH)
-register("CLUSTER_METADATA", _factory(_cluster, SAME), Syntax.PARAMETER_REQUIRED)
-register("UPSTREAM_METADATA", _factory(_upstream, SAME), Syntax.PARAMETER_REQUIRED)
+register("CLUSTER_METADATA", _factory(_cluster, EACH), Syntax.PARAMETER_REQUIRED)
+register("UPSTREAM_METADATA", _factory(_upstream, EACH), Syntax.PARAMETER_REQUIRED)
 
 _SOURCES: Final[Mapping[str, Source]] = {"DYNAMIC": _dynamic, "CLUSTER": _cluster, "UPSTREAM_HOST": _upstream, "ROUTE": _route}
 
@@ -96,7 +96,7 @@ def _metadata(parameter: str, length: int | None) -> Operator:
         raise ValueError(f"{kind!r}: supported are {', '.join(_SOURCES)}")
     if not rest:
         raise ValueError("a namespace is needed")
-    return _factory(source, EACH if source is _dynamic else SAME)(rest, length)
+    return _factory(source, SAME if source is _route else EACH)(rest, length)
 
 
 register("METADATA", _metadata, Syntax.PARAMETER_REQUIRED | Syntax.LENGTH)

@@ -21,7 +21,8 @@ Value = Callable[[StreamInfo], Any]
 EACH: Final = -2
 """nothing is known about it: it is asked for each request, and the long way is taken"""
 SAME: Final = -1
-"""it is the same for all requests with the same plan, the same known response head, the same endpoint and the same server name"""
+"""it is the same for all requests with the same plan, the same known response head, and what else `AccessLogger.log_planned` makes
+its key of"""
 START_TIME: Final = 0
 """from here on: what differs from request to request, as a place in the values that `PlannedLine.pick` takes"""
 DURATION: Final = 1
@@ -34,6 +35,7 @@ DOWNSTREAM_REMOTE: Final = 5
 DOWNSTREAM_LOCAL: Final = 6
 DOWNSTREAM_DIRECT: Final = 7
 CONNECTION_ID: Final = 8
+UPSTREAM_HOST: Final = 9
 NUMBERS: Final = (DURATION, CONNECTION_ID)
 """the places whose values are integers; those of the others are bytes"""
 

@@ -29,15 +29,16 @@ class UsualLines:
 
     __slots__ = (
         "_absent",
+        "_as_json",
         "_facts",
         "_fields",
         "_formatter",
         "_numbers",
         "_others",
         "_pick",
-        "_quotes",
         "_raw",
         "_resting",
+        "_strings",
         "_templates",
         "_uses",
     )
@@ -52,21 +53,21 @@ class UsualLines:
         fields = [part for part in open_parts if part.operator.field]
         # Bytes are to be looked at before they stand in JSON.
         raw = [part for part in open_parts if part.operator.raw and (not as_json or part.operator.kind is Kind.NUMBER)]
-        others = [part for part in open_parts if part not in fields and part not in raw]
+        strings = [part for part in open_parts if part not in fields + raw and (not as_json or part.operator.kind is Kind.STRING)]
+        others = [part for part in open_parts if part not in fields + raw + strings]
         self._fields: tuple[bytes, ...] = tuple([part.operator.field for part in fields])
         """headers of the request: asked for all at once"""
-        steps = [step_of(part.operator) for part in others]
-        self._others: tuple[Text, ...] = tuple(
-            [text for text, _ in steps] if as_json else [part.operator.text for part in others]
-        )
-        self._quotes: tuple[bool, ...] | None = (*[True for _ in fields], *[quotes for _, quotes in steps]) if as_json else None
-        """of fields and others, which are strings in JSON; None: nothing is JSON"""
+        self._strings: tuple[Text, ...] = tuple([part.operator.text for part in strings])
+        self._as_json = as_json
+        """fields and strings are quoted, and what is missing is null"""
+        self._others: tuple[Text, ...] = tuple([step_of(part.operator)[0] for part in others])
+        """what else stands in JSON"""
         self._absent: repeat[Any] = repeat(None if as_json else formatter.missing)
         self._raw: Callable[[StreamInfo], Any] | None = None
         """attributes that are in the line as they are: likewise"""
         if raw:  # of a single one `attrgetter` would not make a tuple
             self._raw = attrgetter(*[part.operator.raw for part in raw], raw[0].operator.raw)
-        order = [(fields + others + raw).index(part) for part in open_parts]
+        order = [(fields + strings + others + raw).index(part) for part in open_parts]
         self._pick: Callable[[list[Any]], Any] = itemgetter(*order) if order else itemgetter(slice(0))
         self._numbers = frozenset([id(part) for part in raw if part.operator.kind is Kind.NUMBER])
         self._templates: dict[Any, bytes] = {}
@@ -85,15 +86,14 @@ class UsualLines:
             template = self._learn(combination, info)
         values: list[Any] = [
             *map(info.request.headers.first.get, self._fields, self._absent),
-            *[text_of(info) for text_of in self._others],
+            *[text_of(info) for text_of in self._strings],
         ]
-        if self._quotes is not None:
-            for index, quotes in enumerate(self._quotes):
-                text = values[index]
-                if text is None:
-                    values[index] = b"null"
-                elif quotes:
-                    values[index] = quoted(text) if unsafe(text) else b'"%b"' % text
+        if self._as_json:
+            if unsafe(b"".join(filter(None, values))):
+                values = [b"null" if text is None else quoted(text) for text in values]
+            else:
+                values = [b"null" if text is None else b'"%b"' % text for text in values]
+            values += [text_of(info) or b"null" for text_of in self._others]
         elif None in values:
             missing = self._formatter.missing
             values = [missing if text is None else text for text in values]

@@ -117,8 +117,10 @@ class PlannedStream(PlannedHttp2):
         assert cluster is not None
         assert endpoint is not None
         loggers = manager.access_loggers
-        if cluster.health is not None or (loggers and (self.flags or not self.connection.local_port)):
+        if cluster.health is not None:
             return False
+        if loggers and (self.flags or not self.connection.local_port or not self.upstream_local_address):
+            return False  # unix sockets have no addresses in the usual form
         plan = plan_of(known, manager)
         if plan is None:
             return False
