@@ -21,8 +21,7 @@ Value = Callable[[StreamInfo], Any]
 EACH: Final = -2
 """nothing is known about it: it is asked for each request, and the long way is taken"""
 SAME: Final = -1
-"""it is the same for all requests with the same plan, the same known response head, and what else `AccessLogger.log_planned` makes
-its key of"""
+"""it is the same for all requests with the same plan, the same known response head and the rest of `log_planned`'s key"""
 START_TIME: Final = 0
 """from here on: what differs from request to request, as a place in the values that `PlannedLine.pick` takes"""
 DURATION: Final = 1
