@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mesh_proxy.access_log.filters import LogFilter, compile_filter, is_plannable
 from mesh_proxy.config.model import AccessLogConfig
 from mesh_proxy.formatting import DEFAULT_FORMAT, Formatter, PlannedLine, UsualLines, compile_format, compile_json
+from mesh_proxy.formatting.line import unsafe
 from mesh_proxy.stream.info import StreamInfo
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class AccessLogger:
         ValueError: a format or filter is not valid.
     """
 
-    __slots__ = ("_clock", "_filter", "_format", "_formatter", "_sink", "_usual", "path", "plannable")
+    __slots__ = ("_as_json", "_clock", "_filter", "_format", "_formatter", "_sink", "_usual", "path", "plannable")
 
     def __init__(self, config: AccessLogConfig, sinks: SinkSet, runtime: Mapping[str, Any]) -> None:
         self.path = config.path
@@ -46,6 +47,7 @@ class AccessLogger:
         self._format: Callable[[StreamInfo], bytes] = made.format
         self._usual: UsualLines | None = UsualLines(made) if isinstance(made, Formatter) else None
         self._formatter: Formatter | None = made if isinstance(made, Formatter) else None
+        self._as_json = config.json_format is not None
         self._clock: TimeFormat | None = made.clock
         self.plannable: bool = made.plannable and (config.filter is None or is_plannable(config.filter))
         """`log_planned` can do it"""
@@ -63,7 +65,7 @@ class AccessLogger:
         Args:
             stream: knows when it ended and with which status.
             known: the head that answered it.
-            took: `x-envoy-upstream-service-time`; empty if the response has none of ours.
+            took: `x-envoy-upstream-service-time` of the response; empty if it has none.
         """
         if self._filter is not None and not self._filter(stream):
             return
@@ -79,10 +81,15 @@ class AccessLogger:
         if line is None:
             stream.describe(known, took)
             assert self._formatter is not None
-            line = self._formatter.plan(stream, makes_id=plan.makes_id, timed=bool(took))
+            line = self._formatter.plan(stream, has_id=b"x-request-id" in plan.own, timed=bool(took))
             if lines is None or len(lines) >= LINES:
                 lines = plan.lines = {}
             lines[key] = line
+        request_id = stream.request.headers.first.get(b"x-request-id")
+        if self._as_json and request_id is not None and not plan.makes_id and unsafe(request_id):
+            stream.describe(known, took)
+            self._sink.write(self._format(stream))
+            return
         start = stream.start_time
         clock = self._clock
         values = (
@@ -90,7 +97,7 @@ class AccessLogger:
             b"" if clock is None else clock.format(connection.start_wall + (start - connection.start_monotonic)),
             int((stream.end_time - start) * 1000 + 1e-6),
             took,
-            stream.request.headers.first.get(b"x-request-id"),
+            request_id,
             stream.upstream_local_address,
             stream.remote_address,
             connection.local_address,

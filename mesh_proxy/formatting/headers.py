@@ -9,6 +9,7 @@ from urllib.parse import unquote_to_bytes
 from mesh_codecs.grpc import STATUS_NAMES, is_grpc_content_type, status_of_http
 from mesh_codecs.grpc.status import INVALID
 from mesh_codecs.headers import Headers
+from mesh_codecs.http1.grammar import OWN
 from mesh_proxy.formatting.operator import (
     EACH,
     REQUEST_ID,
@@ -140,7 +141,9 @@ def _register_headers(names: tuple[str, ...], source: Callable[[bytes], Text], s
         register(name, factory, _HEADER)
 
 
-_register_headers(("REQ", "REQUEST_HEADER", "STREAM_INFO_REQ"), _request_text, {b"x-request-id": REQUEST_ID})
+_register_headers(
+    ("REQ", "REQUEST_HEADER", "STREAM_INFO_REQ"), _request_text, dict.fromkeys(OWN, EACH) | {b"x-request-id": REQUEST_ID}
+)
 _register_headers(("RESP", "RESPONSE_HEADER"), _response_text, {b"x-envoy-upstream-service-time": SERVICE_TIME, b"date": EACH})
 _register_headers(("TRAILER", "RESPONSE_TRAILER"), _trailer_text, {})
 
@@ -287,6 +290,6 @@ def _response_trailers_bytes(info: StreamInfo) -> int:
     return _size(info.response_trailers) if info.response_trailers is not None else 0
 
 
-register_number("REQUEST_HEADERS_BYTES", _request_headers_bytes, SAME)
+register_number("REQUEST_HEADERS_BYTES", _request_headers_bytes)
 register_number("RESPONSE_HEADERS_BYTES", _response_headers_bytes)
 register_number("RESPONSE_TRAILERS_BYTES", _response_trailers_bytes, SAME)

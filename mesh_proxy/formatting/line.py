@@ -119,13 +119,13 @@ class Formatter:
                 values.append(b'"%b"' % text)
         return self._template % tuple(values)
 
-    def plan(self, info: StreamInfo, *, makes_id: bool, timed: bool) -> PlannedLine:
+    def plan(self, info: StreamInfo, *, has_id: bool, timed: bool) -> PlannedLine:
         """The line of all streams that equal this one, which is as it is at its end. For a format that is `plannable`.
 
         Args:
             info: what is known.
-            makes_id: every request has an id of its own, which we made.
-            timed: every response says how long it took.
+            has_id: every request has an id of its own.
+            timed: every response says how long it took, which is another time each time.
         """
         template: list[bytes] = []
         places: list[int] = []
@@ -135,7 +135,7 @@ class Formatter:
                 continue
             operator = part.operator
             place = operator.place
-            if (place == REQUEST_ID and not makes_id) or (place == SERVICE_TIME and not timed):
+            if (place == REQUEST_ID and not has_id) or (place == SERVICE_TIME and not timed):
                 place = SAME
             if place >= 0:
                 conversion = b"%d" if place in NUMBERS else b"%b"

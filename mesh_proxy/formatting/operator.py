@@ -28,7 +28,7 @@ DURATION: Final = 1
 SERVICE_TIME: Final = 2
 """`x-envoy-upstream-service-time`"""
 REQUEST_ID: Final = 3
-"""`x-request-id` that we made"""
+"""`x-request-id`"""
 UPSTREAM_LOCAL: Final = 4
 DOWNSTREAM_REMOTE: Final = 5
 DOWNSTREAM_LOCAL: Final = 6

@@ -130,7 +130,8 @@ class PlannedStream(PlannedHttp2):
             time = MILLISECONDS[took] if 0 <= took < len(MILLISECONDS) else b"%d" % took
             head = plan.before + time + plan.after
         elif plan.passes:
-            head = plan.before + known.time(data, len(data) - known.length) + plan.passes
+            time = known.time(data, len(data) - known.length)
+            head = plan.before + time + plan.passes
         else:
             head = plan.before
         caller = self.caller

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,8 @@ EVERY_TEXT = "".join(f"{name}=<{form}>;" for name, form in EVERY.items()).replac
 SENT = {
     "plain": b"GET /x HTTP/1.1\r\nhost: a\r\nuser-agent: u%s\r\n\r\n",
     "quotes": b'GET /"x\\ HTTP/1.1\r\nhost: a\r\nuser-agent: "\\\t\xc3\xa9\xff%\r\nx-quoted: "\xe4"\r\n\r\n',
+    "another sidecar's": b"GET /x HTTP/1.1\r\nhost: a\r\nx-request-id: <id>\r\ntraceparent: <id>\r\n\r\n",
+    "odd ids": b'GET /x HTTP/1.1\r\nhost: a\r\nx-request-id: "<id>\\\r\n\r\n',
     "empty post": b"POST /named HTTP/1.1\r\nhost: b:81\r\ncontent-length: 0\r\nx-envoy-internal: true\r\n\r\n",
 }
 
@@ -107,7 +110,7 @@ async def lines(path: Path, hcm: str, sent: bytes, responses: tuple[bytes, ...] 
         names.setdefault(b"127.0.0.1:%d" % port, b"<upstream connection>")
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
-                got = re.search(rb"x-request-id: ([0-9a-f-]{36})", await head(reader))
+                got = re.search(rb'x-request-id: "?([0-9a-f-]{36})', await head(reader))
                 assert got is not None
                 names[got[1]] = b"<id %d>" % answers
                 writer.write(responses[answers % len(responses)])
@@ -121,7 +124,7 @@ async def lines(path: Path, hcm: str, sent: bytes, responses: tuple[bytes, ...] 
             names[b"127.0.0.1:%d" % writer.get_extra_info("peername")[1]] = b"<listener>"
         for _ in range(TIMES):
             for reader, writer in callers:
-                writer.write(sent)
+                writer.write(sent.replace(b"<id>", str(uuid.uuid4()).encode()))
                 length = re.search(rb"content-length: (\d+)", await head(reader))
                 assert length is not None
                 await reader.readexactly(int(length[1]))
@@ -197,6 +200,21 @@ CONDITIONS = {
 }
 
 
+def test_the_time_of_another_sidecar(tmp_path: Path, planned: list[str]) -> None:
+    """It is told where the router adds none of its own."""
+    responses = tuple(OK.replace(b"content", b"x-envoy-upstream-service-time: %d\r\ncontent" % number) for number in range(10))
+    quiet = "http_filters: [{name: router, typed_config: {'@type': %s, suppress_envoy_headers: true}}]"
+    hcm = quiet % "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+    log = tmp_path / "log"
+
+    async def test() -> None:
+        found = await lines(log, f"{log_of(log, '%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%|')}, {hcm}", SENT["plain"], responses)
+        assert found == [b"0|1|2|3|4|5|6|7|8|9|"]
+
+    run(test())
+    assert planned or COMPILED
+
+
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_conditions(name: str, tmp_path: Path, planned: list[str]) -> None:
     condition, expected = CONDITIONS[name]
@@ -252,6 +270,8 @@ def test_two_logs_with_lines_of_their_own(tmp_path: Path, planned: list[str]) ->
         ({"json_format": {"a": "at %START_TIME%"}}, False),
         ({"json_format": {"a": "%PROTOCOL%"}, "omit_empty_values": True}, False),
         ({"text_format": "%REQ(x-request-id):8%"}, False),
+        ({"text_format": "%REQ(traceparent)%"}, False),
+        ({"text_format": "%REQUEST_HEADERS_BYTES%"}, False),
         ({"text_format": "%REQ(x-request-id?x-b)%"}, False),
         ({"text_format": "%REQ(user-agent):8%"}, True),
         ({"text_format": "%RESP(date)%"}, False),
