@@ -34,7 +34,7 @@ class AccessLogger:
         ValueError: a format or filter is not valid.
     """
 
-    __slots__ = ("_as_json", "_clock", "_filter", "_format", "_formatter", "_sink", "_usual", "path", "plannable")
+    __slots__ = ("_as_json", "_clock", "_filter", "_format", "_formatter", "_plans", "_sink", "_usual", "answerable", "path")
 
     def __init__(self, config: AccessLogConfig, sinks: SinkSet, runtime: Mapping[str, Any]) -> None:
         self.path = config.path
@@ -49,8 +49,10 @@ class AccessLogger:
         self._formatter: Formatter | None = made if isinstance(made, Formatter) else None
         self._as_json = config.json_format is not None
         self._clock: TimeFormat | None = made.clock
-        self.plannable: bool = made.plannable and (config.filter is None or is_plannable(config.filter))
+        self.answerable: bool = made.answerable
         """`log_planned` can do it"""
+        self._plans = made.plannable and (config.filter is None or is_plannable(config.filter))
+        """and does it by lines that are planned"""
         self._sink: Sink = sinks.get(config.path)
 
     def log(self, info: StreamInfo) -> None:
@@ -60,13 +62,18 @@ class AccessLogger:
             self._sink.write(self._format(info) if usual is None or info.request is None else usual.format(info))
 
     def log_planned(self, stream: PlannedStream, known: KnownResponse, took: bytes) -> None:
-        """The same for a stream that went the shortest way: only what it has of its own is put into a line that is there.
+        """The same for a stream that went the shortest way. Where the format allows it, only what it has of its own is put into a
+        line that is there.
 
         Args:
             stream: knows when it ended and with which status.
             known: the head that answered it.
             took: `x-envoy-upstream-service-time` of the response; empty if it has none.
         """
+        if not self._plans:
+            stream.describe(known, took)
+            self.log(stream)
+            return
         if self._filter is not None and not self._filter(stream):
             return
         connection = stream.connection

@@ -12,6 +12,7 @@ from mesh_proxy.formatting.operator import (
     DOWNSTREAM_DIRECT,
     DOWNSTREAM_LOCAL,
     DOWNSTREAM_REMOTE,
+    EACH,
     REQUEST_ID,
     SAME,
     UPSTREAM_HOST,
@@ -63,8 +64,8 @@ def _register_address(name: str, address: Callable[[StreamInfo], bytes], place: 
         return port_of(address(info))
 
     register_text(f"{name}_ADDRESS", whole, place, raw=raw)
-    register_text(f"{name}_ADDRESS_WITHOUT_PORT", without_port)
-    register_number(f"{name}_PORT", port)
+    register_text(f"{name}_ADDRESS_WITHOUT_PORT", without_port, EACH)
+    register_number(f"{name}_PORT", port, EACH)
 
 
 _register_address("DOWNSTREAM_REMOTE", lambda info: info.remote_address, DOWNSTREAM_REMOTE, "remote_address")
@@ -174,8 +175,8 @@ register_text("CONNECTION_TERMINATION_DETAILS", _termination, SAME, fact="connec
 register_text("ROUTE_NAME", _route_name, SAME, fact="route_name")
 register_text("VIRTUAL_HOST_NAME", _from_text(lambda info: info.virtual_host_name), SAME, fact="virtual_host_name")
 register_text("UPSTREAM_HOST", _upstream_host, UPSTREAM_HOST)
-register_text("UPSTREAM_HOST_NAME", _upstream_host_name)
-register_text("UPSTREAM_HOST_NAME_WITHOUT_PORT", _upstream_host_name_without_port)
+register_text("UPSTREAM_HOST_NAME", _upstream_host_name, EACH)
+register_text("UPSTREAM_HOST_NAME_WITHOUT_PORT", _upstream_host_name_without_port, EACH)
 register_text("UPSTREAM_CLUSTER", _cluster, SAME)
 register_text("UPSTREAM_CLUSTER_RAW", _cluster_name, SAME, fact="cluster_name")
 register_text("UPSTREAM_TRANSPORT_FAILURE_REASON", _upstream_failure, SAME, fact="upstream_transport_failure")
@@ -185,7 +186,7 @@ register_text(
 )
 register_text("ACCESS_LOG_TYPE", _access_log_type, SAME)
 register_text("LOCAL_REPLY_BODY", lambda info: info.local_reply_body, SAME)
-register_text("UNIQUE_ID", lambda info: _unique_id())
+register_text("UNIQUE_ID", lambda info: _unique_id(), EACH)
 register_text("STREAM_ID", _stream_id, REQUEST_ID)
 # Until there is tracing.
 register_text("TRACE_ID", _unknown, SAME)

@@ -290,6 +290,6 @@ def _response_trailers_bytes(info: StreamInfo) -> int:
     return _size(info.response_trailers) if info.response_trailers is not None else 0
 
 
-register_number("REQUEST_HEADERS_BYTES", _request_headers_bytes)
-register_number("RESPONSE_HEADERS_BYTES", _response_headers_bytes)
+register_number("REQUEST_HEADERS_BYTES", _request_headers_bytes, EACH)
+register_number("RESPONSE_HEADERS_BYTES", _response_headers_bytes, EACH)
 register_number("RESPONSE_TRAILERS_BYTES", _response_trailers_bytes, SAME)

@@ -12,7 +12,7 @@ from json.encoder import encode_basestring
 from typing import Any, Final
 
 from mesh_proxy.formatting.line import Formatter, Part
-from mesh_proxy.formatting.operator import EACH, SAME, Operator, Value, string_operator
+from mesh_proxy.formatting.operator import EACH, SAME, UNKNOWN, Operator, Value, string_operator
 from mesh_proxy.formatting.parser import parse
 from mesh_proxy.stream.info import StreamInfo
 
@@ -22,13 +22,15 @@ _MISSING: Final = object()
 class SparseJson:
     """A JSON format without the keys whose values are missing: the object is put together for each line."""
 
-    __slots__ = ("_root",)
+    __slots__ = ("_root", "answerable")
 
     clock: None = None
     plannable = False
 
-    def __init__(self, root: Value) -> None:
+    def __init__(self, root: Value, *, answerable: bool) -> None:
         self._root = root
+        self.answerable = answerable
+        """see `Formatter`"""
 
     def format(self, info: StreamInfo) -> bytes:
         """The line of one stream."""
@@ -50,10 +52,11 @@ def compile_json(
     Raises:
         ValueError: a format is wrong or a leaf has another type.
     """
-    if omit_empty:
-        return SparseJson(_dynamic_node(json_format, sort, path))
     pieces: list[str | Operator] = []
     _flatten(json_format, sort, path, pieces)
+    if omit_empty:
+        answerable = all([isinstance(piece, str) or piece.place != UNKNOWN for piece in pieces])
+        return SparseJson(_dynamic_node(json_format, sort, path), answerable=answerable)
     parts: list[bytes | Part] = []
     literal = ""
     for piece in [*pieces, "\n"]:
@@ -75,6 +78,8 @@ def _leaf(text: str, path: str, omit_empty: bool) -> Operator | str:
     )
     if formatter.literal is not None:
         return formatter.literal.decode()
+    if not formatter.answerable:
+        return string_operator(formatter.format)
     same = all(isinstance(piece, bytes) or piece.place == SAME for piece in pieces)
     return string_operator(formatter.format, None, SAME if same else EACH)
 

@@ -20,6 +20,7 @@ from mesh_proxy.formatting.operator import (
     SAME,
     SERVICE_TIME,
     START_TIME,
+    UNKNOWN,
     Kind,
     Operator,
     Text,
@@ -72,7 +73,7 @@ class Formatter:
         missing: stands for a bare operator that has nothing to say.
     """
 
-    __slots__ = ("_bare", "_steps", "_template", "clock", "literal", "missing", "parts", "plannable")
+    __slots__ = ("_bare", "_steps", "_template", "answerable", "clock", "literal", "missing", "parts", "plannable")
 
     def __init__(self, parts: list[bytes | Part], missing: bytes = b"-") -> None:
         self.parts = parts
@@ -91,11 +92,13 @@ class Formatter:
         self.clock: TimeFormat | None = clocks[0].operator.clock if clocks else None
         """how the time of the beginning is written"""
         self.plannable = (
-            all([part.operator.place != EACH for part in dynamic])
+            all([part.operator.place > EACH for part in dynamic])
             and len(clocks) < 2
             and (self.clock is None or self.clock.plain or not clocks[0].as_json)
         )
         """nothing is in it but what is the same for equal requests, or has a place"""
+        self.answerable = all([part.operator.place != UNKNOWN for part in dynamic])
+        """nothing is in it but what is known of requests that go the shortest way"""
 
     def format(self, info: StreamInfo) -> bytes:
         """The text for one stream."""

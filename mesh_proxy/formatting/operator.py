@@ -18,8 +18,10 @@ Value = Callable[[StreamInfo], Any]
 
 # How an operator's text comes about for a request that goes the shortest way (`mesh_proxy.stream.planned_stream`).
 
+UNKNOWN: Final = -3
+"""it is known only of a request that went the long way"""
 EACH: Final = -2
-"""nothing is known about it: it is asked for each request, and the long way is taken"""
+"""it is known, and asked for each request"""
 SAME: Final = -1
 """it is the same for all requests with the same plan, the same known response head and the rest of `log_planned`'s key"""
 START_TIME: Final = 0
@@ -57,7 +59,7 @@ class Operator:
         text: its text.
         value: its value in JSON.
         kind: what that value is.
-        place: `EACH`, `SAME` or a place in the values of each request.
+        place: `UNKNOWN`, `EACH`, `SAME` or a place in the values of each request.
         clock: how it writes a time, where the place is `START_TIME`.
         fact: the attribute of `StreamInfo` on which alone its text depends, if that has few values; else empty.
         field: the header of the request that its text is; empty if it is another.
@@ -71,7 +73,7 @@ class Operator:
         text: Text,
         value: Value,
         kind: Kind = Kind.ANY,
-        place: int = EACH,
+        place: int = UNKNOWN,
         clock: TimeFormat | None = None,
         fact: str = "",
         field: bytes = b"",
@@ -111,7 +113,7 @@ def text_of(value: bytes | None) -> str | None:
 def string_operator(
     text: Text,
     length: int | None = None,
-    place: int = EACH,
+    place: int = UNKNOWN,
     *,
     clock: TimeFormat | None = None,
     fact: str = "",
@@ -127,10 +129,12 @@ def string_operator(
         value = text(info)
         return None if value is None else value[:size]
 
-    return Operator(cut, lambda info: text_of(cut(info)), Kind.STRING, SAME if place == SAME else EACH, None, fact)
+    return Operator(cut, lambda info: text_of(cut(info)), Kind.STRING, place if place < 0 else EACH, None, fact)
 
 
-def number_operator(number: Callable[[StreamInfo], int | None], place: int = EACH, *, fact: str = "", raw: str = "") -> Operator:
+def number_operator(
+    number: Callable[[StreamInfo], int | None], place: int = UNKNOWN, *, fact: str = "", raw: str = ""
+) -> Operator:
     """An operator whose value is a number."""
 
     def text(info: StreamInfo) -> bytes | None:
@@ -145,14 +149,14 @@ def register(name: str, factory: Factory, syntax: Syntax = Syntax.PLAIN) -> None
     OPERATORS[name] = (syntax, factory)
 
 
-def register_text(name: str, text: Text, place: int = EACH, *, fact: str = "", raw: str = "") -> None:
+def register_text(name: str, text: Text, place: int = UNKNOWN, *, fact: str = "", raw: str = "") -> None:
     """A command without parameters whose value is a string."""
     operator = string_operator(text, None, place, fact=fact, raw=raw)
     register(name, lambda parameter, length: operator)
 
 
 def register_number(
-    name: str, number: Callable[[StreamInfo], int | None], place: int = EACH, *, fact: str = "", raw: str = ""
+    name: str, number: Callable[[StreamInfo], int | None], place: int = UNKNOWN, *, fact: str = "", raw: str = ""
 ) -> None:
     """A command without parameters whose value is a number."""
     operator = number_operator(number, place, fact=fact, raw=raw)

@@ -187,9 +187,9 @@ def _duration(info: StreamInfo) -> int:
 
 register_number("DURATION", _duration, DURATION)
 register_number("REQUEST_DURATION", lambda info: _milliseconds(info.start_time, info.request_end_time), SAME)
-register_number("REQUEST_TX_DURATION", lambda info: _milliseconds(info.start_time, info.last_upstream_tx_time))
-register_number("RESPONSE_DURATION", lambda info: _milliseconds(info.start_time, info.first_upstream_rx_time))
-register_number("RESPONSE_TX_DURATION", lambda info: _milliseconds(info.first_upstream_rx_time, info.end_time))
+register_number("REQUEST_TX_DURATION", lambda info: _milliseconds(info.start_time, info.last_upstream_tx_time), EACH)
+register_number("RESPONSE_DURATION", lambda info: _milliseconds(info.start_time, info.first_upstream_rx_time), DURATION)
+register_number("RESPONSE_TX_DURATION", lambda info: _milliseconds(info.first_upstream_rx_time, info.end_time), EACH)
 
 _POINTS: Final[dict[str, Callable[[StreamInfo], float]]] = {
     "DS_RX_BEG": attrgetter("start_time"),
@@ -218,7 +218,7 @@ def _common_duration(parameter: str, length: int | None) -> Operator:
         first, last = start(info), end(info)
         return int((last - first) * factor + 1e-6) if first and last and last >= first else None
 
-    return number_operator(number)
+    return number_operator(number, EACH)
 
 
 def _never(info: StreamInfo) -> float:

@@ -104,14 +104,14 @@ class HttpManager:
         self.via = config.via.encode()
         self.returns_request_id = config.always_set_request_id_in_response
         self.plain = (
-            all([logger.plannable for logger in self.access_loggers])
+            all([logger.answerable for logger in self.access_loggers])
             and not config.max_stream_duration_s
             and not config.max_requests_per_connection
             and not self.via
             and not self.returns_request_id
         )
-        """beside filters nobody looks at requests and responses that are as always, and access logs have lines for them:
-        `mesh_proxy.stream.planned_stream`"""
+        """beside filters nobody looks at requests and responses that are as always, and access logs can say of them what they
+        are to say: `mesh_proxy.stream.planned_stream`"""
         self.suppress_envoy_headers = config.router.suppress_envoy_headers
         self.local_ip = context.local_ip
         self.upgrades = {upgrade.upgrade_type.lower().encode(): upgrade.enabled for upgrade in config.upgrades}

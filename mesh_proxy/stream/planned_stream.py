@@ -106,6 +106,7 @@ class PlannedStream(PlannedHttp2):
             if manager.access_loggers:
                 self.upstream_protocol = connection.protocol
                 self.upstream_local_address = connection.local_address
+                self.first_upstream_tx_time = self.last_upstream_tx_time = now
         else:
             self.on_pool_ready(connection)
 
@@ -177,5 +178,7 @@ class PlannedStream(PlannedHttp2):
         """Say what a log may ask of a stream that `known` answered, as it is after the long way."""
         self.details = "via_upstream"
         self.bytes_sent = known.length
+        now = self.end_time
+        self.first_upstream_rx_time = self.last_upstream_rx_time = self.first_downstream_tx_time = now
         fields = sent_fields(known, self.manager, took)
         self.response = ResponseHeaders(self.stream_id, known.status, Headers((), fields), False)

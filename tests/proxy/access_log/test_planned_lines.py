@@ -21,7 +21,7 @@ from mesh_codecs.http1.head_table import HeadTable
 from mesh_proxy.access_log import AccessLogger
 from mesh_proxy.config.model import AccessLogConfig, AccessLogFilterConfig
 from mesh_proxy.formatting import compile_format, compile_json
-from mesh_proxy.formatting.operator import EACH, OPERATORS, Syntax
+from mesh_proxy.formatting.operator import OPERATORS, UNKNOWN, Syntax
 from mesh_proxy.formatting.parser import compile_operator
 
 FILE = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
@@ -37,6 +37,8 @@ ISTIO = (
     '"%REQ(X-REQUEST-ID)%" "%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% '
     "%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n"
 )
+CHANGING = {"START_TIME_LOCAL", "EMIT_TIME", "EMIT_TIME_LOCAL", "UNIQUE_ID"}
+"""which no two lines have in common"""
 PARAMETERS = {
     "REQ": ("user-agent", "x-request-id", ":path", "x-quoted", "x-none?:authority", "x-request-id?x-none", "x-none", ":method"),
     "RESP": ("x-up", "x-envoy-upstream-service-time", "server", ":status", "date", "x-none", "content-length"),
@@ -53,12 +55,13 @@ def every_operator() -> dict[str, str]:
     for name, (syntax, _) in OPERATORS.items():
         plain = ("x",) if Syntax.PARAMETER_REQUIRED in syntax or name == "FILTER_STATE" else ("",)
         for parameter in PARAMETERS.get(name, plain):
-            if compile_operator(name, parameter or None, None).place != EACH and name != "START_TIME_LOCAL":
+            if compile_operator(name, parameter or None, None).place != UNKNOWN and name not in CHANGING:
                 found[f"{name}({parameter})"] = f"%{name}({parameter})%" if parameter else f"%{name}%"
     return found
 
 
 EVERY = every_operator()
+PLANNED = {name: form for name, form in EVERY.items() if compile_format(form).plannable}
 EVERY_TEXT = "".join(f"{name}=<{form}>;" for name, form in EVERY.items()).replace("%}", "}") + "100%%\n"
 SENT = {
     "plain": b"GET /x HTTP/1.1\r\nhost: a\r\nuser-agent: u%s\r\n\r\n",
@@ -141,7 +144,7 @@ def named(path: Path, names: dict[bytes, bytes]) -> list[bytes]:
         text = text.replace(found, name).replace(b"=<%b>" % port, b"=<port of %b>" % name)
         text = text.replace(b'()":%b,' % port, b'()":<port of %b>,' % name)
     text = re.sub(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", b"<time>", text)
-    text = re.sub(rb'((?:DURATION|CONNECTION_ID|SERVICE-TIME)(?:\([a-z-]*\))?"?[=:]<?"?)\d+', rb"\1<number>", text, flags=re.I)
+    text = re.sub(rb'((?:DURATION|CONNECTION_ID|SERVICE-TIME)(?:\([\w:-]*\))?"?[=:]<?"?)\d+', rb"\1<number>", text, flags=re.I)
     text = re.sub(rb'(service-time\)"?[=:]<?"?)\d+', rb"\1<number>", text)
     text = re.sub(rb' [23] \d+ \d+ "', b' <bytes> <ms> <ms> "', text)
     return text.splitlines()
@@ -185,6 +188,7 @@ CONDITIONS = {
     "flag": ({"response_flag_filter": {}}, 0),
     "header": ({"header_filter": {"header": {"name": ":path", "string_match": {"prefix": "/x"}}}}, 2 * TIMES),
     "share": ({"runtime_filter": {"runtime_key": "x", "percent_sampled": {"numerator": 100}}}, 2 * TIMES),
+    "grpc": ({"grpc_status_filter": {"statuses": ["UNAVAILABLE"]}}, TIMES),
     "no probe": ({"not_health_check_filter": {}}, 2 * TIMES),
     "both": (
         {
@@ -258,34 +262,35 @@ def test_two_logs_with_lines_of_their_own(tmp_path: Path, planned: list[str]) ->
 
 
 @pytest.mark.parametrize(
-    ("config", "plannable"),
+    ("config", "planned_lines", "answerable"),
     [
-        ({}, True),
-        ({"text_format": ISTIO}, True),
-        ({"json_format": {"a": {"b": ["%START_TIME%", "%DURATION%"]}, "c": "code %RESPONSE_CODE%"}}, True),
-        ({"text_format": '%START_TIME(%Y "%f" é)%'}, True),
-        ({"json_format": {"a": '%START_TIME(%Y "%f")%'}}, False),
-        ({"json_format": {"a": "%START_TIME(é)%"}}, False),
-        ({"text_format": "%START_TIME% %START_TIME(%s)%"}, False),
-        ({"json_format": {"a": "at %START_TIME%"}}, False),
-        ({"json_format": {"a": "%PROTOCOL%"}, "omit_empty_values": True}, False),
-        ({"text_format": "%REQ(x-request-id):8%"}, False),
-        ({"text_format": "%REQ(traceparent)%"}, False),
-        ({"text_format": "%REQUEST_HEADERS_BYTES%"}, False),
-        ({"text_format": "%REQ(x-request-id?x-b)%"}, False),
-        ({"text_format": "%REQ(user-agent):8%"}, True),
-        ({"text_format": "%RESP(date)%"}, False),
-        ({"text_format": "%DOWNSTREAM_WIRE_BYTES_SENT%"}, False),
-        ({"text_format": "%DYNAMIC_METADATA(a:b)%"}, False),
-        ({"text_format": "%DOWNSTREAM_TLS_VERSION%"}, False),
-        ({"text_format": "%DOWNSTREAM_PEER_URI_SAN%"}, True),
-        ({"filter": AccessLogFilterConfig(kind="grpc_status", values=("OK",))}, False),
-        ({"filter": AccessLogFilterConfig(kind="or", children=(AccessLogFilterConfig(kind="grpc_status"),))}, False),
-        ({"filter": AccessLogFilterConfig(kind="response_flag")}, True),
+        ({}, True, True),
+        ({"text_format": ISTIO}, True, True),
+        ({"json_format": {"a": {"b": ["%START_TIME%", "%DURATION%"]}, "c": "code %RESPONSE_CODE%"}}, True, True),
+        ({"text_format": '%START_TIME(%Y "%f" é)%'}, True, True),
+        ({"json_format": {"a": '%START_TIME(%Y "%f")%'}}, False, True),
+        ({"json_format": {"a": "%START_TIME(é)%"}}, False, True),
+        ({"text_format": "%START_TIME% %START_TIME(%s)%"}, False, True),
+        ({"json_format": {"a": "at %START_TIME%"}}, False, True),
+        ({"json_format": {"a": "%PROTOCOL%"}, "omit_empty_values": True}, False, True),
+        ({"json_format": {"a": ["%BYTES_SENT% %DOWNSTREAM_WIRE_BYTES_SENT%"]}, "omit_empty_values": True}, False, False),
+        ({"json_format": {"a": ["%BYTES_SENT% %DOWNSTREAM_WIRE_BYTES_SENT%"]}}, False, False),
+        ({"text_format": "%REQ(x-request-id):8%"}, False, True),
+        ({"text_format": "%REQ(traceparent)%"}, False, True),
+        ({"text_format": "%REQ(x-request-id?x-b)%"}, False, True),
+        ({"text_format": "%REQ(user-agent):8%"}, True, True),
+        ({"text_format": "%RESP(date)%"}, False, True),
+        ({"text_format": "%DOWNSTREAM_WIRE_BYTES_SENT%"}, False, False),
+        ({"text_format": "%DYNAMIC_METADATA(a:b)%"}, False, True),
+        ({"text_format": "%DOWNSTREAM_TLS_VERSION%"}, False, True),
+        ({"text_format": "%DOWNSTREAM_PEER_URI_SAN%"}, True, True),
+        ({"filter": AccessLogFilterConfig(kind="grpc_status", values=("OK",))}, False, True),
+        ({"filter": AccessLogFilterConfig(kind="or", children=(AccessLogFilterConfig(kind="grpc_status"),))}, False, True),
+        ({"filter": AccessLogFilterConfig(kind="response_flag")}, True, True),
     ],
     ids=str,
 )
-def test_what_can_be_planned(config: dict[str, Any], plannable: bool) -> None:
+def test_what_can_be_planned(config: dict[str, Any], planned_lines: bool, answerable: bool) -> None:
     class Sinks:
         def get(self, path: str) -> None:
             return None
@@ -293,7 +298,8 @@ def test_what_can_be_planned(config: dict[str, Any], plannable: bool) -> None:
     sinks: Any = Sinks()
     if COMPILED:
         pytest.skip("compiled classes take no stand-ins")
-    assert AccessLogger(AccessLogConfig(path="x", **config), sinks, {}).plannable is plannable
+    logger = AccessLogger(AccessLogConfig(path="x", **config), sinks, {})
+    assert (logger._plans, logger.answerable) == (planned_lines, answerable)
 
 
 def test_what_formats_say_of_themselves() -> None:
