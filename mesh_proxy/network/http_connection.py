@@ -163,7 +163,7 @@ class HttpConnection(HttpShell):
         manager = self.manager
         plan: RequestPlan | Literal[False] | None = known.note.get(self.info.place) if known.note is not None else None
         way = None
-        if plan and plan.table is manager.route_table and manager.plain:
+        if plan and plan.table is manager.route_table and manager.plain_http1:
             way = plan if manager.filter_chains is None else plan.beyond
         choice = None if way is None else way.choice
         context = self.context

@@ -59,6 +59,7 @@ class HttpManager:
         "overwrite_server",
         "pass_server",
         "plain",
+        "plain_http1",
         "plans",
         "request_queue",
         "require_path_checks",
@@ -103,15 +104,11 @@ class HttpManager:
         """None: x-forwarded-client-cert passes as it is"""
         self.via = config.via.encode()
         self.returns_request_id = config.always_set_request_id_in_response
-        self.plain = (
-            all([logger.answerable for logger in self.access_loggers])
-            and not config.max_stream_duration_s
-            and not config.max_requests_per_connection
-            and not self.via
-            and not self.returns_request_id
-        )
-        """beside filters nobody looks at requests and responses that are as always, and access logs can say of them what they
-        are to say: `mesh_proxy.stream.planned_stream`"""
+        usual = not (config.max_stream_duration_s or config.max_requests_per_connection or self.via or self.returns_request_id)
+        self.plain = usual and not self.access_loggers
+        """beside filters nobody looks at requests and responses that are as always: `mesh_proxy.stream.planned_http2`"""
+        self.plain_http1 = usual and all([logger.answerable for logger in self.access_loggers])
+        """or access logs do that can say of them what they are to say: `mesh_proxy.stream.planned_stream`"""
         self.suppress_envoy_headers = config.router.suppress_envoy_headers
         self.local_ip = context.local_ip
         self.upgrades = {upgrade.upgrade_type.lower().encode(): upgrade.enabled for upgrade in config.upgrades}

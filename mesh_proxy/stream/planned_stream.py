@@ -46,7 +46,7 @@ class PlannedStream(PlannedHttp2):
     ) -> None:
         """The head arrived, is all of the request, and what becomes of it is planned: `request` has the plan's head already.
         `before` is what is planned up to the filters, the same if there are none. Nobody looks at the response on its way
-        (`HttpManager.plain`; filters that repeat what they did have nothing to do with it)."""
+        (`HttpManager.plain_http1`; filters that repeat what they did have nothing to do with it)."""
         self.caller = caller
         self.plan = plan
         self.request_end_time = now

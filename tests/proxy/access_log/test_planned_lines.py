@@ -146,6 +146,7 @@ def named(path: Path, names: dict[bytes, bytes]) -> list[bytes]:
     text = re.sub(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", b"<time>", text)
     text = re.sub(rb'((?:DURATION|CONNECTION_ID|SERVICE-TIME)(?:\([\w:-]*\))?"?[=:]<?"?)\d+', rb"\1<number>", text, flags=re.I)
     text = re.sub(rb'(service-time\)"?[=:]<?"?)\d+', rb"\1<number>", text)
+    text = re.sub(rb"\w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT", b"<date>", text)
     text = re.sub(rb' [23] \d+ \d+ "', b' <bytes> <ms> <ms> "', text)
     return text.splitlines()
 
@@ -156,7 +157,9 @@ async def both_ways(
     one, other = tmp_path / "short", tmp_path / "long"
     short = await lines(one, log_of(one, form, condition), sent, responses, **parts)
     long = await lines(other, log_of(other, form, condition) + ", " + LONG, sent, responses, **parts)
-    assert short == long
+    for line, other_line in zip(short, long, strict=True):
+        # By pieces, so that a failure shows which one.
+        assert re.split(rb',"|;', line) == re.split(rb',"|;', other_line)
     return short
 
 
