@@ -67,7 +67,8 @@ class Http2Connection(Http2Clock):
 
     def __init__(self, manager: HttpManager, info: ConnectionInfo, owner: ConnectionOwner) -> None:
         super().__init__(manager, info, owner)
-        self._quiet = Http2Quiet(self)
+        self._quiet: Http2Quiet | None = None
+        """made when it is first sought"""
         self._open_known()
         self._most_requests = manager.config.max_requests_per_connection or NO_LIMIT
 
@@ -134,6 +135,10 @@ class Http2Connection(Http2Clock):
             self._timer.cancel()
         if self._head_since and self.manager.head_queue is not None:
             self.manager.head_queue.discard(self)
+        # So that what is left of the connection goes at once, and not when cycles are looked for.
+        self._quiet = None
+        if isinstance(self.codec, Http2Codec):
+            self.codec.opener = None
 
     # -- events of the codec
 
@@ -313,9 +318,14 @@ class Http2Connection(Http2Clock):
         if not hasattr(self.codec, "exportable"):  # the other engine cannot say its state
             self.close_when_idle()
         elif self.streams or not self.codec.exportable:
-            self._quiet.seek()
+            self._seek_quiet()
         else:
             self._mover.offer(self)
+
+    def _seek_quiet(self) -> None:
+        if self._quiet is None:
+            self._quiet = Http2Quiet(self)
+        self._quiet.seek()
 
     def seek_quiet(self) -> None:
         """Another look, by the clock."""
@@ -344,9 +354,10 @@ class Http2Connection(Http2Clock):
             return None
         codec = self.codec
         if not isinstance(codec, Http2Codec) or not codec.exportable:
-            self._quiet.seek()
+            self._seek_quiet()
             return None
-        self._quiet.stop()
+        if self._quiet is not None:
+            self._quiet.stop()
         return "http2", codec.export_state()
 
     def take_over(self, moved: MovingState) -> None:
@@ -360,7 +371,8 @@ class Http2Connection(Http2Clock):
             self.manager.stats.downstream_cx_http2_active += 1
 
     def _go_on(self) -> None:
-        self._quiet.stop()
+        if self._quiet is not None:
+            self._quiet.stop()
         self._look_at_timer(monotonic())
         self._touch()
         self.context.flush()
